@@ -1,0 +1,1 @@
+"""The deployed half: contract, photo, preprocessing, runners, screener, results, sinks. No torch."""

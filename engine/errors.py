@@ -1,0 +1,85 @@
+"""Every error that Funduscope raises on purpose.
+
+    FunduscopeError
+    ├── PhotoError          one picture cannot be screened; carries a `Code`; becomes a row, never stops a run
+    ├── ModelError          a model file is damaged, foreign, or not what was asked for
+    ├── SettingsError       a setting, a configuration file or an argument is wrong
+    │   └── DataError       labels or pictures of a data set contradict one another
+    ├── BackendError        the inference backend or device that was asked for is not here
+    │   └── MissingExtra    an optional part is not installed; the message has the pip line
+    └── OutputError         results cannot be written
+"""
+
+from __future__ import annotations
+
+import importlib
+from enum import StrEnum
+from types import ModuleType
+
+
+class Code(StrEnum):
+    """Why a picture has no result, or what a result lacks. The first word of a row's `reason` never changes meaning."""
+
+    NOT_FOUND = "NOT_FOUND"  # no such file
+    NOT_A_FILE = "NOT_A_FILE"  # a folder, pipe, socket or device
+    UNREADABLE = "UNREADABLE"  # the operating system refuses to read it
+    EMPTY_FILE = "EMPTY_FILE"  # 0 bytes
+    UNKNOWN_FORMAT = "UNKNOWN_FORMAT"  # not JPEG, PNG, TIFF or BMP
+    DAMAGED = "DAMAGED"  # the header is fine, the data is cut or corrupt
+    TOO_LARGE = "TOO_LARGE"  # more pixels or bytes than the limit; told from the header, nothing decoded
+    TOO_SMALL = "TOO_SMALL"  # too few pixels to see a disc
+    NOT_COLOUR = "NOT_COLOUR"  # one channel
+    FLOAT_IMAGE = "FLOAT_IMAGE"  # floating-point samples: no defined brightness
+    MULTI_PAGE = "MULTI_PAGE"  # several pictures in one file
+    NO_FIELD_OF_VIEW = "NO_FIELD_OF_VIEW"  # nothing bright enough to be a retina
+    DISC_NOT_FOUND = "DISC_NOT_FOUND"  # no optic disc: probably not a (gradable) fundus photograph
+    CUP_NOT_FOUND = "CUP_NOT_FOUND"  # warning: a disc without a measurable cup
+    FOVEA_NOT_FOUND = "FOVEA_NOT_FOUND"  # warning: no fovea in the picture
+    MODEL_NONFINITE = "MODEL_NONFINITE"  # the model gave NaN or infinity
+
+
+class FunduscopeError(Exception):
+    """Base of all errors here; the message says what is wrong, then what to do."""
+
+
+class PhotoError(FunduscopeError):
+    """One picture cannot be screened."""
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class ModelError(FunduscopeError):
+    """A model file is damaged, foreign, or not what was asked for."""
+
+
+class SettingsError(FunduscopeError):
+    """A setting, a configuration file or an argument is wrong."""
+
+
+class DataError(SettingsError):
+    """Labels or pictures of a data set contradict one another."""
+
+
+class BackendError(FunduscopeError):
+    """The inference backend or device that was asked for is not here."""
+
+
+class MissingExtra(BackendError):
+    """An optional part is not installed."""
+
+
+class OutputError(FunduscopeError):
+    """Results cannot be written."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency. Raises MissingExtra with the pip line where it is absent."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"This needs {error.name}, which is not installed. Install it with: pip install 'funduscope[{extra}]'"
+        ) from error

@@ -1,0 +1,94 @@
+"""Metrics. A metric without what it needs is None, never 0 and never NaN."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float | None:
+    """Dice coefficient, 2 |A and B| / (|A| + |B|), without epsilon; None where both are empty.
+
+    Args: bool (H, W). Source: REFUGE's official evaluation (which divides by zero on two empty masks).
+    """
+    total = np.count_nonzero(first) + np.count_nonzero(second)
+    return 2 * np.count_nonzero(first & second) / total if total else None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def auc(scores: ArrayLike, labels: ArrayLike) -> Interval | None:
+    """Area under the ROC curve with its 95 % interval (DeLong et al., Biometrics 1988, on the logit scale).
+
+    Args: scores: float (N,); labels: 0 or 1 (N,). Returns: None where one class is absent.
+    """
+    values, truth = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
+    positive, negative = values[truth], values[~truth]
+    if positive.size == 0 or negative.size == 0:
+        return None
+    wins = (positive[:, None] > negative[None, :]) + 0.5 * (positive[:, None] == negative[None, :])
+    area = float(wins.mean())
+    variance = sum(
+        float(part.var(ddof=1)) / part.size for part in (wins.mean(axis=1), wins.mean(axis=0)) if part.size > 1
+    )
+    if not 0 < area < 1 or variance == 0:
+        return Interval(area, area, area)
+    centre, half = math.log(area / (1 - area)), 1.96 * math.sqrt(variance) / (area * (1 - area))
+    return Interval(area, 1 / (1 + math.exp(half - centre)), 1 / (1 + math.exp(-half - centre)))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """True and false positives and negatives at one threshold; rates are None where their denominator is 0."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @staticmethod
+    def at(threshold: float, scores: ArrayLike, labels: ArrayLike) -> Counts:
+        """Counts with `score >= threshold` as positive."""
+        called, truth = np.asarray(scores) >= threshold, np.asarray(labels).astype(bool)
+        return Counts(
+            int((called & truth).sum()),
+            int((called & ~truth).sum()),
+            int((~called & truth).sum()),
+            int((~called & ~truth).sum()),
+        )
+
+    @property
+    def sensitivity(self) -> float | None:
+        """Recall of the diseased: TP / (TP + FN)."""
+        return self.tp / (self.tp + self.fn) if self.tp + self.fn else None
+
+    @property
+    def specificity(self) -> float | None:
+        """Recall of the healthy: TN / (TN + FP)."""
+        return self.tn / (self.tn + self.fp) if self.tn + self.fp else None
+
+
+def threshold_of_youden(scores: ArrayLike, labels: ArrayLike) -> float:
+    """The threshold with the largest sensitivity + specificity (Youden, Cancer 1950), midway to the next lower score.
+
+    Raises: ValueError where one class is absent.
+    """
+    values, truth = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
+    if truth.all() or not truth.any():
+        raise ValueError("a threshold needs pictures of both classes")
+    order = np.argsort(-values, kind="stable")
+    ranked, hits = values[order], truth[order]
+    gain = np.cumsum(hits) / truth.sum() - np.cumsum(~hits) / (~truth).sum()
+    gain[:-1][ranked[:-1] == ranked[1:]] = -1  # no cut between equal scores
+    best = int(gain.argmax())
+    return float((ranked[best] + ranked[min(best + 1, ranked.size - 1)]) / 2)

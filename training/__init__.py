@@ -1,0 +1,1 @@
+"""Networks, losses, MTL-IO, one readable loop, calibration. Needs the extra `train` (torch)."""

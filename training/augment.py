@@ -1,0 +1,50 @@
+"""Augmentation that moves picture, masks and fovea together: one affine map, then colour on the picture alone."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat
+
+
+class Augmentation(BaseModel):
+    """Ranges, each symmetric around no change; 0 everywhere gives the engine's own picture."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rotation_degrees: NonNegativeFloat
+    log_scale: NonNegativeFloat  # scale = exp(+-log_scale)
+    shift: NonNegativeFloat  # of the side
+    flip: bool  # horizontal: a right eye becomes a left eye
+    log_gain: NonNegativeFloat  # per channel, and once for all channels
+    log_gamma: NonNegativeFloat
+    blur_sigma_px: NonNegativeFloat
+
+
+def affine(
+    settings: Augmentation, source_size: int, size: int, rng: np.random.Generator, scale: float = 1.0
+) -> NDArray[np.float64]:
+    """A random map (2, 3) from a square of `source_size` pixels to one of `size`; `scale` is there without chance."""
+    angle = np.deg2rad(rng.uniform(-1, 1) * settings.rotation_degrees)
+    zoom = scale * size / source_size * np.exp(rng.uniform(-1, 1) * settings.log_scale)
+    shift = rng.uniform(-1, 1, 2) * settings.shift * size
+    mirror = -1.0 if settings.flip and rng.random() < 0.5 else 1.0
+    linear = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([mirror, 1.0])
+    centre_in, centre_out = np.full(2, (source_size - 1) / 2), np.full(2, (size - 1) / 2)
+    return np.column_stack([linear, centre_out + shift - linear @ centre_in])
+
+
+def move_point(matrix: NDArray[np.float64], x: float, y: float) -> tuple[float, float]:
+    """A point through an affine map (2, 3)."""
+    moved = matrix @ (x, y, 1.0)
+    return float(moved[0]), float(moved[1])
+
+
+def colour(image: NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Random gain per channel, gain, gamma and blur. Args: image: uint8 (S, S, 3)."""
+    gain = np.exp(rng.uniform(-1, 1, 3) * settings.log_gain / 2 + rng.uniform(-1, 1) * settings.log_gain)
+    gamma = np.exp(rng.uniform(-1, 1) * settings.log_gamma)
+    levels = (np.arange(256) / 255)[:, None] ** gamma * gain * 255
+    image = cv2.LUT(image, np.clip(np.rint(levels), 0, 255).astype(np.uint8)[:, None, :])
+    sigma = rng.uniform(0, 1) * settings.blur_sigma_px
+    return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.3 else image  # type: ignore[return-value]

@@ -1,0 +1,169 @@
+"""Batches of labelled pictures. Every random draw comes from (seed, step), so step k is the same in a resumed run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..engine import photo, preprocess
+from ..engine.dataset import Sample
+from .augment import Augmentation, affine, colour, move_point
+from .config import Config, SetSettings
+
+TASK_ORDER = ("glaucoma", "disc", "cup", "fovea")
+
+
+@dataclass(frozen=True, eq=False)
+class Cached:
+    """One picture as the engine prepares it, at the cache's size, with its labels moved along.
+
+    image: uint8 (C, C, 3); mask: uint8 (C, C), 0 background, 1 rim, 2 cup; fovea: (x, y) in the cached picture.
+    """
+
+    sample: Sample
+    settings: SetSettings
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8] | None
+    fovea: tuple[float, float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """images: uint8 (N, S, S, 3). targets: disc, cup, fovea (N, S, S), glaucoma (N,), float32. has: bool (N,) per task."""
+
+    images: Tensor
+    targets: dict[str, Tensor]
+    has: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+
+        def moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+
+        return Batch(self.images.to(device, non_blocking=True), moved(self.targets), moved(self.has))
+
+
+def cache(sample: Sample, settings: SetSettings, geometry: preprocess.Geometry) -> Cached:
+    """Prepare one picture with the engine's own code; masks follow by the same placement (nearest neighbour)."""
+    prepared = preprocess.prepare(photo.read(sample.image), geometry)
+    drawn = sample.read_masks()
+    mask = None
+    if drawn is not None:
+        mask = prepared.placement.square_mask(drawn.disc, geometry.size).astype(np.uint8)
+        if drawn.cup is not None:
+            mask += prepared.placement.square_mask(drawn.cup, geometry.size)
+    fovea = prepared.placement.to_square(*sample.fovea) if sample.fovea else None
+    return Cached(sample, settings, prepared.image, mask, fovea)
+
+
+def cache_all(samples: Sequence[tuple[Sample, SetSettings]], geometry: preprocess.Geometry, workers: int) -> list[Cached]:
+    """Prepare all pictures, several at a time. A training picture that cannot be read stops here, with its name."""
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(lambda pair: cache(*pair, geometry), samples))
+
+
+def gaussian_map(x: float, y: float, size: int, variance: float) -> NDArray[np.float32]:
+    """Saliency target: a 2-D Gaussian with peak 1 at (x, y); variance in px^2. Returns float32 (size, size)."""
+    axis = np.arange(size)
+    rows, columns = np.exp(-((axis - y) ** 2) / (2 * variance)), np.exp(-((axis - x) ** 2) / (2 * variance))
+    return np.outer(rows, columns).astype(np.float32)
+
+
+class Batches:
+    """Draws and builds batches: `of_step(k)` gives one batch per task (`per_task`) or one for all (`shared`)."""
+
+    def __init__(self, pictures: Sequence[Cached], config: Config) -> None:
+        self._pictures = pictures
+        self._config = config
+        self._pools = {task: _pool(pictures, task, config) for task in config.data.batch}
+
+    def of_step(self, step: int) -> dict[str, Batch]:
+        """The batches of one step by task; under `shared` all tasks hold the same batch."""
+        rng = np.random.default_rng([self._config.seed, step])
+        sizes = self._config.data.batch
+        tasks = [task for task in TASK_ORDER if task in sizes]
+        if self._config.data.sampler == "per_task":
+            return {task: self._build(self._draw(task, sizes[task], rng), rng) for task in tasks}
+        per_task = -(-max(sizes.values()) // len(tasks))
+        shared = self._build([k for task in tasks for k in self._draw(task, per_task, rng)], rng)
+        return dict.fromkeys(tasks, shared)
+
+    def stream(self, first: int, last: int) -> Iterator[dict[str, Batch]]:
+        """Batches of steps first .. last - 1 in order, built ahead by a few threads."""
+        workers = self._config.data.workers
+        with ThreadPoolExecutor(workers) as pool:
+            ahead = [pool.submit(self.of_step, k) for k in range(first, min(last, first + workers + 1))]
+            for step in range(first, last):
+                yield ahead.pop(0).result()
+                if (following := step + workers + 1) < last:
+                    ahead.append(pool.submit(self.of_step, following))
+
+    def _draw(self, task: str, count: int, rng: np.random.Generator) -> list[int]:
+        indices, probabilities = self._pools[task]
+        return [int(k) for k in rng.choice(indices, count, p=probabilities)]
+
+    def _build(self, indices: Sequence[int], rng: np.random.Generator) -> Batch:
+        made = [augmented(self._pictures[k], self._config, rng) for k in indices]
+        return collate(made)
+
+
+def _pool(pictures: Sequence[Cached], task: str, config: Config) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Indices that teach a task, and their probabilities: set weight / pictures in it (and half per class)."""
+    indices, probabilities = [], []
+    for settings in config.data.sets:
+        if task not in settings.weights:
+            continue
+        own = [k for k, p in enumerate(pictures) if p.settings is settings and p.sample.labels(task)]
+        groups = [own]
+        if task == "glaucoma" and config.data.balance_glaucoma:
+            groups = [[k for k in own if pictures[k].sample.glaucoma == label] for label in (0, 1)]
+        groups = [group for group in groups if group]
+        for group in groups:
+            indices += group
+            probabilities += [settings.weights[task] / len(groups) / len(group)] * len(group)  # type: ignore[index]
+    total = sum(probabilities)
+    return np.array(indices), np.array(probabilities) / total
+
+
+Example = tuple[NDArray[np.uint8], NDArray[np.uint8] | None, NDArray[np.float32] | None, Sample]
+
+
+def augmented(cached: Cached, config: Config, rng: np.random.Generator) -> Example:
+    """One picture moved and coloured at random, with its masks and its fovea target."""
+    size = config.geometry.size
+    settings: Augmentation = config.augment
+    low, high = cached.settings.disc_scale
+    scale = rng.uniform(low, high) if cached.settings.region == "disc" else 1.0
+    matrix = affine(settings, cached.image.shape[0], size, rng, scale)
+    border = cv2.BORDER_REPLICATE if cached.settings.region == "disc" else cv2.BORDER_CONSTANT
+    image = cv2.warpAffine(cached.image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    mask = None
+    if cached.mask is not None:
+        mask = cv2.warpAffine(cached.mask, matrix, (size, size), flags=cv2.INTER_NEAREST)
+    fovea = None
+    if cached.fovea is not None:
+        fovea = gaussian_map(*move_point(matrix, *cached.fovea), size, config.schedule.fovea_variance_px2)
+    return colour(np.asarray(image, np.uint8), settings, rng), np.asarray(mask) if mask is not None else None, fovea, cached.sample
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Stack examples; a missing label becomes zeros with `has` False."""
+    size = examples[0][0].shape[0]
+    blank = np.zeros((size, size), np.float32)
+    targets = {
+        "disc": np.stack([blank if m is None else (m > 0).astype(np.float32) for _, m, _, _ in examples]),
+        "cup": np.stack([blank if m is None else (m == 2).astype(np.float32) for _, m, _, _ in examples]),
+        "fovea": np.stack([blank if f is None else f for _, _, f, _ in examples]),
+        "glaucoma": np.array([sample.glaucoma or 0 for *_, sample in examples], np.float32),
+    }
+    has = {task: torch.tensor([sample.labels(task) for *_, sample in examples]) for task in TASK_ORDER}
+    images = torch.from_numpy(np.stack([image for image, *_ in examples]))
+    return Batch(images, {name: torch.from_numpy(target) for name, target in targets.items()}, has)

@@ -1,0 +1,117 @@
+"""Validation by the very preparation and post-processing that ship: per set, never pooled."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..engine import photo, preprocess
+from ..engine.dataset import Masks, Sample
+from ..engine.preprocess import Prepared
+from ..postprocess import findings, measures, metrics
+from .networks import Deployed
+
+Maps = Mapping[str, NDArray[np.float32]]
+_OUTPUTS = ("disc", "cup", "fovea", "glaucoma")
+_BATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One validation picture: as the engine prepares it, with its labels in the square's pixels."""
+
+    sample: Sample
+    prepared: Prepared
+    masks: Masks | None
+    fovea: tuple[float, float] | None
+    width: float  # of the whole photo, in the square's pixels
+
+
+def prepare_cases(samples: Sequence[Sample], geometry: preprocess.Geometry) -> list[Case]:
+    """Read and prepare the validation pictures once."""
+    cases = []
+    for sample in samples:
+        picture = photo.read(sample.image)
+        prepared = preprocess.prepare(picture, geometry)
+        drawn = sample.read_masks()
+        masks = None
+        if drawn is not None:
+            cup = prepared.placement.square_mask(drawn.cup, geometry.size) if drawn.cup is not None else None
+            masks = Masks(prepared.placement.square_mask(drawn.disc, geometry.size), cup)
+        fovea = prepared.placement.to_square(*sample.fovea) if sample.fovea else None
+        cases.append(Case(sample, prepared, masks, fovea, picture.pixels.shape[1] * prepared.placement.scale_x))
+    return cases
+
+
+@torch.inference_mode()
+def predict(network: Deployed, images: Sequence[NDArray[np.uint8]], device: torch.device) -> Iterator[Maps]:
+    """The four outputs for each picture, in fp32."""
+    network.eval()
+    for start in range(0, len(images), _BATCH):
+        batch = torch.from_numpy(np.stack(images[start : start + _BATCH])).to(device)
+        outputs = [output.float().cpu().numpy() for output in network(batch)]
+        for k in range(batch.shape[0]):
+            yield {name: output[k] for name, output in zip(_OUTPUTS, outputs, strict=True)}
+
+
+def measure(cases: Sequence[Case], maps: Sequence[Maps], rules: findings.Rules) -> dict[str, dict[str, float]]:
+    """Figures per set: disc_dice, cup_dice, vcdr_error, fovea_error (share of the picture's width), auc of the network.
+
+    A disc or cup that was not found counts as Dice 0 and vCDR 0; a fovea that was not found as a tenth of the width.
+    """
+    figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    scores: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for case, outputs in zip(cases, maps, strict=True):
+        found = findings.find(outputs, rules)
+        row = figures[case.sample.set_name]
+        if case.masks is not None:
+            disc, cup = _whole(found, case.masks.disc.shape)
+            row["disc_dice"].append(metrics.dice(disc, case.masks.disc) or 0.0)
+            if case.masks.cup is not None:
+                row["cup_dice"].append(metrics.dice(cup, case.masks.cup) or 0.0)
+                row["vcdr_error"].append(abs((found.vcdr or 0.0) - (true_vcdr(case.masks) or 0.0)))
+        if case.fovea is not None:
+            distance = np.hypot(*np.subtract(found.fovea, case.fovea)) / case.width if found.fovea else 0.1
+            row["fovea_error"].append(float(distance))
+        if case.sample.glaucoma is not None:
+            scores[case.sample.set_name].append((found.glaucoma_network, case.sample.glaucoma))
+    result = {name: {key: float(np.mean(v)) for key, v in row.items()} for name, row in figures.items()}
+    for name, pairs in scores.items():
+        if (area := metrics.auc(*zip(*pairs, strict=True))) is not None:
+            result.setdefault(name, {})["auc"] = area.value
+    return result
+
+
+def true_vcdr(masks: Masks) -> float | None:
+    """vCDR of drawn masks; None without a cup."""
+    return measures.vcdr(masks.disc, masks.cup) if masks.cup is not None else None
+
+
+def score(figures: Mapping[str, Mapping[str, float]]) -> float:
+    """One number to choose a checkpoint by: mean over tasks of the mean over sets; 1 is perfect."""
+    worth = {
+        "disc_dice": lambda v: v,
+        "cup_dice": lambda v: v,
+        "fovea_error": lambda v: max(0.0, 1 - 10 * v),
+        "auc": lambda v: v,
+    }
+    per_task = []
+    for key, value in worth.items():
+        values = [value(row[key]) for row in figures.values() if key in row]
+        if values:
+            per_task.append(float(np.mean(values)))
+    return float(np.mean(per_task))
+
+
+def _whole(found: findings.Findings, shape: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The found masks on the whole square."""
+    if found.region is None:
+        empty = np.zeros(shape, bool)
+        return empty, empty
+    same = np.eye(2, 3)
+    return found.region.draw(found.region.disc, same, shape), found.region.draw(found.region.cup, same, shape)
