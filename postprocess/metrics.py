@@ -78,17 +78,19 @@ class Counts:
         return self.tn / (self.tn + self.fp) if self.tn + self.fp else None
 
 
-def threshold_of_youden(scores: ArrayLike, labels: ArrayLike) -> float:
+def threshold_of_youden(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:
     """The threshold with the largest sensitivity + specificity (Youden, Cancer 1950), midway to the next lower score.
 
+    Args: scores (N,); labels: 0 or 1 (N,); weights: of each picture, >= 0 (N,), None for equal ones.
     Raises: ValueError where one class is absent.
     """
     values, truth = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
     if truth.all() or not truth.any():
         raise ValueError("a threshold needs pictures of both classes")
+    worth = np.ones_like(values) if weights is None else np.asarray(weights, np.float64)
     order = np.argsort(-values, kind="stable")
-    ranked, hits = values[order], truth[order]
-    gain = np.cumsum(hits) / truth.sum() - np.cumsum(~hits) / (~truth).sum()
+    ranked, hit, share = values[order], truth[order], worth[order]
+    gain = np.cumsum(share * hit) / share[hit].sum() - np.cumsum(share * ~hit) / share[~hit].sum()
     gain[:-1][ranked[:-1] == ranked[1:]] = -1  # no cut between equal scores
     best = int(gain.argmax())
     return float((ranked[best] + ranked[min(best + 1, ranked.size - 1)]) / 2)

@@ -29,19 +29,25 @@ UNCALIBRATED = {"disc_threshold": 0.5, "cup_threshold": 0.5, "vcdr_coefficient":
 
 
 def train(
-    config_file: Path, out: Path, *, data_root: Path | None = None, resume: bool = False, device: str = "auto",
+    config_file: Path,
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
     minutes: float | None = None,
-) -> Path:
+) -> bool:
     """Train the network of a configuration file; checkpoints, metrics and curves go to `out`.
 
     Args: data_root: in place of the file's own; resume: go on from `out`/last.pt exactly (only `schedule.steps` may have
     changed); device: auto, cpu, cuda or cuda:N; minutes: stop cleanly, with a checkpoint, after that long.
-    Returns: `out`. Raises: SettingsError, DataError before the first step.
+    Returns: whether the last step was reached. Raises: SettingsError, DataError before the first step.
     """
     settings = config.load(config_file)
+    root = data_root or (config_file.parent / settings.data.root)
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"root": str(root.resolve())})})
     where = _device(device)
     console = Console(stderr=True)
-    root = data_root or (config_file.parent / settings.data.root)
     samples = read_samples(settings, root)
     out.mkdir(parents=True, exist_ok=True)
     last = out / "last.pt"
@@ -105,7 +111,7 @@ def train(
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 curves.draw(out / "metrics.jsonl", out / "curves.png")
-                checkpoint = {"config": settings.model_dump_json(), "step": step, "best": max(best, score)}
+                checkpoint = {"config": settings.model_dump_json(), "step": step, "best": max(best, score), **record}
                 checkpoint |= {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
                 save(checkpoint, last)
                 if score > best:
@@ -115,7 +121,7 @@ def train(
             if stopping:
                 console.print(f"stopped at step {step} of {plan.steps}; go on with --resume")
                 break
-    return out
+    return step == plan.steps
 
 
 def task_losses(

@@ -1,0 +1,45 @@
+"""Funduscope screens colour photographs of the retina for glaucoma. A screening aid for research use, not a diagnosis.
+
+    with funduscope.Screener.open() as screener:
+        result = screener("eye.jpg")
+"""
+
+from .engine.contract import Contract
+from .engine.errors import (
+    BackendError,
+    Code,
+    DataError,
+    FunduscopeError,
+    MissingExtra,
+    ModelError,
+    OutputError,
+    PhotoError,
+    SettingsError,
+)
+from .engine.photo import Photo
+from .engine.results import ModelName, Outline, Rejected, Result, Screening
+from .engine.screener import Screener
+from .version import __version__
+
+
+
+__all__ = [
+    "BackendError",
+    "Code",
+    "Contract",
+    "DataError",
+    "FunduscopeError",
+    "MissingExtra",
+    "ModelError",
+    "ModelName",
+    "Outline",
+    "OutputError",
+    "Photo",
+    "PhotoError",
+    "Rejected",
+    "Result",
+    "Screener",
+    "Screening",
+    "SettingsError",
+    "__version__",
+]

@@ -1,0 +1,1 @@
+"""Embedded models, each with a card beside it."""

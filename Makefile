@@ -1,0 +1,49 @@
+# demo: screen the sample picture.  test: the test suite.  check: lint, types, tests.  bench: the benchmarks.
+# Each makes its own virtual environment in .venv and installs what it needs there; nothing else is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/core
+	rm -rf demo-out
+	$(BIN)/funduscope screen examples --out demo-out --overlays --report
+	@echo "Pictures with contours: demo-out/overlays   The report: demo-out/report.html"
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/test links
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/test
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+# The rooms stand at the top level and are installed as funduscope.*; the type checker reads them through links.
+.PHONY: links
+links:
+	rm -rf .links && mkdir -p .links/funduscope
+	ln -s ../../src/funduscope/* .links/funduscope/
+	ln -s ../../engine ../../postprocess ../../export ../../training .links/funduscope/
+
+$(VENV)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/core: $(VENV)/python pyproject.toml constraints.txt
+	$(PIP) -c constraints.txt -e .
+	touch $@
+
+$(VENV)/test: $(VENV)/python pyproject.toml constraints.txt
+	$(PIP) -c constraints.txt -e '.[test]'
+	touch $@ $(VENV)/core
+
+clean:
+	rm -rf $(VENV) .links build dist *.egg-info demo-out

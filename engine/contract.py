@@ -1,0 +1,189 @@
+"""The contract: a model file describes itself.
+
+One strict JSON document in the ONNX file's metadata holds all that training knows and deployment needs, and the SHA-256
+of the whole file (the digest's own 64 characters taken as zeros). It is found by its opening words, so no ONNX parser is
+needed, and it covers graph and contract alike. The digest detects damage, not malice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..postprocess.findings import Rules
+from .errors import ModelError
+from .preprocess import Geometry
+
+FORMAT = "funduscope/1"
+METADATA_KEY = "funduscope"
+ZEROS = "0" * 64
+_OPENING = f'{{"format":"{FORMAT}","sha256":"'.encode()
+_ANY_OPENING = b'{"format":"funduscope/'
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Tensor(Strict):
+    """A named input or output; a string in the shape is a symbolic size."""
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: list[int | str]
+
+
+class GeometryPart(Strict):
+    """Preparation: `crop-pad-resize-1` is field-of-view crop, centred square, area resize, from a full-size decode."""
+
+    path: Literal["crop-pad-resize-1"]
+    size: int
+    fov_threshold: int
+
+    def build(self) -> Geometry:
+        """The values as preprocessing takes them."""
+        return Geometry(self.size, self.fov_threshold)
+
+
+class RulesPart(Strict):
+    """Post-processing: see `postprocess.findings.Rules`."""
+
+    disc_threshold: Probability
+    cup_threshold: Probability
+    fovea_mode: Literal["robust", "paper"]
+    fovea_min_peak: Probability
+    vcdr_coefficient: float
+    vcdr_intercept: float
+
+    def build(self) -> Rules:
+        """The values as post-processing takes them."""
+        return Rules(**self.model_dump())
+
+
+class DataPart(Strict):
+    """One data set that the model learned from, and that set's terms."""
+
+    name: str
+    pictures: int
+    terms: str
+
+
+class TrainingPart(Strict):
+    """Where the model comes from. figures: validation figures per set, at the thresholds of this contract."""
+
+    network: str
+    strategy: str
+    steps: int
+    device: str
+    data: list[DataPart]
+    figures: dict[str, dict[str, float]]
+
+
+class TermsPart(Strict):
+    """MODEL_LICENSE: the terms of the weights, which are not the code's."""
+
+    licence: str
+    notice: str
+
+
+class Contract(Strict):
+    """The whole document; every key is required."""
+
+    format: Literal["funduscope/1"]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    kind: Literal["multi-task"]
+    name: str
+    version: str
+    precision: Literal["fp32", "fp16", "int8"]
+    input: Tensor
+    outputs: list[Tensor]
+    geometry: GeometryPart
+    rules: RulesPart
+    glaucoma_threshold: Probability
+    training: TrainingPart
+    terms: TermsPart
+
+    def to_json(self) -> str:
+        """Canonical JSON, which starts with the words that `verified` looks for."""
+        return json.dumps(self.model_dump(), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A verified model file: its bytes, contract and digest."""
+
+    path: Path
+    data: bytes
+    contract: Contract
+
+    @property
+    def sha256(self) -> str:
+        """The digest that the contract states and the file was found to have."""
+        return self.contract.sha256
+
+
+def embedded() -> dict[str, Path]:
+    """The models that come with the package, by name."""
+    folder = Path(str(resources.files("funduscope"))) / "models"
+    return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
+
+
+def find(model: str | Path) -> Path:
+    """The file of a model: an embedded name, `default`, or a path. Raises ModelError with the names there are."""
+    names = embedded()
+    if str(model) == "default" and names:
+        return names["multitask"]
+    if str(model) in names:
+        return names[str(model)]
+    path = Path(model)
+    if not path.is_file():
+        raise ModelError(f"{model}: no such model file, nor an embedded model. Embedded are: default, {', '.join(names)}")
+    return path
+
+
+def read(model: str | Path) -> Model:
+    """Read and verify a model file. Raises ModelError where it is damaged, foreign or of another format."""
+    path = find(model)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from None
+    return Model(path, data, verified(data, str(path)))
+
+
+def verified(data: bytes, label: str) -> Contract:
+    """The contract inside a model file's bytes, after its digest was checked against them."""
+    at = data.find(_OPENING)
+    if at < 0:
+        what = "its contract has another format; this Funduscope reads " + FORMAT
+        missing = "no Funduscope contract in it; export models with `funduscope export`"
+        raise ModelError(f"{label}: {what if _ANY_OPENING in data else missing}")
+    if data.find(_OPENING, at + 1) >= 0:
+        raise ModelError(f"{label}: two contracts in one file; export it again")
+    digest_at = at + len(_OPENING)
+    stated = data[digest_at : digest_at + 64].decode("ascii", "replace")
+    digest = hashlib.sha256(data[:digest_at])
+    digest.update(ZEROS.encode())
+    digest.update(data[digest_at + 64 :])
+    if digest.hexdigest() != stated:
+        raise ModelError(f"{label}: damaged: its SHA-256 does not match its contract; copy or export it again")
+    return parse(data[at:], label)
+
+
+def parse(document: bytes, label: str) -> Contract:
+    """The contract at the start of `document`; what follows it is ignored. Raises ModelError that names file and key."""
+    try:
+        value: Any = json.JSONDecoder().raw_decode(document[: 1 << 20].decode("utf-8", "replace"))[0]
+        return Contract.model_validate(value)
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{label}: the contract is not JSON ({error.msg})") from None
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'contract'}: {e['msg']}" for e in error.errors()]
+        raise ModelError(f"{label}: the contract is not valid\n" + "\n".join(lines)) from None

@@ -1,0 +1,79 @@
+"""What this installation has, what it lacks, and the line that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import Literal
+
+import onnxruntime
+
+from . import contract
+from .errors import ModelError
+
+_CORE = ("numpy", "opencv-python-headless", "onnxruntime", "simplejpeg", "pillow", "pydantic", "typer", "rich")
+_EXTRAS = {
+    "train": ("torch", "scikit-learn", "matplotlib", "safetensors"),
+    "export": ("torch", "onnx", "onnxscript"),
+    "tensorrt": ("tensorrt", "pycuda", "cuda-bindings"),
+    "tensorrt-rtx": ("tensorrt-rtx-cu13", "pycuda", "cuda-bindings"),
+    "openvino": ("openvino",),
+    "bench": ("pytest-benchmark",),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination. problem: something that screening needs is wrong."""
+
+    state: Literal["ok", "absent", "problem"]
+    what: str
+    detail: str
+
+
+def examine() -> list[Finding]:
+    """All findings, in reading order."""
+    findings = [Finding("ok", "python", f"{platform.python_version()} on {platform.platform()}")]
+    both = _version("onnxruntime") and _version("onnxruntime-gpu")
+    for name in _CORE:
+        version = _version(name) or (_version("onnxruntime-gpu") if name == "onnxruntime" else None)
+        findings.append(Finding("ok" if version else "problem", name, version or f"pip install {name}"))
+    if both:
+        swap = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)"
+        findings.append(Finding("problem", "onnxruntime and onnxruntime-gpu", f"they overwrite one another; keep one: {swap}"))
+    providers = ", ".join(onnxruntime.get_available_providers())
+    findings.append(Finding("ok", "ONNX Runtime providers", f"{providers} (compiled in; a device must be there too)"))
+    findings.append(_gpu())
+    for extra, names in _EXTRAS.items():
+        missing = [name for name in names if _version(name) is None]
+        detail = f"lacks {', '.join(missing)}: pip install 'funduscope[{extra}]'" if missing else "complete"
+        findings.append(Finding("absent" if missing else "ok", f"extra {extra}", detail))
+    for name, path in contract.embedded().items():
+        try:
+            own = contract.read(path).contract
+            findings.append(Finding("ok", f"model {name}", f"{own.version}, whole; weights: {own.terms.licence}"))
+        except ModelError as error:
+            findings.append(Finding("problem", f"model {name}", str(error)))
+    return findings
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu() -> Finding:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return Finding("absent", "NVIDIA GPU", "no nvidia-smi here; screening runs on the CPU")
+    query = [tool, "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("absent", "NVIDIA GPU", f"nvidia-smi fails ({type(error).__name__})")
+    return Finding("ok", "NVIDIA GPU", "; ".join(answer.stdout.split("\n")).strip("; "))

@@ -1,0 +1,122 @@
+"""A model file judged on labelled pictures, each set alone, through the engine that ships.
+
+A picture without a result counts as Dice 0, and its vCDR as 0; how many those are stands beside every figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..postprocess import measures, metrics
+from .dataset import Sample
+from .errors import DataError
+from .results import Screening
+from .screener import Screener
+
+
+@dataclass
+class _Tally:
+    n: int = 0
+    rejected: int = 0
+    disc_dice: list[float] = field(default_factory=list)
+    cup_dice: list[float] = field(default_factory=list)
+    vcdr_error: list[float] = field(default_factory=list)
+    vcdr_unmeasured: int = 0
+    fovea_share: list[float] = field(default_factory=list)
+    fovea_px: list[float] = field(default_factory=list)
+    fovea_unmeasured: int = 0
+    labels: list[int] = field(default_factory=list)
+    scores: list[tuple[float | None, float | None, float | None]] = field(default_factory=list)
+
+
+def evaluate(screener: Screener, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Screen the samples and measure. Raises DataError for no samples.
+
+    Returns: per set: n, n_rejected and, where labelled, disc_dice, cup_dice, vcdr_error (mean |difference|),
+    fovea_error_percent (of the picture's width) and fovea_error_px (original pixels), each as mean (and median), and auc
+    for the averaged score and its parts, each with n, n_not_measurable and a 95 % interval; counts at the threshold.
+    """
+    if not samples:
+        raise DataError("no pictures to evaluate; does the data set have this split?")
+    tallies: dict[str, _Tally] = {}
+    for sample, result in zip(samples, screener.stream(s.image for s in samples), strict=True):
+        tally = tallies.setdefault(sample.set_name, _Tally())
+        _add(tally, sample, result if isinstance(result, Screening) else None)
+    return {name: _figures(tally, screener.contract.glaucoma_threshold) for name, tally in tallies.items()}
+
+
+def choose(samples: Iterable[Sample], split: str) -> list[Sample]:
+    """The samples of a split that carry a label which this evaluation can use."""
+    return [s for s in samples if s.split == split and (s.mask or s.fovea or s.glaucoma is not None)]
+
+
+def _add(tally: _Tally, sample: Sample, result: Screening | None) -> None:
+    tally.n += 1
+    tally.rejected += result is None
+    drawn = sample.read_masks()
+    if drawn is not None:
+        shape = (drawn.disc.shape[0], drawn.disc.shape[1])
+        tally.disc_dice.append(result and metrics.dice(result.mask("disc", shape), drawn.disc) or 0.0)
+        if drawn.cup is not None:
+            tally.cup_dice.append(result and metrics.dice(result.mask("cup", shape), drawn.cup) or 0.0)
+            found, truth = result.vcdr if result else None, measures.vcdr(drawn.disc, drawn.cup) or 0.0
+            tally.vcdr_error.append(abs((found or 0.0) - truth))
+            tally.vcdr_unmeasured += found is None
+    if sample.fovea is not None:
+        if result is None or result.fovea is None:
+            tally.fovea_unmeasured += 1
+        else:
+            distance = float(np.hypot(*np.subtract(result.fovea, sample.fovea)))
+            tally.fovea_share.append(distance / result.width)
+            tally.fovea_px.append(distance / sample.scale)
+    if sample.glaucoma is not None:
+        tally.labels.append(sample.glaucoma)
+        scores = (result.glaucoma_probability, result.glaucoma_network, result.glaucoma_vcdr) if result else (None,) * 3
+        tally.scores.append(scores)
+
+
+def _figures(tally: _Tally, threshold: float) -> dict[str, Any]:
+    figures: dict[str, Any] = {"n": tally.n, "n_rejected": tally.rejected}
+    for name, values in (("disc_dice", tally.disc_dice), ("cup_dice", tally.cup_dice)):
+        if values:
+            figures[name] = {"n": len(values), "n_not_measurable": values.count(0.0), "mean": float(np.mean(values))}
+    if tally.vcdr_error:
+        figures["vcdr_error"] = {
+            "n": len(tally.vcdr_error),
+            "n_not_measurable": tally.vcdr_unmeasured,
+            "mean": float(np.mean(tally.vcdr_error)),
+        }
+    if tally.fovea_share or tally.fovea_unmeasured:
+        count = {"n": len(tally.fovea_share) + tally.fovea_unmeasured, "n_not_measurable": tally.fovea_unmeasured}
+        for name, values, unit in (
+            ("fovea_error_percent", tally.fovea_share, 100.0),
+            ("fovea_error_px", tally.fovea_px, 1.0),
+        ):
+            mean, median = (float(f(values)) * unit if values else None for f in (np.mean, np.median))
+            figures[name] = {**count, "mean": mean, "median": median}
+    if tally.labels:
+        figures["auc"] = {
+            name: _auc([score[k] for score in tally.scores], tally.labels)
+            for k, name in enumerate(("averaged", "network", "vcdr"))
+        }
+        kept = [(s[0], label) for s, label in zip(tally.scores, tally.labels, strict=True) if s[0] is not None]
+        if kept:
+            counts = metrics.Counts.at(threshold, *zip(*kept, strict=True))
+            rates = {"sensitivity": counts.sensitivity, "specificity": counts.specificity}
+            figures["at_threshold"] = {"threshold": threshold, **counts.__dict__, **rates}
+    return figures
+
+
+def _auc(scores: Sequence[float | None], labels: Sequence[int]) -> dict[str, Any]:
+    kept = [(score, label) for score, label in zip(scores, labels, strict=True) if score is not None]
+    area = metrics.auc(*zip(*kept, strict=True)) if kept else None
+    return {
+        "n": len(labels),
+        "n_not_measurable": len(labels) - len(kept),
+        **(area.__dict__ if area else {"value": None, "low": None, "high": None}),
+    }
+

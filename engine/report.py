@@ -1,0 +1,82 @@
+"""One self-contained HTML page about a run: what the figures mean, a table, and a small picture of each eye."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from .contract import Contract
+from .results import Result, Screening
+
+LIMIT = 500  # pictures on the page; all are in the CSV
+THUMBNAIL = 320
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1b1f24;background:#fff}
+h1{font-size:1.5rem;margin:0}.notice{border-left:4px solid #b45309;background:#fff7ed;padding:.6rem 1rem;margin:1rem 0}
+table{border-collapse:collapse;width:100%}td,th{padding:.5rem .6rem;border-bottom:1px solid #d8dee4;text-align:left;vertical-align:top}
+th{font-weight:600;background:#f6f8fa;position:sticky;top:0}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
+img{width:200px;border-radius:6px;display:block}.bad{color:#b42318}.hint{color:#59636e;font-size:.85rem}
+.key b{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin:0 .3em 0 1em}
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One result with its small overlay, JPEG bytes or None."""
+
+    result: Result
+    thumbnail: bytes | None
+
+
+def thumbnail(overlay: NDArray[np.uint8]) -> bytes:
+    """A small overlay as JPEG. Args: overlay: uint8 (h, w, 3) RGB."""
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(overlay), quality=82))
+
+
+def page(entries: Iterable[Entry], counts: dict[str, int], contract: Contract, backend: str) -> str:
+    """The page. Args: entries: at most LIMIT of them; counts: rows by status or code."""
+    total = sum(counts.values())
+    tally = ", ".join(f"{count} {html.escape(name)}" for name, count in sorted(counts.items()))
+    shown = [_row(entry, contract.glaucoma_threshold) for entry in entries]
+    more = f"<p>{total - len(shown)} more are in screenings.csv.</p>" if total > len(shown) else ""
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Funduscope report</title>
+<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style>
+<h1>Funduscope: {total} photograph{"s" * (total != 1)}</h1><p class="hint">{tally}</p>
+<p class="notice">{html.escape(contract.terms.notice)}</p>
+<p>Glaucoma is called where its probability reaches {contract.glaucoma_threshold:.3f}: the mean of the network's own score
+and of a logistic regression on the vertical cup-to-disc ratio (vCDR).
+<span class="key"><b style="background:#40dc60"></b>disc <b style="background:#46aaff"></b>cup
+<b style="background:#ffe13c"></b>fovea</span></p>
+<table><thead><tr><th>picture<th>name<th>glaucoma<th>vCDR<th>network, vCDR score<th>remarks</tr></thead>
+<tbody>{"".join(shown)}</tbody></table>{more}
+<p class="hint">Model {html.escape(contract.name)} {html.escape(contract.version)} ({contract.precision}, {html.escape(backend)}),
+SHA-256 {contract.sha256}. Weights: {html.escape(contract.terms.licence)}.</p></html>
+"""
+
+
+def _row(entry: Entry, threshold: float) -> str:
+    result = entry.result
+    name = f"<td>{html.escape(result.name.encode('utf-8', 'replace').decode())}"
+    if not isinstance(result, Screening):
+        return f'<tr><td>{name}<td class="bad">{result.status}<td><td><td>{result.code}: {html.escape(result.reason)}</tr>'
+    encoded = base64.b64encode(entry.thumbnail).decode() if entry.thumbnail else ""
+    image = f'<img alt="contours of disc and cup, and the fovea" src="data:image/jpeg;base64,{encoded}">' if encoded else ""
+    call = {True: "refer", False: "not called", None: "not measurable"}[result.glaucoma]
+    probability = _number(result.glaucoma_probability)
+    parts = f"{_number(result.glaucoma_network)}, {_number(result.glaucoma_vcdr)}"
+    remarks = ", ".join(result.warnings)
+    return (
+        f'<tr><td>{image}{name}<td class="n">{call}<br><span class="hint">{probability} (threshold {threshold:.3f})</span>'
+        f'<td class="n">{_number(result.vcdr)}<td class="n">{parts}<td>{remarks}</tr>'
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,102 @@
+"""Where results go: JSONL and CSV rows, and a record of the run. Rows are on disk as they come, under `.part` names until
+the run has ended, so that a finished file is always a whole one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from .contract import Contract
+from .errors import OutputError
+from .results import COLUMNS, ModelName, Result
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that starts so
+
+
+class Rows:
+    """Writes `screenings.jsonl` and `screenings.csv` into a folder; a context manager. Raises OutputError."""
+
+    def __init__(self, folder: Path) -> None:
+        self.counts: Counter[str] = Counter()
+        self._paths = [folder / "screenings.jsonl", folder / "screenings.csv"]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._jsonl, self._csv = (
+                _part(path).open("w", encoding="utf-8", errors="surrogateescape", newline="") for path in self._paths
+            )
+        except OSError as error:
+            raise _refused(folder, error) from None
+        self._writer = csv.writer(self._csv)
+        self._writer.writerow(COLUMNS)
+
+    def write(self, result: Result) -> None:
+        """One row in both files, flushed."""
+        row = result.to_dict()
+        self.counts[row["code"] or row["status"]] += 1
+        try:
+            self._jsonl.write(json.dumps(row, allow_nan=False) + "\n")
+            self._writer.writerow([_cell(value) for value in row.values()])
+            self._jsonl.flush()
+            self._csv.flush()
+        except OSError as error:
+            raise _refused(self._paths[0].parent, error) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self._jsonl.close()
+        self._csv.close()
+        if kind is None:
+            for path in self._paths:
+                _part(path).replace(path)
+
+
+def write_run(folder: Path, model: ModelName, contract: Contract, started: datetime, extra: dict[str, Any]) -> None:
+    """Write `run.json`: what ran, on what, when, under which terms. Raises OutputError."""
+    from ..version import __version__
+
+    record = {
+        "funduscope": __version__,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": model.__dict__,
+        "terms": contract.terms.model_dump(),
+        "machine": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
+        **extra,
+    }
+    write_text(folder / "run.json", json.dumps(record, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one piece. Raises OutputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _part(path).write_text(text, encoding="utf-8", errors="surrogateescape")
+        _part(path).replace(path)
+    except OSError as error:
+        raise _refused(path.parent, error) from None
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _refused(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"{folder}: cannot be written ({error.strerror}); choose another --out or make room")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return " ".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return value

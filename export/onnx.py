@@ -1,0 +1,142 @@
+"""From a training run to an ONNX file that describes itself. The one place outside training that uses torch."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..engine import contract, photo, preprocess, runners
+from ..engine.errors import ModelError, PhotoError, SettingsError
+from ..training import config as training_config
+from ..training import train
+from ..training.networks import Deployed, MultiTaskUNet
+from . import gate
+from .stamp import stamp
+
+OPSET = 20
+_OUTPUTS = ("disc", "cup", "fovea", "glaucoma")
+_GATE_BATCH = 8
+NOTICE = (
+    "A screening aid for research use, not a diagnosis and not a medical device. The weights were trained on data sets "
+    "whose terms allow research only; train on data of your own for a product."
+)
+LICENCE = "research use only (see the terms of each data set)"
+
+
+def export(run: Path, out: Path, pictures: list[Path], *, name: str, version: str) -> tuple[contract.Model, gate.Report]:
+    """Export a run's best checkpoint, with its calibration in the contract.
+
+    Args: run: a folder that `train` made; pictures: real photographs for the gate (32 or more tell most).
+    Returns: the verified file, and the gate's report. Raises: SettingsError where the run is not complete; ModelError
+    where torch and ONNX Runtime differ by more than `gate.FP32`: then no file is left.
+    """
+    settings, state = train.load_checkpoint(run / "best.pt")
+    try:
+        calibration = json.loads((run / "calibration.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{run}: not calibrated; run `funduscope calibrate {run}` first") from None
+    network = MultiTaskUNet(settings.network.width, settings.network.dropout)
+    network.load_state_dict(state["network"])
+    deployed = Deployed(folded(network)).eval()
+    document = _contract(settings, calibration, name, version)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    model = stamp(to_onnx(deployed, settings.geometry.size), document, out)
+    report = check(Deployed(network).eval(), model, prepared(pictures, document.geometry.build()))
+    if not report.passes(gate.FP32):
+        out.unlink()
+        raise ModelError(f"{out}: refused and removed: it differs from torch\n  " + "\n  ".join(report.lines(gate.FP32)))
+    return model, report
+
+
+def folded(network: MultiTaskUNet) -> MultiTaskUNet:
+    """A copy for inference with every BatchNorm folded into the convolution before it."""
+    copied = copy.deepcopy(network).eval()
+    encoder = copied.encoder
+    for norm, name in zip(range(len(encoder.norms)), encoder.features, strict=True):
+        encoder.features[name] = fuse_conv_bn_eval(encoder.features[name], encoder.norms[norm])  # type: ignore[type-var]
+        encoder.norms[norm] = nn.Identity()
+    for level in copied.decoder:
+        parts = level.convolutions
+        for k in (0, 3):
+            parts[k], parts[k + 1] = fuse_conv_bn_eval(parts[k], parts[k + 1]), nn.Identity()
+    return copied
+
+
+def to_onnx(deployed: Deployed, size: int) -> "onnx.ModelProto":  # type: ignore[name-defined]  # noqa: F821, UP037
+    """The graph: uint8 (batch, size, size, 3) in, float32 out, batch symbolic."""
+    program = torch.onnx.export(
+        deployed,
+        (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=list(_OUTPUTS),
+        dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    del model.metadata_props[:]
+    for node in model.graph.node:  # stack traces of the machine that exported
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
+        del value.metadata_props[:]
+    return model
+
+
+def check(network: Deployed, model: contract.Model, images: NDArray[np.uint8]) -> gate.Report:
+    """The gate between a network in torch and its exported file, on prepared pictures uint8 (N, S, S, 3)."""
+
+    @torch.inference_mode()
+    def reference(batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        return {n: o.numpy() for n, o in zip(_OUTPUTS, network(torch.from_numpy(batch)), strict=True)}
+
+    document = model.contract
+    _, runner = runners.open_runner(model, "onnxruntime", max_batch=_GATE_BATCH)
+    with runner:
+        return gate.compare(
+            reference, runner, images, document.rules.build(), document.glaucoma_threshold, gate.FP32, _GATE_BATCH
+        )
+
+
+def prepared(pictures: list[Path], geometry: preprocess.Geometry) -> NDArray[np.uint8]:
+    """The pictures as the engine prepares them; those that cannot be read are left out. Raises SettingsError for none."""
+    images = []
+    for path in pictures:
+        try:
+            images.append(preprocess.prepare(photo.read(path), geometry).image)
+        except PhotoError:
+            continue
+    if not images:
+        raise SettingsError("the gate needs at least one readable photograph; name some with --data")
+    return np.stack(images)
+
+
+def _contract(settings: training_config.Config, calibration: dict, name: str, version: str) -> contract.Contract:  # type: ignore[type-arg]
+    size = settings.geometry.size
+    maps = [contract.Tensor(name=n, dtype="float32", shape=["batch", size, size]) for n in _OUTPUTS[:3]]
+    return contract.Contract(
+        format=contract.FORMAT,
+        sha256=contract.ZEROS,
+        kind="multi-task",
+        name=name,
+        version=version,
+        precision="fp32",
+        input=contract.Tensor(name="images", dtype="uint8", shape=["batch", size, size, 3]),
+        outputs=[*maps, contract.Tensor(name="glaucoma", dtype="float32", shape=["batch"])],
+        geometry=contract.GeometryPart(
+            path="crop-pad-resize-1", size=size, fov_threshold=settings.geometry.fov_threshold
+        ),
+        rules=contract.RulesPart(**calibration["rules"]),
+        glaucoma_threshold=calibration["glaucoma_threshold"],
+        training=contract.TrainingPart(**calibration["training"]),
+        terms=contract.TermsPart(licence=LICENCE, notice=NOTICE),
+    )

@@ -1,0 +1,5 @@
+"""`python -m funduscope`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,296 @@
+"""The command line. Results go to files and stdout, messages to stderr; a last line of exit codes stands in `EXIT`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+
+from .engine import contract, dataset, errors, evaluation, inputs, overlay, report, sinks
+from .engine.results import Rejected, Result, Screening
+from .engine.screener import Screener
+from .version import __version__
+
+EXIT = {
+    errors.MissingExtra: 4,
+    errors.BackendError: 4,
+    errors.ModelError: 3,
+    errors.SettingsError: 3,
+    errors.OutputError: 5,
+    errors.FunduscopeError: 3,
+}
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Screens colour photographs of the retina for glaucoma. A screening aid for research use, not a diagnosis.",
+)
+_stderr = Console(stderr=True, highlight=False)
+_stdout = Console(highlight=False)
+
+ModelOption = Annotated[str, typer.Option("--model", help="A model file, or the name of an embedded model.")]
+BackendOption = Annotated[str, typer.Option("--backend", help="auto, or a backend's name.")]
+
+
+@app.command()
+def screen(
+    pictures: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, CSV lists of paths.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
+    model: ModelOption = "default",
+    backend: BackendOption = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read and prepare.")] = 2,
+    overlays: Annotated[bool, typer.Option("--overlays", help="Also write pictures with contours and fovea.")] = False,
+    with_report: Annotated[bool, typer.Option("--report", help="Also write one HTML page.")] = False,
+    fail_on_bad: Annotated[bool, typer.Option("--fail-on-bad", help="Exit with 1 where a picture has no result.")] = False,
+) -> None:
+    """Screen pictures: a row for each, whatever happens to it, in DIR/screenings.jsonl and DIR/screenings.csv."""
+    paths = inputs.expand(pictures)
+    started, clock = datetime.now(UTC), time.monotonic()
+    entries: list[report.Entry] = []
+    shown: list[Result] = []
+    with Screener.open(model, backend=backend, batch=batch) as screener, sinks.Rows(out) as rows, _progress() as progress:
+        for k, result in enumerate(
+            progress.track(screener.stream(paths, workers=workers, keep_photo=overlays or with_report), total=len(paths))
+        ):
+            rows.write(result)
+            thumbnail = None
+            if isinstance(result, Screening) and result.photo is not None:
+                if overlays:
+                    _write_overlay(out / "overlays" / f"{k:06d}_{Path(result.name).stem[:80]}.jpg", result)
+                if with_report and k < report.LIMIT:
+                    thumbnail = report.thumbnail(overlay.draw(result.photo, result, report.THUMBNAIL))
+            if with_report and k < report.LIMIT:
+                entries.append(report.Entry(result, thumbnail))
+            if k < 20:
+                shown.append(result)
+        seconds = time.monotonic() - clock
+        record = {"inputs": pictures, "pictures": len(paths), "counts": dict(rows.counts), "seconds": round(seconds, 3)}
+        record["settings"] = {"batch": batch, "workers": workers, "overlays": overlays, "report": with_report}
+    sinks.write_run(out, screener.model, screener.contract, started, record)
+    if with_report:
+        sinks.write_text(out / "report.html", report.page(entries, dict(rows.counts), screener.contract, screener.model.backend))
+    _print_results(shown, len(paths))
+    _stderr.print(f"{len(paths)} pictures in {seconds:.1f} s: {dict(rows.counts)}; rows in {out}/screenings.csv")
+    _stderr.print(screener.contract.terms.notice, style="dim")
+    if fail_on_bad and set(rows.counts) != {"ok"}:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="A model file, or the name of an embedded model.")] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="The whole contract as JSON.")] = False,
+) -> None:
+    """Show what a model file says of itself, after checking that it is whole."""
+    read = contract.read(model)
+    own = read.contract
+    if as_json:
+        print(json.dumps(own.model_dump(), indent=2))
+        return
+    table = Table(show_header=False, box=None)
+    rows: dict[str, Any] = {
+        "model": f"{own.name} {own.version} ({own.kind}, {own.precision})",
+        "file": f"{read.path} ({len(read.data) / 1e6:.1f} MB, whole)",
+        "sha256": own.sha256,
+        "terms": f"{own.terms.licence}\n{own.terms.notice}",
+        "input": f"{own.input.name} {own.input.dtype} {own.input.shape} RGB",
+        "outputs": "\n".join(f"{o.name} {o.dtype} {o.shape}" for o in own.outputs),
+        "rules": "\n".join(f"{key} {value}" for key, value in own.rules.model_dump().items()),
+        "glaucoma from": f"{own.glaucoma_threshold:.4f}",
+        "network": f"{own.training.network}; {own.training.strategy}; {own.training.steps} steps on {own.training.device}",
+        "learned from": "\n".join(f"{d.name}: {d.pictures} pictures ({d.terms})" for d in own.training.data),
+        "validation": "\n".join(
+            f"{name}: " + ", ".join(f"{k} {v:.3f}" for k, v in row.items()) for name, row in own.training.figures.items()
+        ),
+    }
+    for key, value in rows.items():
+        table.add_row(f"[bold]{key}", Text(str(value)))
+    _stdout.print(table)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model file, or the name of an embedded model.")],
+    folder: Annotated[Path, typer.Argument(metavar="DATASET", help="A folder with index.csv, or REFUGE's layout.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    backend: BackendOption = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
+) -> None:
+    """Measure a model on a labelled data set, through the engine that ships."""
+    if split not in dataset.SPLITS:
+        raise errors.SettingsError(f"--split {split}: allowed are {', '.join(dataset.SPLITS)}")
+    samples = evaluation.choose(dataset.read(folder), split)
+    with Screener.open(model, backend=backend) as screener:
+        figures = evaluation.evaluate(screener, samples)
+    if as_json:
+        print(json.dumps({"model": screener.model.__dict__, "split": split, "sets": figures}, indent=2))
+        return
+    for name, row in figures.items():
+        table = Table(title=f"{name}, {split}: {row['n']} pictures, {row['n_rejected']} rejected", title_justify="left")
+        for column in ("figure", "n", "not measurable", "value"):
+            table.add_column(column)
+        for key, value in row.items():
+            for label, part in value.items() if key == "auc" else [("", value)]:
+                if isinstance(part, dict) and "n" in part:
+                    table.add_row(f"{key} {label}", str(part["n"]), str(part["n_not_measurable"]), _figure(part))
+        if "at_threshold" in row:
+            at = row["at_threshold"]
+            table.add_row("at the threshold", str(at["tp"] + at["fp"] + at["fn"] + at["tn"]), "", _rates(at))
+        _stdout.print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, backends and devices, what is missing and how to get it; exit 4 where screening cannot work."""
+    from .engine import doctor as examination
+
+    findings = examination.examine()
+    table = Table(show_header=False, box=None)
+    for finding in findings:
+        style = {"ok": "green", "absent": "dim", "problem": "red"}[finding.state]
+        table.add_row(f"[{style}]{finding.state}", finding.what, Text(finding.detail))
+    _stdout.print(table)
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(4)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="The run's TOML file; see training/configs.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, metrics and curves.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of the data sets, in place of the file's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where OUT/last.pt was saved.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint to go on from.")] = None,
+) -> None:
+    """Train a network, then calibrate it on the validation split."""
+    errors.require("torch", "train")
+    from .training.calibrate import calibrate as fit
+    from .training.train import train as run
+
+    finished = run(config, out, data_root=data, resume=resume, device=device, minutes=minutes)
+    if finished:
+        fit(out, data)
+        _stderr.print(f"calibrated: {out}/calibration.json")
+
+
+@app.command()
+def calibrate(
+    run: Annotated[Path, typer.Argument(help="A folder that `train` made.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of the data sets, in place of the run's.")] = None,
+    fit_on: Annotated[str, typer.Option(help="predicted, or paper: the source's drawn masks.")] = "predicted",
+) -> None:
+    """Fit thresholds and the logistic regression on the vCDR, on the validation split."""
+    errors.require("torch", "train")
+    from .training.calibrate import calibrate as fit
+
+    if fit_on not in ("predicted", "paper"):
+        raise errors.SettingsError(f"--fit-on {fit_on}: allowed are predicted, paper")
+    result = fit(run, data, fit_on)  # type: ignore[arg-type]
+    print(json.dumps(result, indent=2))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A folder that `train` made.")],
+    out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
+    data: Annotated[list[Path], typer.Option("--data", help="Data sets or folders; 32 pictures of them pass the gate.")],
+    name: Annotated[str, typer.Option(help="The model's name in its contract.")] = "multitask",
+    version: Annotated[str, typer.Option(help="The model's version in its contract.")] = "1",
+) -> None:
+    """Export a trained network to an ONNX file with its contract; refused where it differs from torch."""
+    errors.require("torch", "export")
+    errors.require("onnxscript", "export")
+    from .export import gate
+    from .export.onnx import export as write
+
+    per_folder = -(-32 // len(data))
+    pictures = [Path(p) for folder in data for p in inputs.expand([str(folder)])[:per_folder]]
+    model, outcome = write(run, out, pictures, name=name, version=version)
+    for line in outcome.lines(gate.FP32):
+        _stderr.print(line)
+    print(f"{model.path}  {len(model.data) / 1e6:.2f} MB  sha256 {model.sha256}")
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"funduscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is chosen and why.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged picture is told in its row
+
+
+def main() -> None:
+    """Entry point: our own errors become one line on stderr and an exit code; any other is a bug and keeps its traceback."""
+    try:
+        app()
+    except errors.FunduscopeError as error:
+        _stderr.print(f"funduscope: {error}", style="red", markup=False)
+        sys.exit(next(code for kind, code in EXIT.items() if isinstance(error, kind)))
+
+
+def _progress() -> Progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal)
+
+
+def _write_overlay(path: Path, result: Screening) -> None:
+    import simplejpeg
+
+    assert result.photo is not None
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(simplejpeg.encode_jpeg(overlay.draw(result.photo, result), quality=90))
+    except OSError as error:
+        raise errors.OutputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _print_results(shown: list[Result], total: int) -> None:
+    table = Table(caption=f"and {total - len(shown)} more" if total > len(shown) else None)
+    for column in ("picture", "status", "vCDR", "glaucoma", "probability", "fovea", "remarks"):
+        table.add_column(column)
+    for result in shown:
+        name = Path(result.name).name
+        if isinstance(result, Rejected):
+            table.add_row(Text(name), result.status, "", "", "", "", Text(f"{result.code}: {result.reason}"))
+            continue
+        called = {True: "refer", False: "not called", None: "not measurable"}[result.glaucoma]
+        fovea = f"{result.fovea[0]:.0f}, {result.fovea[1]:.0f}" if result.fovea else ""
+        table.add_row(
+            Text(name), result.status, _number(result.vcdr), called, _number(result.glaucoma_probability), fovea, " ".join(result.warnings)
+        )
+    _stdout.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _figure(part: dict[str, Any]) -> str:
+    if "value" in part:
+        return "–" if part["value"] is None else f"{part['value']:.3f} ({part['low']:.3f} to {part['high']:.3f})"
+    median = f", median {part['median']:.3f}" if part.get("median") is not None else ""
+    return _number(part["mean"]) + median
+
+
+def _rates(at: dict[str, Any]) -> str:
+    return f"sensitivity {_number(at['sensitivity'])}, specificity {_number(at['specificity'])} at {at['threshold']:.3f}"

@@ -1,0 +1,118 @@
+"""Calibration on the validation split: mask thresholds, the logistic regression on the vCDR, the decision's threshold.
+
+The regression is fitted on *predicted* vCDR, from the very post-processing that ships: fitted on drawn masks, as the
+source did it, it meets other values in use than it was made for. `paper` keeps the source's way, to compare.
+Each set and class weighs the same, so that no set's share of glaucoma becomes the model's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from ..engine.dataset import Sample
+from ..engine.errors import DataError
+from ..engine.preprocess import Geometry
+from ..postprocess import findings, metrics, scores
+from ..postprocess.findings import Rules
+from . import train, validation
+from .networks import Deployed, MultiTaskUNet
+from .validation import Case, Maps
+
+FitOn = Literal["predicted", "paper"]
+_GRID = np.arange(0.30, 0.71, 0.05)
+
+
+def calibrate(run: Path, data_root: Path | None = None, fit_on: FitOn = "predicted") -> dict[str, Any]:
+    """Calibrate a run's best checkpoint, on its own data sets or those below `data_root`; writes `run`/calibration.json and returns what it wrote.
+
+    Raises: DataError where the validation split lacks masks, or glaucoma labels of both classes.
+    """
+    settings, state = train.load_checkpoint(run / "best.pt")
+    network = MultiTaskUNet(settings.network.width, settings.network.dropout)
+    network.load_state_dict(state["network"])
+    pairs = train.read_samples(settings, data_root or Path(settings.data.root))
+    geometry = Geometry(settings.geometry.size, settings.geometry.fov_threshold)
+    cases = validation.prepare_cases([s for s, own in pairs if s.split == "val" and own.region == "full"], geometry)
+    images = [case.prepared.image for case in cases]
+    maps = list(validation.predict(Deployed(network), images, torch.device("cpu")))
+
+    rules = Rules(**train.UNCALIBRATED, **settings.reading.model_dump())
+    rules = best_thresholds(cases, maps, rules)
+    labelled = [k for k, case in enumerate(cases) if case.sample.glaucoma is not None]
+    vcdrs = [findings.find(maps[k], rules).vcdr for k in labelled]
+    if fit_on == "paper":
+        fit = [(validation.true_vcdr(c.masks), c.sample) for c in cases if c.masks and c.sample.glaucoma is not None]
+    else:
+        fit = [(vcdr, cases[k].sample) for k, vcdr in zip(labelled, vcdrs, strict=True)]
+    coefficient, intercept = fit_logistic([(v, s) for v, s in fit if v is not None])
+    rules = replace(rules, vcdr_coefficient=coefficient, vcdr_intercept=intercept)
+
+    both = [(findings.find(maps[k], rules).glaucoma, cases[k].sample) for k in labelled]
+    measured = [(score, sample) for score, sample in both if score is not None]
+    samples = [sample for _, sample in measured]
+    threshold = metrics.threshold_of_youden(
+        [score for score, _ in measured], [sample.glaucoma for sample in samples], equal_weights(samples)
+    )
+    train_counts = Counter(s.set_name for s, _ in pairs if s.split == "train")
+    result = {
+        "rules": rules.__dict__,
+        "glaucoma_threshold": threshold,
+        "fit_on": fit_on,
+        "training": {
+            "network": f"U-Net, VGG-16 encoder, width {settings.network.width:g}",
+            "strategy": f"{settings.schedule.strategy}, {settings.data.sampler} sampler",
+            "steps": state["step"],
+            "device": state["device"],
+            "data": [
+                {"name": own.path, "pictures": train_counts[own.path], "terms": own.terms} for own in settings.data.sets
+            ],
+            "figures": validation.measure(cases, maps, rules),
+        },
+    }
+    (run / "calibration.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def best_thresholds(cases: Sequence[Case], maps: Sequence[Maps], rules: Rules) -> Rules:
+    """The mask thresholds with the best mean over sets of Dice (disc), and of Dice minus vCDR error (cup)."""
+    drawn = [k for k, case in enumerate(cases) if case.masks is not None]
+    if not any(masks.cup is not None for k in drawn if (masks := cases[k].masks)):
+        raise DataError("the validation split has no drawn cups; thresholds cannot be chosen")
+    own_cases, own_maps = [cases[k] for k in drawn], [maps[k] for k in drawn]
+
+    def worth(candidate: Rules, keys: dict[str, float]) -> float:
+        figures = validation.measure(own_cases, own_maps, candidate).values()
+        return sum(sign * float(np.mean([row[key] for row in figures if key in row])) for key, sign in keys.items())
+
+    by_disc = [replace(rules, disc_threshold=float(round(t, 2))) for t in _GRID]
+    rules = max(by_disc, key=lambda r: worth(r, {"disc_dice": 1}))
+    by_cup = [replace(rules, cup_threshold=float(round(t, 2))) for t in _GRID]
+    return max(by_cup, key=lambda r: worth(r, {"cup_dice": 1, "vcdr_error": -1}))
+
+
+def fit_logistic(pairs: Sequence[tuple[float, Sample]]) -> tuple[float, float]:
+    """Coefficient and intercept of the logistic regression of glaucoma on vCDR. Raises DataError for one class."""
+    samples = [sample for _, sample in pairs]
+    if len({sample.glaucoma for sample in samples}) < 2:
+        raise DataError("the validation split needs measurable pictures with and without glaucoma to calibrate on")
+    model = LogisticRegression(C=1e3).fit(
+        np.array([[vcdr] for vcdr, _ in pairs]), [sample.glaucoma for sample in samples], equal_weights(samples)
+    )
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def equal_weights(samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """Weights under which every (set, class) counts the same; their mean is 1."""
+    counts = Counter((sample.set_name, sample.glaucoma) for sample in samples)
+    weights = np.array([1 / counts[sample.set_name, sample.glaucoma] for sample in samples])
+    return weights / weights.mean()
