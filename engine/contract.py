@@ -144,7 +144,9 @@ def find(model: str | Path) -> Path:
         return names[str(model)]
     path = Path(model)
     if not path.is_file():
-        raise ModelError(f"{model}: no such model file, nor an embedded model. Embedded are: default, {', '.join(names)}")
+        raise ModelError(
+            f"{model}: no such model file, nor an embedded model. Embedded are: default, {', '.join(names)}"
+        )
     return path
 
 

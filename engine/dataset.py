@@ -6,21 +6,24 @@ An empty cell means *not labelled*, never 0. Labels stay in the pixels of the st
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from .errors import DataError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _COLUMNS = {"image", "split"}
+_ORIENTATION = 274  # EXIF tag
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Sample:
         return Masks(values > 0, values == 2 if self.mask_has_cup else None)
 
 
-def _check_values(path: Path, values: NDArray[np.uint8], allowed: set[int]) -> None:
+def _check_values(path: Path, values: NDArray[Any], allowed: set[int]) -> None:
     found = set(np.unique(values).tolist())
     if not found <= allowed:
         raise DataError(f"{path}: mask values {sorted(found - allowed)[:5]}; allowed are {sorted(allowed)}")
@@ -83,32 +86,63 @@ def read(folder: Path) -> list[Sample]:
 
     Raises: DataError with the file and what is wrong in it.
     """
+    from . import refuge  # which builds on this module
+
     folder = Path(folder)
-    if (folder / "index.csv").is_file():
-        samples = _read_index(folder)
-    elif any((folder / part).is_dir() for part in _REFUGE):
-        samples = _read_refuge(folder)
-    else:
-        raise DataError(f"{folder}: neither index.csv nor REFUGE's folders ({', '.join(_REFUGE)}) are there")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    samples = _read_index(folder) if (folder / "index.csv").is_file() else refuge.read(folder)
     check(samples)
     return samples
 
 
 def check(samples: Iterable[Sample]) -> None:
-    """Refuse labels that cannot be trusted: missing files, a picture or patient in two splits. Raises DataError."""
+    """Refuse labels that cannot be trusted. Raises DataError.
+
+    They are: a missing picture or mask, a mask of another size than its picture, a fovea outside it, a picture twice, a
+    picture or patient in two splits.
+    """
     problems: list[str] = []
-    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
+    pictures: set[Path] = set()
+    splits: dict[tuple[str, str], set[str]] = defaultdict(set)
     for sample in samples:
-        if not sample.image.is_file():
-            problems.append(f"{sample.image}: no such picture")
-        if sample.mask is not None and not sample.mask.is_file():
-            problems.append(f"{sample.mask}: no such mask")
-        seen[sample.set_name, f"picture {sample.image.name}"].add(sample.split)
+        problems += _problems(sample)
+        if sample.image in pictures:
+            problems.append(f"{sample.image}: listed twice")
+        pictures.add(sample.image)
         if sample.patient:
-            seen[sample.set_name, f"patient {sample.patient}"].add(sample.split)
-    problems += [f"{name}: {who} is in splits {sorted(s)}" for (name, who), s in seen.items() if len(s) > 1]
+            splits[sample.set_name, sample.patient].add(sample.split)
+    problems += [f"{name}: patient {who} is in splits {sorted(s)}" for (name, who), s in splits.items() if len(s) > 1]
     if problems:
         raise DataError("Labels that cannot be used:\n  " + "\n  ".join(problems[:20]) + _more(len(problems) - 20))
+
+
+def _problems(sample: Sample) -> list[str]:
+    if not sample.image.is_file():
+        return [f"{sample.image}: no such picture"]
+    if sample.mask is not None and not sample.mask.is_file():
+        return [f"{sample.mask}: no such mask"]
+    if sample.mask is None and sample.fovea is None:
+        return []
+    try:
+        width, height = _size(sample.image)
+        mask_size = _size(sample.mask) if sample.mask else (width, height)
+    except (OSError, ValueError, SyntaxError) as error:
+        return [f"{sample.image}, or its mask: the header cannot be read ({error})"]
+    problems = []
+    if mask_size != (width, height):
+        problems.append(f"{sample.mask}: {mask_size[0]} x {mask_size[1]} px, but its picture has {width} x {height}")
+    if sample.fovea and not (-0.5 <= sample.fovea[0] < width and -0.5 <= sample.fovea[1] < height):
+        problems.append(f"{sample.image}: the fovea {sample.fovea} lies outside the picture ({width} x {height})")
+    return problems
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height as displayed, from the header alone."""
+    with Image.open(path) as header:
+        width, height = header.size
+        rotated = "exif" in header.info and header.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    return (height, width) if rotated else (width, height)
 
 
 def _more(count: int) -> str:
@@ -117,61 +151,65 @@ def _more(count: int) -> str:
 
 def _read_index(folder: Path) -> list[Sample]:
     index = folder / "index.csv"
-    with index.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        missing = _COLUMNS - set(rows.fieldnames or ())
-        if missing:
-            raise DataError(f"{index}: column {sorted(missing)} is missing")
-        samples = []
-        for line, row in enumerate(rows, start=2):
-            try:
-                samples.append(_sample_of_row(folder, row))
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{index}, line {line}: {error}") from None
-    if not samples:
+    try:
+        with index.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{index}: cannot be read ({error})") from None
+    missing = _COLUMNS - set(reader.fieldnames or ())
+    if missing:
+        raise DataError(f"{index}: column {sorted(missing)} is missing")
+    if not rows:
         raise DataError(f"{index}: no rows")
+    samples = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            samples.append(_sample_of_row(folder, row))
+        except ValueError as error:
+            raise DataError(f"{index}, line {line}: {error}") from None
     return samples
 
 
 def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
-    def cell(name: str) -> str | None:
-        return row.get(name) or None
+    def cell(name: str, *allowed: str) -> str | None:
+        value = row.get(name) or None
+        if value and allowed and value not in allowed:
+            raise ValueError(f"{name} {value!r}; allowed are {', '.join(allowed)} and empty")
+        return value
 
-    split, glaucoma, grade = row["split"], cell("glaucoma"), cell("dr_grade")
+    def number(name: str) -> float | None:
+        text = cell(name)
+        if text and not math.isfinite(float(text)):
+            raise ValueError(f"{name} {text} is not a finite number")
+        return float(text) if text else None
+
+    image, split, mask = cell("image"), row["split"], cell("mask")
+    if not image:
+        raise ValueError("no picture is named")
     if split not in SPLITS:
         raise ValueError(f"split {split!r}; allowed are {', '.join(SPLITS)}")
-    if glaucoma not in (None, "0", "1"):
-        raise ValueError(f"glaucoma {glaucoma!r}; allowed are 0, 1 and empty")
-    if grade is not None and grade not in ("0", "1", "2", "3", "4"):
-        raise ValueError(f"dr_grade {grade!r}; allowed are 0 to 4 and empty")
-    fovea = None
-    if (x := cell("fovea_x")) and (y := cell("fovea_y")):
-        fovea = float(x), float(y)
-        if (width := cell("width")) and (height := cell("height")):
-            if not (0 <= fovea[0] < float(width) and 0 <= fovea[1] < float(height)):
-                raise ValueError(f"fovea {fovea} lies outside the picture ({width} x {height})")
-    mask = cell("mask")
+    mask_has, glaucoma, grade = (
+        cell("mask_has", "disc", "disc+cup"),
+        cell("glaucoma", "0", "1"),
+        cell("dr_grade", *"01234"),
+    )
+    if bool(mask) != bool(mask_has):
+        raise ValueError("mask and mask_has go together")
+    x, y, scale = number("fovea_x"), number("fovea_y"), number("scale")
+    if (x is None) != (y is None):
+        raise ValueError("fovea_x and fovea_y go together")
+    if scale is not None and scale <= 0:
+        raise ValueError(f"scale {scale} is not positive")
     return Sample(
-        image=folder / row["image"],
+        image=folder / image,
         set_name=folder.name,
         split=split,
         mask=folder / mask if mask else None,
-        mask_has_cup=cell("mask_has") == "disc+cup",
-        fovea=fovea,
+        mask_has_cup=mask_has == "disc+cup",
+        fovea=None if x is None or y is None else (x, y),
         glaucoma=int(glaucoma) if glaucoma else None,
         dr_grade=int(grade) if grade else None,
         patient=cell("patient"),
-        scale=float(cell("scale") or 1),
+        scale=scale or 1.0,
     )
-
-
-# REFUGE's official folders: pictures, masks (0 cup, 128 rim, 255 background) and, beside them, fovea tables
-_REFUGE: dict[str, tuple[Split, str]] = {
-    "REFUGE-Training400": ("train", "Training400"),
-    "REFUGE-Validation400": ("val", "REFUGE-Validation400"),
-    "REFUGE-Test400": ("test", "Test400"),
-}
-
-
-def _read_refuge(folder: Path) -> list[Sample]:
-    raise DataError(f"{folder}: REFUGE layout")

@@ -43,7 +43,9 @@ def examine() -> list[Finding]:
         findings.append(Finding("ok" if version else "problem", name, version or f"pip install {name}"))
     if both:
         swap = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)"
-        findings.append(Finding("problem", "onnxruntime and onnxruntime-gpu", f"they overwrite one another; keep one: {swap}"))
+        findings.append(
+            Finding("problem", "onnxruntime and onnxruntime-gpu", f"they overwrite one another; keep one: {swap}")
+        )
     providers = ", ".join(onnxruntime.get_available_providers())
     findings.append(Finding("ok", "ONNX Runtime providers", f"{providers} (compiled in; a device must be there too)"))
     findings.append(_gpu())

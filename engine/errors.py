@@ -1,13 +1,13 @@
 """Every error that Funduscope raises on purpose.
 
-    FunduscopeError
-    ├── PhotoError          one picture cannot be screened; carries a `Code`; becomes a row, never stops a run
-    ├── ModelError          a model file is damaged, foreign, or not what was asked for
-    ├── SettingsError       a setting, a configuration file or an argument is wrong
-    │   └── DataError       labels or pictures of a data set contradict one another
-    ├── BackendError        the inference backend or device that was asked for is not here
-    │   └── MissingExtra    an optional part is not installed; the message has the pip line
-    └── OutputError         results cannot be written
+FunduscopeError
+├── PhotoError          one picture cannot be screened; carries a `Code`; becomes a row, never stops a run
+├── ModelError          a model file is damaged, foreign, or not what was asked for
+├── SettingsError       a setting, a configuration file or an argument is wrong
+│   └── DataError       labels or pictures of a data set contradict one another
+├── BackendError        the inference backend or device that was asked for is not here
+│   └── MissingExtra    an optional part is not installed; the message has the pip line
+└── OutputError         results cannot be written
 """
 
 from __future__ import annotations

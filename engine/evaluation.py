@@ -60,9 +60,9 @@ def _add(tally: _Tally, sample: Sample, result: Screening | None) -> None:
     drawn = sample.read_masks()
     if drawn is not None:
         shape = (drawn.disc.shape[0], drawn.disc.shape[1])
-        tally.disc_dice.append(result and metrics.dice(result.mask("disc", shape), drawn.disc) or 0.0)
+        tally.disc_dice.append((result and metrics.dice(result.mask("disc", shape), drawn.disc)) or 0.0)
         if drawn.cup is not None:
-            tally.cup_dice.append(result and metrics.dice(result.mask("cup", shape), drawn.cup) or 0.0)
+            tally.cup_dice.append((result and metrics.dice(result.mask("cup", shape), drawn.cup)) or 0.0)
             found, truth = result.vcdr if result else None, measures.vcdr(drawn.disc, drawn.cup) or 0.0
             tally.vcdr_error.append(abs((found or 0.0) - truth))
             tally.vcdr_unmeasured += found is None
@@ -119,4 +119,3 @@ def _auc(scores: Sequence[float | None], labels: Sequence[int]) -> dict[str, Any
         "n_not_measurable": len(labels) - len(kept),
         **(area.__dict__ if area else {"value": None, "low": None, "high": None}),
     }
-

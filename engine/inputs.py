@@ -1,4 +1,4 @@
-"""Which pictures a command line means: files, folders, globs, and CSV or text lists of paths."""
+"""Which pictures a command line means: files, folders, globs, and CSV lists of paths."""
 
 from __future__ import annotations
 
@@ -17,40 +17,51 @@ _COLUMNS = ("path", "image", "file", "filename", "name")
 def expand(arguments: Iterable[str]) -> list[str]:
     """Paths in order, each once. A file named explicitly always stays; folders are walked for pictures by suffix.
 
+    A glob that the shell has left is expanded here; one that matches nothing stays, and becomes a row that says so.
     A CSV list has one path a row, in a column named path, image, file, filename or name (else its only or first
-    column), relative to the list's own folder. Raises: SettingsError where nothing is meant, or a list cannot be read.
+    column), relative to the list's own folder.
+    Raises: SettingsError where no picture is meant, or a list or folder cannot be read.
     """
-    found = dict.fromkeys(path for argument in arguments for path in _one(argument))
+    named = (path for argument in arguments for path in _globbed(argument))
+    found = dict.fromkeys(path for name in named for path in _pictures(name))
     if not found:
         raise SettingsError(f"no pictures there; folders are searched for {', '.join(sorted(SUFFIXES))}")
     return list(found)
 
 
-def _one(argument: str) -> Iterator[str]:
-    path = Path(argument)
-    if path.is_dir() and path.suffix.lower() not in SUFFIXES:
-        yield from _walk(path)
-    elif path.suffix.lower() == ".csv" and path.is_file():
-        yield from _listed(path)
-    elif not path.exists() and glob.has_magic(argument):
-        yield from sorted(glob.glob(argument, recursive=True))
+def _globbed(argument: str) -> list[str]:
+    if os.path.lexists(argument) or not glob.has_magic(argument):
+        return [argument]
+    return sorted(glob.glob(argument, recursive=True)) or [argument]
+
+
+def _pictures(name: str) -> Iterator[str]:
+    suffix = os.path.splitext(name)[1].lower()  # os.path answers on any name, where pathlib raises on an overlong one
+    if os.path.isdir(name) and suffix not in SUFFIXES:  # noqa: PTH112
+        yield from _walk(name)
+    elif suffix == ".csv" and os.path.isfile(name):  # noqa: PTH113
+        yield from _listed(Path(name))
     else:
-        yield argument
+        yield name
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def _walk(folder: str) -> Iterator[str]:
     """Pictures below a folder, sorted; links to folders are not followed, so no walk is endless."""
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
         folders.sort()
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() in SUFFIXES:
                 yield os.path.join(parent, name)
 
 
+def _refuse_folder(error: OSError) -> None:
+    raise SettingsError(f"{error.filename}: the folder cannot be searched ({error.strerror})")
+
+
 def _listed(path: Path) -> Iterator[str]:
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            rows = [row for row in csv.reader(file) if row and row[0].strip()]
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (OSError, csv.Error) as error:
         raise SettingsError(f"{path}: the list cannot be read ({error})") from None
     if not rows:
@@ -58,5 +69,7 @@ def _listed(path: Path) -> Iterator[str]:
     header = [cell.strip().lower() for cell in rows[0]]
     column = next((header.index(name) for name in _COLUMNS if name in header), None)
     for row in rows if column is None else rows[1:]:
-        if len(row) > (column or 0):
-            yield str(path.parent / row[column or 0])
+        name = row[column or 0] if len(row) > (column or 0) else ""
+        if not name:
+            raise SettingsError(f"{path}: the row {','.join(row)!r} names no picture")
+        yield str(path.parent / name)

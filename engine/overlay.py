@@ -23,7 +23,7 @@ def draw(photo: Photo, screening: Screening, side: int = _SIDE) -> NDArray[np.ui
     thick = max(1, round(max(size) / 500))
 
     def fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
-        return np.rint(((points + 0.5) * scale - 0.5) * (1 << _SHIFT)).astype(np.int32)
+        return np.asarray(np.rint(((points + 0.5) * scale - 0.5) * (1 << _SHIFT)), np.int32)
 
     for structure, colour in (("disc", DISC), ("cup", CUP)):
         contour = screening.contour(structure)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin
 
 from .errors import Code, PhotoError
 
@@ -26,8 +27,21 @@ MAX_BYTES = 512 * 1024 * 1024
 MIN_SIDE = 128  # below it a disc has fewer than 25 pixels
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 
-_ORIENTATION = 274  # EXIF and TIFF tag
+_ORIENTATION = 274  # EXIF tag
+_ONE_CHANNEL = "the picture has one channel; a colour photograph is needed"
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+# what Pillow raises on a damaged header, its warnings too where they are turned into errors
+_HEADER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    EOFError,
+    struct.error,
+    Warning,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +90,7 @@ def read_bytes(path: Path) -> bytes:
         if status.st_size > MAX_BYTES:
             raise PhotoError(Code.TOO_LARGE, f"{status.st_size} bytes; the limit is {MAX_BYTES}")
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
         raise PhotoError(Code.NOT_FOUND, "no such file") from None
     except OSError as error:
         raise PhotoError(Code.UNREADABLE, error.strerror or type(error).__name__) from None
@@ -86,28 +100,14 @@ def _decode(data: bytes) -> NDArray[np.uint8]:
     if not data:
         raise PhotoError(Code.EMPTY_FILE, "the file has 0 bytes")
     if data[:2] == b"\xff\xd8":
-        pixels, orientation = _decode_jpeg(data)
+        pixels = _decode_jpeg(data)
     elif data[:4] in (b"II*\0", b"MM\0*"):
-        pixels, orientation = _decode_tiff(data)
+        pixels = _decode_tiff(data)
     elif data[:8] == b"\x89PNG\r\n\x1a\n" or data[:2] == b"BM":
-        pixels, orientation = _decode_png_bmp(data)
+        pixels = _decode_png_bmp(data)
     else:
         raise PhotoError(Code.UNKNOWN_FORMAT, "not a JPEG, PNG, TIFF or BMP file (told by its first bytes)")
-    return _oriented(pixels, orientation)
-
-
-def _header(data: bytes) -> Image.Image:
-    """Pillow's lazily opened picture: header only, no pixel decoded."""
-    try:
-        header = Image.open(io.BytesIO(data), formats=("JPEG", "MPO", "PNG", "BMP"))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PhotoError(Code.TOO_LARGE, f"more than {MAX_PIXELS} pixels") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise PhotoError(Code.DAMAGED, f"the header cannot be read ({type(error).__name__})") from None
-    _check_size(*header.size)
-    if header.mode in _GREY_MODES:
-        raise PhotoError(Code.NOT_COLOUR, f"the picture has one channel (mode {header.mode}); a colour photograph is needed")
-    return header
+    return np.ascontiguousarray(pixels)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -117,76 +117,93 @@ def _check_size(width: int, height: int) -> None:
         raise PhotoError(Code.TOO_SMALL, f"{width} x {height} pixels; each side needs at least {MIN_SIDE}")
 
 
-def _decode_jpeg(data: bytes) -> tuple[NDArray[np.uint8], int]:
-    header = _header(data)
+def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
     try:
-        orientation = int(header.getexif().get(_ORIENTATION, 1))
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError):  # a damaged EXIF block says nothing about the pixels
-        orientation = 1
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+    except ValueError:
+        raise PhotoError(Code.DAMAGED, "the JPEG header is cut or corrupt") from None
+    _check_size(width, height)
+    if space == "Gray":
+        raise PhotoError(Code.NOT_COLOUR, _ONE_CHANNEL)
     try:
-        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True), np.uint8), orientation
+        pixels = np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True), np.uint8)
     except ValueError as error:
-        raise PhotoError(Code.DAMAGED, f"the JPEG data is damaged ({error})") from None
+        raise PhotoError(Code.DAMAGED, f"the JPEG data is cut or corrupt ({error})") from None
+    return _oriented(pixels, data)
 
 
-def _decode_png_bmp(data: bytes) -> tuple[NDArray[np.uint8], int]:
-    header = _header(data)
-    orientation = int(header.getexif().get(_ORIENTATION, 1)) if "exif" in header.info else 1
-    if header.format == "PNG":  # OpenCV returns what it has of a cut or corrupt PNG: check every chunk's CRC first
-        try:
-            header.verify()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise PhotoError(Code.DAMAGED, f"the PNG data is damaged ({error})") from None
-    return _decode_opencv(data), orientation
-
-
-def _decode_tiff(data: bytes) -> tuple[NDArray[np.uint8], int]:
-    """TIFF has sample types that Pillow cannot name, so its tags are read directly (with Pillow's reader of tags)."""
-    stream = io.BytesIO(data)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
+def _decode_png_bmp(data: bytes) -> NDArray[np.uint8]:
     try:
+        header = Image.open(io.BytesIO(data), formats=("PNG", "BMP"))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PhotoError(Code.TOO_LARGE, f"too many pixels; the limit is {MAX_PIXELS}") from None
+    except _HEADER_ERRORS:
+        raise PhotoError(Code.DAMAGED, "the header is cut or corrupt") from None
+    _check_size(*header.size)
+    if header.mode in _GREY_MODES:
+        raise PhotoError(Code.NOT_COLOUR, _ONE_CHANNEL)
+    try:  # OpenCV returns what it has of a cut or corrupt PNG: check the CRC of every chunk first
+        header.verify()
+    except _HEADER_ERRORS as error:
+        raise PhotoError(Code.DAMAGED, f"the data is cut or corrupt ({error})") from None
+    return _oriented(_decode_opencv(data, straight_alpha=True), data)
+
+
+def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
+    """TIFF has sample types that Pillow cannot name, so its tags are read directly (with Pillow's reader of tags).
+
+    OpenCV applies a TIFF's orientation by itself; libtiff under it multiplies 8-bit colour by alpha, 16-bit not.
+    """
+    stream = io.BytesIO(data)
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
         stream.seek(tags.next)
         tags.load(stream)
-        width, height = int(tags[256]), int(tags[257])
-        orientation = int(tags.get(_ORIENTATION, 1))
-        sample_formats = tags.get(339, (1,))
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise PhotoError(Code.DAMAGED, f"the TIFF tags cannot be read ({type(error).__name__})") from None
+        width, height, channels = int(tags[256]), int(tags[257]), int(tags.get(277, 1))
+        palette = tags.get(262) == 3
+        floating = 3 in np.atleast_1d(tags.get(339, 1))
+        straight_alpha = 16 in np.atleast_1d(tags.get(258, 1)) and 2 in np.atleast_1d(tags.get(338, 0))
+    except _HEADER_ERRORS:
+        raise PhotoError(Code.DAMAGED, "the TIFF tags are cut or corrupt") from None
     _check_size(width, height)
     if tags.next:
         raise PhotoError(Code.MULTI_PAGE, "the TIFF has several pages; save the photograph as a file of its own")
-    if 3 in np.atleast_1d(sample_formats):
+    if floating:
         raise PhotoError(Code.FLOAT_IMAGE, "floating-point samples have no defined brightness; save as 8 or 16 bit")
-    if tags.get(277, 1) < 3 and tags.get(262) != 3:  # 262 = 3: palette colour
-        raise PhotoError(Code.NOT_COLOUR, "the picture has one channel; a colour photograph is needed")
-    return _decode_opencv(data), orientation
+    if channels < 3 and not palette:
+        raise PhotoError(Code.NOT_COLOUR, _ONE_CHANNEL)
+    return _decode_opencv(data, straight_alpha)
 
 
-def _decode_opencv(data: bytes) -> NDArray[np.uint8]:
+def _decode_opencv(data: bytes, straight_alpha: bool) -> NDArray[np.uint8]:
+    """Decode to uint8 RGB. Args: straight_alpha: the colour is not yet multiplied by alpha, that is, put over black."""
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_COLOR_RGB)
-        if pixels is not None and pixels.ndim == 2:  # a palette of greys
-            pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise PhotoError(Code.DAMAGED, f"the data cannot be decoded ({error.err})") from None
-    if pixels is None:
+    if decoded is None:
         raise PhotoError(Code.DAMAGED, "the data is cut or corrupt")
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    if pixels.dtype != np.uint8:
-        raise PhotoError(Code.FLOAT_IMAGE, f"samples of type {pixels.dtype} have no defined brightness")
-    if pixels.shape[2] == 4:  # alpha, over black
-        alpha = pixels[..., 3:].astype(np.uint16)
-        pixels = ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(pixels)
+    if decoded.dtype not in (np.uint8, np.uint16):
+        raise PhotoError(Code.FLOAT_IMAGE, f"samples of type {decoded.dtype} have no defined brightness")
+    pixels = np.asarray(decoded if decoded.dtype == np.uint8 else decoded // 256, np.uint8)
+    if pixels.ndim == 2:  # a palette of greys
+        return np.dstack([pixels] * 3)
+    if pixels.shape[2] == 4 and straight_alpha:
+        pixels = ((pixels[..., :3] * pixels[..., 3:].astype(np.uint16) + 127) // 255).astype(np.uint8)
+    return pixels[..., 2::-1]
 
 
-def _oriented(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Apply EXIF orientation 1 to 8; unknown values are 1."""
+def _oriented(pixels: NDArray[np.uint8], data: bytes) -> NDArray[np.uint8]:
+    """Apply EXIF orientation 1 to 8; unknown values are 1, and so is a damaged EXIF block."""
+    try:
+        header = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP"))
+        orientation = header.getexif().get(_ORIENTATION) if "exif" in header.info else 1
+    except _HEADER_ERRORS:
+        orientation = 1
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return pixels

@@ -20,8 +20,8 @@ THUMBNAIL = 320
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1b1f24;background:#fff}
 h1{font-size:1.5rem;margin:0}.notice{border-left:4px solid #b45309;background:#fff7ed;padding:.6rem 1rem;margin:1rem 0}
-table{border-collapse:collapse;width:100%}td,th{padding:.5rem .6rem;border-bottom:1px solid #d8dee4;text-align:left;vertical-align:top}
-th{font-weight:600;background:#f6f8fa;position:sticky;top:0}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
+table{border-collapse:collapse;width:100%}td,th{padding:.5rem .6rem;border-bottom:1px solid #d8dee4;text-align:left}
+th{font-weight:600;background:#f6f8fa}td{vertical-align:top}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
 img{width:200px;border-radius:6px;display:block}.bad{color:#b42318}.hint{color:#59636e;font-size:.85rem}
 .key b{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin:0 .3em 0 1em}
 """
@@ -65,9 +65,13 @@ def _row(entry: Entry, threshold: float) -> str:
     result = entry.result
     name = f"<td>{html.escape(result.name.encode('utf-8', 'replace').decode())}"
     if not isinstance(result, Screening):
-        return f'<tr><td>{name}<td class="bad">{result.status}<td><td><td>{result.code}: {html.escape(result.reason)}</tr>'
+        return (
+            f'<tr><td>{name}<td class="bad">{result.status}<td><td><td>{result.code}: {html.escape(result.reason)}</tr>'
+        )
     encoded = base64.b64encode(entry.thumbnail).decode() if entry.thumbnail else ""
-    image = f'<img alt="contours of disc and cup, and the fovea" src="data:image/jpeg;base64,{encoded}">' if encoded else ""
+    image = (
+        f'<img alt="contours of disc and cup, and the fovea" src="data:image/jpeg;base64,{encoded}">' if encoded else ""
+    )
     call = {True: "refer", False: "not called", None: "not measurable"}[result.glaucoma]
     probability = _number(result.glaucoma_probability)
     parts = f"{_number(result.glaucoma_network)}, {_number(result.glaucoma_vcdr)}"

@@ -50,8 +50,9 @@ class Outline:
 class Screening:
     """One screened photograph. None: not measurable, with the reason among `warnings`.
 
-    width, height: of the photo, px. vcdr: vertical cup-to-disc ratio, in [0, 1]. glaucoma_probability: the mean of glaucoma_network (the classifier after
-    the encoder) and glaucoma_vcdr (logistic regression on the vCDR); glaucoma: whether it reaches `threshold`.
+    width, height: of the photo, px. vcdr: vertical cup-to-disc ratio, in [0, 1]. glaucoma_probability: the mean of
+    glaucoma_network (the classifier after the encoder) and glaucoma_vcdr (logistic regression on the vCDR); glaucoma:
+    whether it reaches `threshold`.
     photo: kept only where `keep_photo` was asked for.
     """
 
@@ -89,7 +90,9 @@ class Screening:
         """The outer contour of disc or cup, float64 (N, 2), x and y in the photo's pixels; N = 0 for no cup."""
         region = self.findings.region
         assert region is not None
-        found, _ = cv2.findContours(getattr(region, structure).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        found, _ = cv2.findContours(
+            getattr(region, structure).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
         if not found:
             return np.empty((0, 2))
         points = np.column_stack([max(found, key=len)[:, 0].astype(np.float64), np.ones(len(max(found, key=len)))])

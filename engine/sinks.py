@@ -10,13 +10,13 @@ import platform
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from .contract import Contract
 from .errors import OutputError
 from .results import COLUMNS, ModelName, Result
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that starts so
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet would run a cell that starts so
 
 
 class Rows:
@@ -24,38 +24,45 @@ class Rows:
 
     def __init__(self, folder: Path) -> None:
         self.counts: Counter[str] = Counter()
-        self._paths = [folder / "screenings.jsonl", folder / "screenings.csv"]
+        self._folder = folder
+        self._paths = folder / "screenings.jsonl", folder / "screenings.csv"
+        self._files: list[TextIO] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._jsonl, self._csv = (
-                _part(path).open("w", encoding="utf-8", errors="surrogateescape", newline="") for path in self._paths
-            )
+            for path in self._paths:
+                self._files.append(_part(path).open("w", encoding="utf-8", errors="surrogateescape", newline=""))
         except OSError as error:
+            for file in self._files:
+                file.close()
             raise _refused(folder, error) from None
-        self._writer = csv.writer(self._csv)
-        self._writer.writerow(COLUMNS)
+        self._csv = csv.writer(self._files[1])
+        self._csv.writerow(COLUMNS)
 
     def write(self, result: Result) -> None:
         """One row in both files, flushed."""
         row = result.to_dict()
         self.counts[row["code"] or row["status"]] += 1
         try:
-            self._jsonl.write(json.dumps(row, allow_nan=False) + "\n")
-            self._writer.writerow([_cell(value) for value in row.values()])
-            self._jsonl.flush()
-            self._csv.flush()
+            self._files[0].write(json.dumps(row, allow_nan=False) + "\n")
+            self._csv.writerow([_cell(value) for value in row.values()])
+            for file in self._files:
+                file.flush()
         except OSError as error:
-            raise _refused(self._paths[0].parent, error) from None
+            raise _refused(self._folder, error) from None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        self._jsonl.close()
-        self._csv.close()
-        if kind is None:
-            for path in self._paths:
-                _part(path).replace(path)
+        try:
+            for path, file in zip(self._paths, self._files, strict=True):
+                with file:
+                    file.flush()
+                    os.fsync(file.fileno())
+                if kind is None:
+                    _part(path).replace(path)
+        except OSError as error:
+            raise _refused(self._folder, error) from None
 
 
 def write_run(folder: Path, model: ModelName, contract: Contract, started: datetime, extra: dict[str, Any]) -> None:

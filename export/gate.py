@@ -69,7 +69,13 @@ class Report:
 
 
 def compare(
-    reference: Run, candidate: Run, images: NDArray[np.uint8], rules: Rules, threshold: float, bounds: Bounds, batch: int
+    reference: Run,
+    candidate: Run,
+    images: NDArray[np.uint8],
+    rules: Rules,
+    threshold: float,
+    bounds: Bounds,
+    batch: int,
 ) -> Report:
     """Run both on the same pictures and measure how they differ.
 

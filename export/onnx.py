@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -30,7 +33,9 @@ NOTICE = (
 LICENCE = "research use only (see the terms of each data set)"
 
 
-def export(run: Path, out: Path, pictures: list[Path], *, name: str, version: str) -> tuple[contract.Model, gate.Report]:
+def export(
+    run: Path, out: Path, pictures: list[Path], *, name: str, version: str
+) -> tuple[contract.Model, gate.Report]:
     """Export a run's best checkpoint, with its calibration in the contract.
 
     Args: run: a folder that `train` made; pictures: real photographs for the gate (32 or more tell most).
@@ -51,7 +56,9 @@ def export(run: Path, out: Path, pictures: list[Path], *, name: str, version: st
     report = check(Deployed(network).eval(), model, prepared(pictures, document.geometry.build()))
     if not report.passes(gate.FP32):
         out.unlink()
-        raise ModelError(f"{out}: refused and removed: it differs from torch\n  " + "\n  ".join(report.lines(gate.FP32)))
+        raise ModelError(
+            f"{out}: refused and removed: it differs from torch\n  " + "\n  ".join(report.lines(gate.FP32))
+        )
     return model, report
 
 
@@ -59,18 +66,26 @@ def folded(network: MultiTaskUNet) -> MultiTaskUNet:
     """A copy for inference with every BatchNorm folded into the convolution before it."""
     copied = copy.deepcopy(network).eval()
     encoder = copied.encoder
-    for norm, name in zip(range(len(encoder.norms)), encoder.features, strict=True):
-        encoder.features[name] = fuse_conv_bn_eval(encoder.features[name], encoder.norms[norm])  # type: ignore[type-var]
-        encoder.norms[norm] = nn.Identity()
+    for k, name in enumerate(encoder.features):
+        encoder.features[name] = _fused(encoder.features[name], encoder.norms[k])
+        encoder.norms[k] = nn.Identity()
     for level in copied.decoder:
         parts = level.convolutions
+        assert isinstance(parts, nn.Sequential)
         for k in (0, 3):
-            parts[k], parts[k + 1] = fuse_conv_bn_eval(parts[k], parts[k + 1]), nn.Identity()
+            parts[k], parts[k + 1] = _fused(parts[k], parts[k + 1]), nn.Identity()
     return copied
 
 
-def to_onnx(deployed: Deployed, size: int) -> "onnx.ModelProto":  # type: ignore[name-defined]  # noqa: F821, UP037
+def _fused(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return fuse_conv_bn_eval(convolution, norm)
+
+
+def to_onnx(deployed: Deployed, size: int) -> onnx.ModelProto:
     """The graph: uint8 (batch, size, size, 3) in, float32 out, batch symbolic."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which nothing here needs
     program = torch.onnx.export(
         deployed,
         (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
@@ -120,11 +135,13 @@ def prepared(pictures: list[Path], geometry: preprocess.Geometry) -> NDArray[np.
     return np.stack(images)
 
 
-def _contract(settings: training_config.Config, calibration: dict, name: str, version: str) -> contract.Contract:  # type: ignore[type-arg]
+def _contract(
+    settings: training_config.Config, calibration: dict[str, Any], name: str, version: str
+) -> contract.Contract:
     size = settings.geometry.size
     maps = [contract.Tensor(name=n, dtype="float32", shape=["batch", size, size]) for n in _OUTPUTS[:3]]
     return contract.Contract(
-        format=contract.FORMAT,
+        format="funduscope/1",
         sha256=contract.ZEROS,
         kind="multi-task",
         name=name,
@@ -140,3 +157,21 @@ def _contract(settings: training_config.Config, calibration: dict, name: str, ve
         training=contract.TrainingPart(**calibration["training"]),
         terms=contract.TermsPart(licence=LICENCE, notice=NOTICE),
     )
+
+
+def from_onnx(model: contract.Model) -> Deployed:
+    """The network in torch again, with the weights of an fp32 file that `export` wrote (BatchNorm stays folded).
+
+    For comparisons where no checkpoint is at hand. Raises: ModelError where the file holds another network.
+    """
+    graph = onnx.load_from_string(model.data).graph
+    weights = {tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+    first = weights.get("network.encoder.features.0.weight")
+    if first is None:
+        raise ModelError(f"{model.path}: its weights do not have the names that `funduscope export` gives")
+    deployed = Deployed(folded(MultiTaskUNet(first.shape[0] / 64, 0.0)))
+    known = {name: weights[name] for name in deployed.state_dict() if name in weights}
+    missing = deployed.load_state_dict(known, strict=False).missing_keys
+    if missing:
+        raise ModelError(f"{model.path}: lacks weights of this network: {', '.join(missing[:3])}")
+    return deployed.eval()

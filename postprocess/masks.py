@@ -62,7 +62,8 @@ def disc_region(
     """Masks of disc and cup: threshold, largest component, cup inside disc.
 
     Args: disc, cup: float32 (S, S) in [0, 1], probabilities; thresholds: in (0, 1), from the model's contract.
-    Returns: the region, or None where no pixel of the disc map reaches its threshold.
+    Returns: the region, whose disc has at least one pixel; None where no pixel of the disc map reaches its threshold, or
+    only so few that nothing remains between the pixels.
     """
     coarse = largest_component(disc > disc_threshold)
     rows, columns = np.flatnonzero(coarse.any(axis=1)), np.flatnonzero(coarse.any(axis=0))
@@ -78,5 +79,7 @@ def disc_region(
         return np.asarray(cv2.resize(part, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_LINEAR), np.float32)
 
     fine_disc = largest_component(enlarged(disc) > disc_threshold)
+    if not fine_disc.any():  # specks of a pixel, which the enlargement levels out
+        return None
     fine_cup = largest_component((enlarged(cup) > cup_threshold) & fine_disc)
     return DiscRegion(fine_disc, fine_cup, left, top, ZOOM)

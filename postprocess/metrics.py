@@ -93,4 +93,6 @@ def threshold_of_youden(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike
     gain = np.cumsum(share * hit) / share[hit].sum() - np.cumsum(share * ~hit) / share[~hit].sum()
     gain[:-1][ranked[:-1] == ranked[1:]] = -1  # no cut between equal scores
     best = int(gain.argmax())
-    return float((ranked[best] + ranked[min(best + 1, ranked.size - 1)]) / 2)
+    upper, lower = float(ranked[best]), float(ranked[min(best + 1, ranked.size - 1)])
+    midway = (upper + lower) / 2
+    return midway if midway > lower else upper  # between neighbouring floats there is no midway

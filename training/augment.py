@@ -45,6 +45,6 @@ def colour(image: NDArray[np.uint8], settings: Augmentation, rng: np.random.Gene
     gain = np.exp(rng.uniform(-1, 1, 3) * settings.log_gain / 2 + rng.uniform(-1, 1) * settings.log_gain)
     gamma = np.exp(rng.uniform(-1, 1) * settings.log_gamma)
     levels = (np.arange(256) / 255)[:, None] ** gamma * gain * 255
-    image = cv2.LUT(image, np.clip(np.rint(levels), 0, 255).astype(np.uint8)[:, None, :])
+    coloured = cv2.LUT(image, np.clip(np.rint(levels), 0, 255).astype(np.uint8)[:, None, :])
     sigma = rng.uniform(0, 1) * settings.blur_sigma_px
-    return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.3 else image  # type: ignore[return-value]
+    return np.asarray(cv2.GaussianBlur(coloured, (0, 0), sigma) if sigma > 0.3 else coloured, np.uint8)

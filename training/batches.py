@@ -15,9 +15,9 @@ from torch import Tensor
 from ..engine import photo, preprocess
 from ..engine.dataset import Sample
 from .augment import Augmentation, affine, colour, move_point
-from .config import Config, SetSettings
+from .config import Config, SetSettings, TaskName
 
-TASK_ORDER = ("glaucoma", "disc", "cup", "fovea")
+TASK_ORDER: tuple[TaskName, ...] = ("glaucoma", "disc", "cup", "fovea")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Batch:
         return Batch(self.images.to(device, non_blocking=True), moved(self.targets), moved(self.has))
 
 
-def cache(sample: Sample, settings: SetSettings, geometry: preprocess.Geometry) -> Cached:
+def prepare(sample: Sample, settings: SetSettings, geometry: preprocess.Geometry) -> Cached:
     """Prepare one picture with the engine's own code; masks follow by the same placement (nearest neighbour)."""
     prepared = preprocess.prepare(photo.read(sample.image), geometry)
     drawn = sample.read_masks()
@@ -64,10 +64,12 @@ def cache(sample: Sample, settings: SetSettings, geometry: preprocess.Geometry) 
     return Cached(sample, settings, prepared.image, mask, fovea)
 
 
-def cache_all(samples: Sequence[tuple[Sample, SetSettings]], geometry: preprocess.Geometry, workers: int) -> list[Cached]:
+def cache_all(
+    samples: Sequence[tuple[Sample, SetSettings]], geometry: preprocess.Geometry, workers: int
+) -> list[Cached]:
     """Prepare all pictures, several at a time. A training picture that cannot be read stops here, with its name."""
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda pair: cache(*pair, geometry), samples))
+        return list(pool.map(lambda pair: prepare(pair[0], pair[1], geometry), samples))
 
 
 def gaussian_map(x: float, y: float, size: int, variance: float) -> NDArray[np.float32]:
@@ -106,7 +108,7 @@ class Batches:
                 if (following := step + workers + 1) < last:
                     ahead.append(pool.submit(self.of_step, following))
 
-    def _draw(self, task: str, count: int, rng: np.random.Generator) -> list[int]:
+    def _draw(self, task: TaskName, count: int, rng: np.random.Generator) -> list[int]:
         indices, probabilities = self._pools[task]
         return [int(k) for k in rng.choice(indices, count, p=probabilities)]
 
@@ -115,7 +117,7 @@ class Batches:
         return collate(made)
 
 
-def _pool(pictures: Sequence[Cached], task: str, config: Config) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _pool(pictures: Sequence[Cached], task: TaskName, config: Config) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Indices that teach a task, and their probabilities: set weight / pictures in it (and half per class)."""
     indices, probabilities = [], []
     for settings in config.data.sets:
@@ -128,7 +130,7 @@ def _pool(pictures: Sequence[Cached], task: str, config: Config) -> tuple[NDArra
         groups = [group for group in groups if group]
         for group in groups:
             indices += group
-            probabilities += [settings.weights[task] / len(groups) / len(group)] * len(group)  # type: ignore[index]
+            probabilities += [settings.weights[task] / len(groups) / len(group)] * len(group)
     total = sum(probabilities)
     return np.array(indices), np.array(probabilities) / total
 
@@ -151,7 +153,12 @@ def augmented(cached: Cached, config: Config, rng: np.random.Generator) -> Examp
     fovea = None
     if cached.fovea is not None:
         fovea = gaussian_map(*move_point(matrix, *cached.fovea), size, config.schedule.fovea_variance_px2)
-    return colour(np.asarray(image, np.uint8), settings, rng), np.asarray(mask) if mask is not None else None, fovea, cached.sample
+    return (
+        colour(np.asarray(image, np.uint8), settings, rng),
+        np.asarray(mask) if mask is not None else None,
+        fovea,
+        cached.sample,
+    )
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -164,6 +171,6 @@ def collate(examples: Sequence[Example]) -> Batch:
         "fovea": np.stack([blank if f is None else f for _, _, f, _ in examples]),
         "glaucoma": np.array([sample.glaucoma or 0 for *_, sample in examples], np.float32),
     }
-    has = {task: torch.tensor([sample.labels(task) for *_, sample in examples]) for task in TASK_ORDER}
+    has: dict[str, Tensor] = {t: torch.tensor([sample.labels(t) for *_, sample in examples]) for t in TASK_ORDER}
     images = torch.from_numpy(np.stack([image for image, *_ in examples]))
     return Batch(images, {name: torch.from_numpy(target) for name, target in targets.items()}, has)

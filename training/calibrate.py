@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from ..engine.dataset import Sample
 from ..engine.errors import DataError
 from ..engine.preprocess import Geometry
-from ..postprocess import findings, metrics, scores
+from ..postprocess import findings, metrics
 from ..postprocess.findings import Rules
 from . import train, validation
 from .networks import Deployed, MultiTaskUNet
@@ -33,7 +33,9 @@ _GRID = np.arange(0.30, 0.71, 0.05)
 
 
 def calibrate(run: Path, data_root: Path | None = None, fit_on: FitOn = "predicted") -> dict[str, Any]:
-    """Calibrate a run's best checkpoint, on its own data sets or those below `data_root`; writes `run`/calibration.json and returns what it wrote.
+    """Calibrate a run's best checkpoint, on its own data sets or those below `data_root`.
+
+    Writes `run`/calibration.json and returns what it wrote.
 
     Raises: DataError where the validation split lacks masks, or glaucoma labels of both classes.
     """
@@ -46,7 +48,7 @@ def calibrate(run: Path, data_root: Path | None = None, fit_on: FitOn = "predict
     images = [case.prepared.image for case in cases]
     maps = list(validation.predict(Deployed(network), images, torch.device("cpu")))
 
-    rules = Rules(**train.UNCALIBRATED, **settings.reading.model_dump())
+    rules = train.uncalibrated(settings.reading)
     rules = best_thresholds(cases, maps, rules)
     labelled = [k for k, case in enumerate(cases) if case.sample.glaucoma is not None]
     vcdrs = [findings.find(maps[k], rules).vcdr for k in labelled]
@@ -61,7 +63,7 @@ def calibrate(run: Path, data_root: Path | None = None, fit_on: FitOn = "predict
     measured = [(score, sample) for score, sample in both if score is not None]
     samples = [sample for _, sample in measured]
     threshold = metrics.threshold_of_youden(
-        [score for score, _ in measured], [sample.glaucoma for sample in samples], equal_weights(samples)
+        [score for score, _ in measured], [sample.glaucoma == 1 for sample in samples], equal_weights(samples)
     )
     train_counts = Counter(s.set_name for s, _ in pairs if s.split == "train")
     result = {
@@ -115,4 +117,4 @@ def equal_weights(samples: Sequence[Sample]) -> NDArray[np.float64]:
     """Weights under which every (set, class) counts the same; their mean is 1."""
     counts = Counter((sample.set_name, sample.glaucoma) for sample in samples)
     weights = np.array([1 / counts[sample.set_name, sample.glaucoma] for sample in samples])
-    return weights / weights.mean()
+    return np.asarray(weights / weights.mean())

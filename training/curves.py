@@ -20,8 +20,11 @@ def draw(metrics_file: Path, png: Path) -> None:
         panels[0].semilogy(steps, [line["losses"][task] for line in lines], marker=".", label=task)
     panels[0].set_title("training loss")
     titles = {
-        "disc_dice": "disc Dice", "cup_dice": "cup Dice", "vcdr_error": "vCDR error",
-        "fovea_error": "fovea error (of width)", "auc": "glaucoma AUC (network alone)",
+        "disc_dice": "disc Dice",
+        "cup_dice": "cup Dice",
+        "vcdr_error": "vCDR error",
+        "fovea_error": "fovea error (of width)",
+        "auc": "glaucoma AUC (network alone)",
     }
     for panel, (key, title) in zip(panels[1:], titles.items(), strict=True):
         panel.set_title(f"validation: {title}")

@@ -89,6 +89,8 @@ class MultiTaskUNet(nn.Module):
             channels = out
         self.heads = nn.ModuleDict({name: nn.Conv2d(channels, 1, 1) for name in MAPS})
         self.glaucoma = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.encoder.channels[-1], 1))
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.apply(_initialise)
@@ -121,10 +123,14 @@ class MultiTaskUNet(nn.Module):
         """Start the encoder from VGG-16 features in torchvision's names (safetensors, no BatchNorm). Width 1 only."""
         from safetensors.torch import load_file
 
-        weights = {k.removeprefix("features."): v.float() for k, v in load_file(file).items() if k.startswith("features.")}
+        weights = {
+            k.removeprefix("features."): v.float() for k, v in load_file(file).items() if k.startswith("features.")
+        }
         own: Mapping[str, Tensor] = self.encoder.features.state_dict()
         if weights.keys() != own.keys() or any(weights[k].shape != own[k].shape for k in own):
-            raise ValueError(f"{file}: not VGG-16's convolutions at width 1, which this encoder needs to start from ImageNet")
+            raise ValueError(
+                f"{file}: not VGG-16's convolutions at width 1, which this encoder needs to start from ImageNet"
+            )
         self.encoder.features.load_state_dict(weights)
 
 

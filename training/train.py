@@ -20,12 +20,14 @@ from ..engine.errors import DataError, SettingsError
 from ..engine.preprocess import Geometry
 from ..postprocess.findings import Rules
 from . import batches, config, curves, losses, validation
-from .config import Config, SetSettings
+from .config import Config, Reading, SetSettings
 from .mtl import MultiTaskOptimiser
 from .networks import TASKS, Deployed, MultiTaskUNet
 
-# Before calibration: half is half, and the vCDR is its own logit. Calibration fits them on the validation split.
-UNCALIBRATED = {"disc_threshold": 0.5, "cup_threshold": 0.5, "vcdr_coefficient": 1.0, "vcdr_intercept": 0.0}
+
+def uncalibrated(reading: Reading) -> Rules:
+    """Rules before calibration has fitted them: half is half, and the vCDR is its own logit."""
+    return Rules(0.5, 0.5, reading.fovea_mode, reading.fovea_min_peak, vcdr_coefficient=1.0, vcdr_intercept=0.0)
 
 
 def train(
@@ -57,9 +59,7 @@ def train(
 
     geometry = Geometry(settings.geometry.size, settings.geometry.fov_threshold)
     console.print(f"{settings.name}: preparing {len(samples)} pictures", highlight=False)
-    cases = validation.prepare_cases(
-        [s for s, own in samples if s.split == "val" and own.region == "full"], geometry
-    )
+    cases = validation.prepare_cases([s for s, own in samples if s.split == "val" and own.region == "full"], geometry)
     pictures = batches.cache_all(
         [(s, own) for s, own in samples if s.split == "train"],
         Geometry(settings.geometry.cache, settings.geometry.fov_threshold),
@@ -84,8 +84,9 @@ def train(
         step, best = state["step"], state["best"]
     log = _open_log(out / "metrics.jsonl", step)
     (out / "config.toml").write_text(config_file.read_text(encoding="utf-8"), encoding="utf-8")
-    record = {"device": _device_name(where), "torch": torch.__version__, "bf16": plan.bf16, "parameters": _count(network)}
-    rules = Rules(**UNCALIBRATED, **settings.reading.model_dump())
+    record = {"device": _device_name(where), "torch": str(torch.__version__), "bf16": plan.bf16}
+    record["parameters"] = sum(parameter.numel() for parameter in network.parameters())
+    rules = uncalibrated(settings.reading)
     started = time.monotonic()
     smooth: dict[str, float] = {}
 
@@ -183,7 +184,7 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> tuple[Config, dict[str, Any]]:
-    """A checkpoint's configuration and state; tensors and plain values only. Raises SettingsError where it is foreign."""
+    """A checkpoint's configuration and state; tensors and plain values only. Raises SettingsError for a foreign file."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return Config.model_validate_json(state["config"]), state
@@ -227,14 +228,14 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
 
 
-def _count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def _progress(console: Console) -> Progress:
     return Progress(
-        BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"), console=console,
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+        console=console,
     )
 
 

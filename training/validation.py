@@ -88,21 +88,17 @@ def measure(cases: Sequence[Case], maps: Sequence[Maps], rules: findings.Rules) 
 
 
 def true_vcdr(masks: Masks) -> float | None:
-    """vCDR of drawn masks; None without a cup."""
+    """The vCDR of drawn masks; None without a cup."""
     return measures.vcdr(masks.disc, masks.cup) if masks.cup is not None else None
 
 
 def score(figures: Mapping[str, Mapping[str, float]]) -> float:
     """One number to choose a checkpoint by: mean over tasks of the mean over sets; 1 is perfect."""
-    worth = {
-        "disc_dice": lambda v: v,
-        "cup_dice": lambda v: v,
-        "fovea_error": lambda v: max(0.0, 1 - 10 * v),
-        "auc": lambda v: v,
-    }
     per_task = []
-    for key, value in worth.items():
-        values = [value(row[key]) for row in figures.values() if key in row]
+    for key in ("disc_dice", "cup_dice", "fovea_error", "auc"):
+        values = [row[key] for row in figures.values() if key in row]
+        if key == "fovea_error":
+            values = [max(0.0, 1 - 10 * value) for value in values]
         if values:
             per_task.append(float(np.mean(values)))
     return float(np.mean(per_task))

@@ -1,7 +1,7 @@
 """Funduscope screens colour photographs of the retina for glaucoma. A screening aid for research use, not a diagnosis.
 
-    with funduscope.Screener.open() as screener:
-        result = screener("eye.jpg")
+with funduscope.Screener.open() as screener:
+result = screener("eye.jpg")
 """
 
 from .engine.contract import Contract
@@ -20,8 +20,6 @@ from .engine.photo import Photo
 from .engine.results import ModelName, Outline, Rejected, Result, Screening
 from .engine.screener import Screener
 from .version import __version__
-
-
 
 __all__ = [
     "BackendError",

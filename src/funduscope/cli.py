@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-
 from .engine import contract, dataset, errors, evaluation, inputs, overlay, report, sinks
 from .engine.results import Rejected, Result, Screening
 from .engine.screener import Screener
@@ -33,7 +32,10 @@ EXIT = {
 }
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Screens colour photographs of the retina for glaucoma. A screening aid for research use, not a diagnosis.",
 )
 _stderr = Console(stderr=True, highlight=False)
@@ -45,7 +47,9 @@ BackendOption = Annotated[str, typer.Option("--backend", help="auto, or a backen
 
 @app.command()
 def screen(
-    pictures: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, CSV lists of paths.")],
+    pictures: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, CSV lists of paths.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
     model: ModelOption = "default",
     backend: BackendOption = "auto",
@@ -53,16 +57,24 @@ def screen(
     workers: Annotated[int, typer.Option(min=1, help="Threads that read and prepare.")] = 2,
     overlays: Annotated[bool, typer.Option("--overlays", help="Also write pictures with contours and fovea.")] = False,
     with_report: Annotated[bool, typer.Option("--report", help="Also write one HTML page.")] = False,
-    fail_on_bad: Annotated[bool, typer.Option("--fail-on-bad", help="Exit with 1 where a picture has no result.")] = False,
+    fail_on_bad: Annotated[
+        bool, typer.Option("--fail-on-bad", help="Exit with 1 where a picture has no result.")
+    ] = False,
 ) -> None:
     """Screen pictures: a row for each, whatever happens to it, in DIR/screenings.jsonl and DIR/screenings.csv."""
     paths = inputs.expand(pictures)
     started, clock = datetime.now(UTC), time.monotonic()
     entries: list[report.Entry] = []
     shown: list[Result] = []
-    with Screener.open(model, backend=backend, batch=batch) as screener, sinks.Rows(out) as rows, _progress() as progress:
+    with (
+        Screener.open(model, backend=backend, batch=batch) as screener,
+        sinks.Rows(out) as rows,
+        _progress() as progress,
+    ):
         for k, result in enumerate(
-            progress.track(screener.stream(paths, workers=workers, keep_photo=overlays or with_report), total=len(paths))
+            progress.track(
+                screener.stream(paths, workers=workers, keep_photo=overlays or with_report), total=len(paths)
+            )
         ):
             rows.write(result)
             thumbnail = None
@@ -80,7 +92,9 @@ def screen(
         record["settings"] = {"batch": batch, "workers": workers, "overlays": overlays, "report": with_report}
     sinks.write_run(out, screener.model, screener.contract, started, record)
     if with_report:
-        sinks.write_text(out / "report.html", report.page(entries, dict(rows.counts), screener.contract, screener.model.backend))
+        sinks.write_text(
+            out / "report.html", report.page(entries, dict(rows.counts), screener.contract, screener.model.backend)
+        )
     _print_results(shown, len(paths))
     _stderr.print(f"{len(paths)} pictures in {seconds:.1f} s: {dict(rows.counts)}; rows in {out}/screenings.csv")
     _stderr.print(screener.contract.terms.notice, style="dim")
@@ -112,7 +126,8 @@ def info(
         "network": f"{own.training.network}; {own.training.strategy}; {own.training.steps} steps on {own.training.device}",
         "learned from": "\n".join(f"{d.name}: {d.pictures} pictures ({d.terms})" for d in own.training.data),
         "validation": "\n".join(
-            f"{name}: " + ", ".join(f"{k} {v:.3f}" for k, v in row.items()) for name, row in own.training.figures.items()
+            f"{name}: " + ", ".join(f"{k} {v:.3f}" for k, v in row.items())
+            for name, row in own.training.figures.items()
         ),
     }
     for key, value in rows.items():
@@ -170,7 +185,9 @@ def doctor() -> None:
 def train(
     config: Annotated[Path, typer.Argument(help="The run's TOML file; see training/configs.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, metrics and curves.")],
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of the data sets, in place of the file's.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the data sets, in place of the file's.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where OUT/last.pt was saved.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint to go on from.")] = None,
@@ -206,7 +223,9 @@ def calibrate(
 def export(
     run: Annotated[Path, typer.Argument(help="A folder that `train` made.")],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
-    data: Annotated[list[Path], typer.Option("--data", help="Data sets or folders; 32 pictures of them pass the gate.")],
+    data: Annotated[
+        list[Path], typer.Option("--data", help="Data sets or folders; 32 pictures of them pass the gate.")
+    ],
     name: Annotated[str, typer.Option(help="The model's name in its contract.")] = "multitask",
     version: Annotated[str, typer.Option(help="The model's version in its contract.")] = "1",
 ) -> None:
@@ -232,7 +251,9 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _common(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is chosen and why.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -276,7 +297,13 @@ def _print_results(shown: list[Result], total: int) -> None:
         called = {True: "refer", False: "not called", None: "not measurable"}[result.glaucoma]
         fovea = f"{result.fovea[0]:.0f}, {result.fovea[1]:.0f}" if result.fovea else ""
         table.add_row(
-            Text(name), result.status, _number(result.vcdr), called, _number(result.glaucoma_probability), fovea, " ".join(result.warnings)
+            Text(name),
+            result.status,
+            _number(result.vcdr),
+            called,
+            _number(result.glaucoma_probability),
+            fovea,
+            " ".join(result.warnings),
         )
     _stdout.print(table)
 
@@ -293,4 +320,6 @@ def _figure(part: dict[str, Any]) -> str:
 
 
 def _rates(at: dict[str, Any]) -> str:
-    return f"sensitivity {_number(at['sensitivity'])}, specificity {_number(at['specificity'])} at {at['threshold']:.3f}"
+    return (
+        f"sensitivity {_number(at['sensitivity'])}, specificity {_number(at['specificity'])} at {at['threshold']:.3f}"
+    )

@@ -1,0 +1,79 @@
+"""Each stage of the way of one photograph alone, on the sample picture (1411 x 1411 JPEG). Each asserts its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from funduscope.engine import contract, photo, preprocess, runners
+from funduscope.engine.preprocess import Prepared
+from funduscope.engine.screener import Screener
+from funduscope.postprocess import findings
+
+OUTPUTS = ("disc", "cup", "fovea", "glaucoma")
+
+
+def test_decode(benchmark: Any, cc0: Path) -> None:
+    data = cc0.read_bytes()
+    read = benchmark(photo.read, data)
+    assert read.pixels.shape == (1411, 1411, 3)
+
+
+def test_prepare(benchmark: Any, cc0: Path, model: contract.Model) -> None:
+    picture, geometry = photo.read(cc0), model.contract.geometry.build()
+    made = benchmark(preprocess.prepare, picture, geometry)
+    assert made.image.shape == (geometry.size, geometry.size, 3)
+
+
+def test_postprocess(benchmark: Any, model: contract.Model, prepared: Prepared, runner: runners.Runner) -> None:
+    maps = {name: output[0] for name, output in runner(prepared.image[None]).items()}
+    found = benchmark(findings.find, maps, model.contract.rules.build())
+    assert found.vcdr is not None
+    assert 0 < found.vcdr <= 1
+
+
+@pytest.mark.benchmark(group="inference")
+def test_inference_engine(benchmark: Any, images: np.ndarray, runner: runners.Runner) -> None:
+    outputs = benchmark(runner, images)
+    assert outputs["disc"].shape == images.shape[:3]
+    benchmark.extra_info["images_per_second"] = len(images) / benchmark.stats["median"]
+
+
+@pytest.mark.benchmark(group="inference")
+def test_inference_bare_onnxruntime(
+    benchmark: Any, images: np.ndarray, bare: onnxruntime.InferenceSession, runner: runners.Runner
+) -> None:
+    outputs = dict(zip(OUTPUTS, benchmark(bare.run, list(OUTPUTS), {"images": images}), strict=True))
+    np.testing.assert_allclose(outputs["disc"], runner(images)["disc"], atol=1e-5)
+    benchmark.extra_info["images_per_second"] = len(images) / benchmark.stats["median"]
+
+
+@pytest.mark.benchmark(group="inference")
+def test_inference_torch_eager(
+    benchmark: Any, images: np.ndarray, model: contract.Model, runner: runners.Runner
+) -> None:
+    torch = pytest.importorskip("torch", reason="the torch figure needs the extra `train`")
+    twin = pytest.importorskip("funduscope.export.onnx").from_onnx(model)
+    batch = torch.from_numpy(images)
+    with torch.inference_mode():
+        outputs = dict(zip(OUTPUTS, benchmark(twin, batch), strict=True))
+    np.testing.assert_allclose(outputs["disc"].numpy(), runner(images)["disc"], atol=1e-4)
+    benchmark.extra_info["images_per_second"] = len(images) / benchmark.stats["median"]
+
+
+@pytest.mark.benchmark(group="end to end")
+def test_one_picture(benchmark: Any, cc0: Path, screener: Screener) -> None:
+    data = cc0.read_bytes()
+    result = benchmark(screener, data)
+    assert result.status == "ok"
+
+
+@pytest.mark.benchmark(group="end to end")
+def test_stream_of_32(benchmark: Any, cc0: Path, screener: Screener) -> None:
+    data = cc0.read_bytes()
+    results = benchmark.pedantic(lambda: list(screener.stream([data] * 32)), rounds=3, warmup_rounds=1)
+    assert [result.status for result in results] == ["ok"] * 32
+    benchmark.extra_info["pictures_per_second"] = 32 / benchmark.stats["median"]
