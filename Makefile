@@ -29,8 +29,7 @@ bench: $(VENV)/test
 .PHONY: links
 links:
 	rm -rf .links && mkdir -p .links/funduscope
-	ln -s ../../src/funduscope/* .links/funduscope/
-	ln -s ../../engine ../../postprocess ../../export ../../training .links/funduscope/
+	cd .links/funduscope && ln -s ../../src/funduscope/* ../../engine ../../postprocess ../../export ../../training .
 
 $(VENV)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import shutil
 import subprocess
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,15 +16,7 @@ import onnxruntime
 from . import contract
 from .errors import ModelError
 
-_CORE = ("numpy", "opencv-python-headless", "onnxruntime", "simplejpeg", "pillow", "pydantic", "typer", "rich")
-_EXTRAS = {
-    "train": ("torch", "scikit-learn", "matplotlib", "safetensors"),
-    "export": ("torch", "onnx", "onnxscript"),
-    "tensorrt": ("tensorrt", "pycuda", "cuda-bindings"),
-    "tensorrt-rtx": ("tensorrt-rtx-cu13", "pycuda", "cuda-bindings"),
-    "openvino": ("openvino",),
-    "bench": ("pytest-benchmark",),
-}
+_LISTED = ("train", "export", "tensorrt", "tensorrt-rtx", "openvino", "bench")
 
 
 @dataclass(frozen=True)
@@ -37,11 +31,11 @@ class Finding:
 def examine() -> list[Finding]:
     """All findings, in reading order."""
     findings = [Finding("ok", "python", f"{platform.python_version()} on {platform.platform()}")]
-    both = _version("onnxruntime") and _version("onnxruntime-gpu")
-    for name in _CORE:
+    needed = _requirements()
+    for name in needed[""]:
         version = _version(name) or (_version("onnxruntime-gpu") if name == "onnxruntime" else None)
         findings.append(Finding("ok" if version else "problem", name, version or f"pip install {name}"))
-    if both:
+    if _version("onnxruntime") and _version("onnxruntime-gpu"):
         swap = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)"
         findings.append(
             Finding("problem", "onnxruntime and onnxruntime-gpu", f"they overwrite one another; keep one: {swap}")
@@ -49,8 +43,8 @@ def examine() -> list[Finding]:
     providers = ", ".join(onnxruntime.get_available_providers())
     findings.append(Finding("ok", "ONNX Runtime providers", f"{providers} (compiled in; a device must be there too)"))
     findings.append(_gpu())
-    for extra, names in _EXTRAS.items():
-        missing = [name for name in names if _version(name) is None]
+    for extra in _LISTED:
+        missing = [name for name in needed[extra] if _version(name) is None]
         detail = f"lacks {', '.join(missing)}: pip install 'funduscope[{extra}]'" if missing else "complete"
         findings.append(Finding("absent" if missing else "ok", f"extra {extra}", detail))
     for name, path in contract.embedded().items():
@@ -60,6 +54,16 @@ def examine() -> list[Finding]:
         except ModelError as error:
             findings.append(Finding("problem", f"model {name}", str(error)))
     return findings
+
+
+def _requirements() -> dict[str, list[str]]:
+    """Names of the distributions that this one states it needs, by extra; "" is the core."""
+    needed: dict[str, list[str]] = defaultdict(list)
+    for line in importlib.metadata.requires("funduscope") or ():
+        name, extra = re.match(r"[\w.-]+", line), re.search(r"""extra == ['"]([\w-]+)""", line)
+        if name and name[0] != "funduscope":
+            needed[extra[1] if extra else ""].append(name[0])
+    return needed
 
 
 def _version(distribution: str) -> str | None:

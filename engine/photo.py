@@ -31,17 +31,7 @@ _ORIENTATION = 274  # EXIF tag
 _ONE_CHANNEL = "the picture has one channel; a colour photograph is needed"
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 # what Pillow raises on a damaged header, its warnings too where they are turned into errors
-_HEADER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    OverflowError,
-    EOFError,
-    struct.error,
-    Warning,
-)
+_HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, Warning)
 
 
 @dataclass(frozen=True, eq=False)

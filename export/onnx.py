@@ -19,12 +19,11 @@ from ..engine import contract, photo, preprocess, runners
 from ..engine.errors import ModelError, PhotoError, SettingsError
 from ..training import config as training_config
 from ..training import train
-from ..training.networks import Deployed, MultiTaskUNet
+from ..training.networks import MAPS, OUTPUTS, Deployed, MultiTaskUNet
 from . import gate
 from .stamp import stamp
 
 OPSET = 20
-_OUTPUTS = ("disc", "cup", "fovea", "glaucoma")
 _GATE_BATCH = 8
 NOTICE = (
     "A screening aid for research use, not a diagnosis and not a medical device. The weights were trained on data sets "
@@ -92,7 +91,7 @@ def to_onnx(deployed: Deployed, size: int) -> onnx.ModelProto:
         dynamo=True,
         opset_version=OPSET,
         input_names=["images"],
-        output_names=list(_OUTPUTS),
+        output_names=list(OUTPUTS),
         dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
         verbose=False,
     )
@@ -112,7 +111,7 @@ def check(network: Deployed, model: contract.Model, images: NDArray[np.uint8]) -
 
     @torch.inference_mode()
     def reference(batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        return {n: o.numpy() for n, o in zip(_OUTPUTS, network(torch.from_numpy(batch)), strict=True)}
+        return {n: o.numpy() for n, o in zip(OUTPUTS, network(torch.from_numpy(batch)), strict=True)}
 
     document = model.contract
     _, runner = runners.open_runner(model, "onnxruntime", max_batch=_GATE_BATCH)
@@ -139,7 +138,7 @@ def _contract(
     settings: training_config.Config, calibration: dict[str, Any], name: str, version: str
 ) -> contract.Contract:
     size = settings.geometry.size
-    maps = [contract.Tensor(name=n, dtype="float32", shape=["batch", size, size]) for n in _OUTPUTS[:3]]
+    maps = [contract.Tensor(name=n, dtype="float32", shape=["batch", size, size]) for n in MAPS]
     return contract.Contract(
         format="funduscope/1",
         sha256=contract.ZEROS,

@@ -15,9 +15,8 @@ from torch import Tensor
 from ..engine import photo, preprocess
 from ..engine.dataset import Sample
 from .augment import Augmentation, affine, colour, move_point
-from .config import Config, SetSettings, TaskName
-
-TASK_ORDER: tuple[TaskName, ...] = ("glaucoma", "disc", "cup", "fovea")
+from .config import Config, SetSettings
+from .networks import TASKS, TaskName
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +90,7 @@ class Batches:
         """The batches of one step by task; under `shared` all tasks hold the same batch."""
         rng = np.random.default_rng([self._config.seed, step])
         sizes = self._config.data.batch
-        tasks = [task for task in TASK_ORDER if task in sizes]
+        tasks = [task for task in TASKS if task in sizes]
         if self._config.data.sampler == "per_task":
             return {task: self._build(self._draw(task, sizes[task], rng), rng) for task in tasks}
         per_task = -(-max(sizes.values()) // len(tasks))
@@ -171,6 +170,6 @@ def collate(examples: Sequence[Example]) -> Batch:
         "fovea": np.stack([blank if f is None else f for _, _, f, _ in examples]),
         "glaucoma": np.array([sample.glaucoma or 0 for *_, sample in examples], np.float32),
     }
-    has: dict[str, Tensor] = {t: torch.tensor([sample.labels(t) for *_, sample in examples]) for t in TASK_ORDER}
+    has: dict[str, Tensor] = {t: torch.tensor([sample.labels(t) for *_, sample in examples]) for t in TASKS}
     images = torch.from_numpy(np.stack([image for image, *_ in examples]))
     return Batch(images, {name: torch.from_numpy(target) for name, target in targets.items()}, has)

@@ -12,10 +12,10 @@ from ..engine.errors import SettingsError
 from ..postprocess.measures import CentreMode
 from .augment import Augmentation
 from .mtl import Strategy
+from .networks import TaskName
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-TaskName = Literal["glaucoma", "disc", "cup", "fovea"]
 
 
 class Strict(BaseModel):

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+TaskName = Literal["glaucoma", "disc", "cup", "fovea"]
+TASKS: tuple[TaskName, ...] = ("glaucoma", "disc", "cup", "fovea")  # the source's order of steps
 MAPS = ("disc", "cup", "fovea")
-TASKS = ("glaucoma", *MAPS)  # the source's order of steps
+OUTPUTS = (*MAPS, "glaucoma")  # of the deployed network, in this order
 
 _ENCODER = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # VGG-16: channels, convolutions per level
 _DECODER = (256, 128, 64, 64)
@@ -141,15 +144,10 @@ class Deployed(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """images: uint8 (N, S, S, 3). Returns: disc, cup, fovea (N, S, S), glaucoma (N,), float32 in [0, 1]."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """images: uint8 (N, S, S, 3). Returns: OUTPUTS: three maps (N, S, S), glaucoma (N,), float32 in [0, 1]."""
         logits = self.network(images)
-        return (
-            torch.sigmoid(logits["disc"]),
-            torch.sigmoid(logits["cup"]),
-            torch.sigmoid(logits["fovea"]),
-            torch.sigmoid(logits["glaucoma"]),
-        )
+        return tuple(torch.sigmoid(logits[name]) for name in OUTPUTS)
 
 
 def _scaled(channels: int, width: float) -> int:

@@ -14,10 +14,9 @@ from ..engine import photo, preprocess
 from ..engine.dataset import Masks, Sample
 from ..engine.preprocess import Prepared
 from ..postprocess import findings, measures, metrics
-from .networks import Deployed
+from .networks import OUTPUTS, Deployed
 
 Maps = Mapping[str, NDArray[np.float32]]
-_OUTPUTS = ("disc", "cup", "fovea", "glaucoma")
 _BATCH = 8
 
 
@@ -56,7 +55,7 @@ def predict(network: Deployed, images: Sequence[NDArray[np.uint8]], device: torc
         batch = torch.from_numpy(np.stack(images[start : start + _BATCH])).to(device)
         outputs = [output.float().cpu().numpy() for output in network(batch)]
         for k in range(batch.shape[0]):
-            yield {name: output[k] for name, output in zip(_OUTPUTS, outputs, strict=True)}
+            yield {name: output[k] for name, output in zip(OUTPUTS, outputs, strict=True)}
 
 
 def measure(cases: Sequence[Case], maps: Sequence[Maps], rules: findings.Rules) -> dict[str, dict[str, float]]:
