@@ -154,10 +154,10 @@ def _read_index(folder: Path) -> list[Sample]:
     try:
         with index.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            rows, columns = list(reader), reader.fieldnames or ()
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{index}: cannot be read ({error})") from None
-    missing = _COLUMNS - set(reader.fieldnames or ())
+    missing = _COLUMNS - set(columns)
     if missing:
         raise DataError(f"{index}: column {sorted(missing)} is missing")
     if not rows:

@@ -2,31 +2,77 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Self
+
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from .photo import Photo
-from .results import Screening
+from .results import Result, Screening, Structure
+from .sinks import write_bytes
 
 DISC, CUP, FOVEA = (64, 220, 96), (70, 170, 255), (255, 225, 60)  # RGB; distinct for colour-blind readers too
-_SIDE = 1024  # the longer side of the drawing
+SIDE = 1024
+_CLOSE = 0.9  # half the side of a close-up, in vertical disc diameters
 _SHIFT = 4  # fractional bits of the drawn coordinates
 
 
-def draw(photo: Photo, screening: Screening, side: int = _SIDE) -> NDArray[np.uint8]:
-    """Draw a screening on its photo. Returns: uint8 (h, w, 3) RGB, the longer side `side` px at most."""
+class Overlays:
+    """Writes a drawing of each screened photo into a folder, numbered in input order. Results must have kept their photos."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number = 0
+
+    def write(self, result: Result) -> None:
+        """Draw one result; a rejected one has no drawing, but keeps its number. Raises OutputError."""
+        if isinstance(result, Screening) and result.photo is not None:
+            stem = Path(result.name).stem.encode("utf-8", "replace").decode()[:60]
+            picture = simplejpeg.encode_jpeg(draw(result.photo, result), quality=90)
+            write_bytes(self._folder / f"{self._number:06d}_{stem}.jpg", picture)
+        self._number += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+def draw(photo: Photo, screening: Screening, side: int = SIDE) -> NDArray[np.uint8]:
+    """The whole photo. Returns: uint8 (h, w, 3) RGB, its longer side `side` px at most."""
     height, width = photo.pixels.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = cv2.resize(photo.pixels, size, interpolation=cv2.INTER_AREA)
+    return _draw(photo.pixels, screening, (0.0, 0.0), min(1.0, side / max(height, width)))
+
+
+def close_up(photo: Photo, screening: Screening, side: int) -> NDArray[np.uint8]:
+    """The disc and what is around it. Returns: uint8 (side, side, 3) RGB; black beyond the photo's border."""
+    half = max(8, round(_CLOSE * screening.disc.vertical_diameter_px))
+    left, top = round(screening.disc.x) - half, round(screening.disc.y) - half
+    padded = np.zeros((2 * half, 2 * half, 3), np.uint8)
+    y0, y1 = max(0, top), min(photo.pixels.shape[0], top + 2 * half)
+    x0, x1 = max(0, left), min(photo.pixels.shape[1], left + 2 * half)
+    padded[y0 - top : y1 - top, x0 - left : x1 - left] = photo.pixels[y0:y1, x0:x1]
+    return _draw(padded, screening, (left, top), side / (2 * half))
+
+
+def _draw(
+    pixels: NDArray[np.uint8], screening: Screening, origin: tuple[float, float], scale: float
+) -> NDArray[np.uint8]:
+    """Draw on a part of the photo whose first pixel is `origin` there."""
+    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
+    picture = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     thick = max(1, round(max(size) / 500))
 
     def fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
-        return np.asarray(np.rint(((points + 0.5) * scale - 0.5) * (1 << _SHIFT)), np.int32)
+        return np.asarray(np.rint(((points - origin + 0.5) * scale - 0.5) * (1 << _SHIFT)), np.int32)
 
-    for structure, colour in (("disc", DISC), ("cup", CUP)):
-        contour = screening.contour(structure)  # type: ignore[arg-type]
+    structures: tuple[tuple[Structure, tuple[int, int, int]], ...] = (("disc", DISC), ("cup", CUP))
+    for structure, colour in structures:
+        contour = screening.contour(structure)
         if len(contour):
             cv2.polylines(picture, [fixed(contour)[:, None]], True, colour, thick, cv2.LINE_AA, _SHIFT)
     if screening.fovea:

@@ -4,43 +4,71 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
 
-import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
+from . import overlay
 from .contract import Contract
 from .results import Result, Screening
+from .sinks import write_text
 
 LIMIT = 500  # pictures on the page; all are in the CSV
-THUMBNAIL = 320
+_SIDE = 320  # of a picture on the page, px
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1b1f24;background:#fff}
 h1{font-size:1.5rem;margin:0}.notice{border-left:4px solid #b45309;background:#fff7ed;padding:.6rem 1rem;margin:1rem 0}
 table{border-collapse:collapse;width:100%}td,th{padding:.5rem .6rem;border-bottom:1px solid #d8dee4;text-align:left}
 th{font-weight:600;background:#f6f8fa}td{vertical-align:top}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
-img{width:200px;border-radius:6px;display:block}.bad{color:#b42318}.hint{color:#59636e;font-size:.85rem}
+td.p{white-space:nowrap}img{width:150px;height:150px;object-fit:contain;border-radius:6px;margin-right:6px}.bad{color:#b42318}.hint{color:#59636e;font-size:.85rem}
 .key b{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin:0 .3em 0 1em}
 """
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One result with its small overlay, JPEG bytes or None."""
+    """One result with its small pictures as JPEG: the whole photo and the disc; None for a rejected one."""
 
     result: Result
-    thumbnail: bytes | None
+    pictures: tuple[bytes, bytes] | None
 
 
-def thumbnail(overlay: NDArray[np.uint8]) -> bytes:
-    """A small overlay as JPEG. Args: overlay: uint8 (h, w, 3) RGB."""
-    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(overlay), quality=82))
+class Report:
+    """Gathers entries and writes the page at the end; a context manager. Results must have kept their photos."""
+
+    def __init__(self, path: Path, contract: Contract, backend: str) -> None:
+        self._path, self._contract, self._backend = path, contract, backend
+        self._entries: list[Entry] = []
+        self._counts: Counter[str] = Counter()
+
+    def write(self, result: Result) -> None:
+        """Take up a result; its pictures only for the first LIMIT."""
+        self._counts[result.to_dict()["code"] or result.status] += 1
+        if len(self._entries) < LIMIT:
+            self._entries.append(_entry(result))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is None:
+            write_text(self._path, page(self._entries, self._counts, self._contract, self._backend))
 
 
-def page(entries: Iterable[Entry], counts: dict[str, int], contract: Contract, backend: str) -> str:
+def _entry(result: Result) -> Entry:
+    if not isinstance(result, Screening) or result.photo is None:
+        return Entry(result, None)
+    drawn = overlay.draw(result.photo, result, _SIDE), overlay.close_up(result.photo, result, _SIDE)
+    whole, disc = (bytes(simplejpeg.encode_jpeg(picture, quality=82)) for picture in drawn)
+    return Entry(replace(result, photo=None), (whole, disc))
+
+
+def page(entries: Sequence[Entry], counts: Mapping[str, int], contract: Contract, backend: str) -> str:
     """The page. Args: entries: at most LIMIT of them; counts: rows by status or code."""
     total = sum(counts.values())
     tally = ", ".join(f"{count} {html.escape(name)}" for name, count in sorted(counts.items()))
@@ -68,16 +96,16 @@ def _row(entry: Entry, threshold: float) -> str:
         return (
             f'<tr><td>{name}<td class="bad">{result.status}<td><td><td>{result.code}: {html.escape(result.reason)}</tr>'
         )
-    encoded = base64.b64encode(entry.thumbnail).decode() if entry.thumbnail else ""
-    image = (
-        f'<img alt="contours of disc and cup, and the fovea" src="data:image/jpeg;base64,{encoded}">' if encoded else ""
+    images = "".join(
+        f'<img alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
+        for picture, alt in zip(entry.pictures or (), ("the whole photo", "the optic disc"), strict=False)
     )
     call = {True: "refer", False: "not called", None: "not measurable"}[result.glaucoma]
-    probability = _number(result.glaucoma_probability)
+    probability = f"{_number(result.glaucoma_probability)} (threshold {threshold:.3f})"
     parts = f"{_number(result.glaucoma_network)}, {_number(result.glaucoma_vcdr)}"
     remarks = ", ".join(result.warnings)
     return (
-        f'<tr><td>{image}{name}<td class="n">{call}<br><span class="hint">{probability} (threshold {threshold:.3f})</span>'
+        f'<tr><td class="p">{images}{name}<td class="n">{call}<br><span class="hint">{probability}</span>'
         f'<td class="n">{_number(result.vcdr)}<td class="n">{parts}<td>{remarks}</tr>'
     )
 

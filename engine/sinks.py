@@ -10,13 +10,19 @@ import platform
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Protocol, Self, TextIO
 
 from .contract import Contract
 from .errors import OutputError
 from .results import COLUMNS, ModelName, Result
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet would run a cell that starts so
+
+
+class Sink(Protocol):
+    """Takes results one after the other."""
+
+    def write(self, result: Result) -> None: ...
 
 
 class Rows:
@@ -82,10 +88,15 @@ def write_run(folder: Path, model: ModelName, contract: Contract, started: datet
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file in one piece. Raises OutputError."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file in one piece. Raises OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _part(path).write_text(text, encoding="utf-8", errors="surrogateescape")
+        _part(path).write_bytes(data)
         _part(path).replace(path)
     except OSError as error:
         raise _refused(path.parent, error) from None

@@ -6,6 +6,8 @@ import json
 import logging
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +42,7 @@ app = typer.Typer(
 )
 _stderr = Console(stderr=True, highlight=False)
 _stdout = Console(highlight=False)
+_SHOWN = 20  # rows of the printed table
 
 ModelOption = Annotated[str, typer.Option("--model", help="A model file, or the name of an embedded model.")]
 BackendOption = Annotated[str, typer.Option("--backend", help="auto, or a backend's name.")]
@@ -64,37 +67,25 @@ def screen(
     """Screen pictures: a row for each, whatever happens to it, in DIR/screenings.jsonl and DIR/screenings.csv."""
     paths = inputs.expand(pictures)
     started, clock = datetime.now(UTC), time.monotonic()
-    entries: list[report.Entry] = []
     shown: list[Result] = []
-    with (
-        Screener.open(model, backend=backend, batch=batch) as screener,
-        sinks.Rows(out) as rows,
-        _progress() as progress,
-    ):
-        for k, result in enumerate(
-            progress.track(
-                screener.stream(paths, workers=workers, keep_photo=overlays or with_report), total=len(paths)
-            )
-        ):
-            rows.write(result)
-            thumbnail = None
-            if isinstance(result, Screening) and result.photo is not None:
-                if overlays:
-                    _write_overlay(out / "overlays" / f"{k:06d}_{Path(result.name).stem[:80]}.jpg", result)
-                if with_report and k < report.LIMIT:
-                    thumbnail = report.thumbnail(overlay.draw(result.photo, result, report.THUMBNAIL))
-            if with_report and k < report.LIMIT:
-                entries.append(report.Entry(result, thumbnail))
-            if k < 20:
-                shown.append(result)
-        seconds = time.monotonic() - clock
-        record = {"inputs": pictures, "pictures": len(paths), "counts": dict(rows.counts), "seconds": round(seconds, 3)}
-        record["settings"] = {"batch": batch, "workers": workers, "overlays": overlays, "report": with_report}
+    with Screener.open(model, backend=backend, batch=batch) as screener, ExitStack() as stack:
+        rows = stack.enter_context(sinks.Rows(out))
+        outputs: list[sinks.Sink] = [rows]
+        if overlays:
+            outputs.append(stack.enter_context(overlay.Overlays(out / "overlays")))
+        if with_report:
+            page = report.Report(out / "report.html", screener.contract, screener.model.backend)
+            outputs.append(stack.enter_context(page))
+        results = screener.stream(paths, workers=workers, keep_photo=overlays or with_report)
+        for result in stack.enter_context(_progress()).track(results, total=len(paths)):
+            for output in outputs:
+                output.write(result)
+            if len(shown) < _SHOWN:
+                shown.append(replace(result, photo=None) if isinstance(result, Screening) else result)
+    seconds = time.monotonic() - clock
+    record = {"inputs": pictures, "pictures": len(paths), "counts": dict(rows.counts), "seconds": round(seconds, 3)}
+    record["settings"] = {"batch": batch, "workers": workers, "overlays": overlays, "report": with_report}
     sinks.write_run(out, screener.model, screener.contract, started, record)
-    if with_report:
-        sinks.write_text(
-            out / "report.html", report.page(entries, dict(rows.counts), screener.contract, screener.model.backend)
-        )
     _print_results(shown, len(paths))
     _stderr.print(f"{len(paths)} pictures in {seconds:.1f} s: {dict(rows.counts)}; rows in {out}/screenings.csv")
     _stderr.print(screener.contract.terms.notice, style="dim")
@@ -272,17 +263,6 @@ def main() -> None:
 def _progress() -> Progress:
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     return Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal)
-
-
-def _write_overlay(path: Path, result: Screening) -> None:
-    import simplejpeg
-
-    assert result.photo is not None
-    try:
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(simplejpeg.encode_jpeg(overlay.draw(result.photo, result), quality=90))
-    except OSError as error:
-        raise errors.OutputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def _print_results(shown: list[Result], total: int) -> None:
