@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+
 from funduscope.engine import contract, photo, preprocess, runners
 from funduscope.engine.preprocess import Prepared
 from funduscope.engine.screener import Screener

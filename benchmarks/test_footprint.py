@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from funduscope.engine import contract
 from funduscope.engine.preprocess import Prepared
 

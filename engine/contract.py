@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -143,7 +144,7 @@ def find(model: str | Path) -> Path:
     if str(model) in names:
         return names[str(model)]
     path = Path(model)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 -- pathlib's raises on an overlong name
         raise ModelError(
             f"{model}: no such model file, nor an embedded model. Embedded are: default, {', '.join(names)}"
         )
@@ -184,8 +185,8 @@ def parse(document: bytes, label: str) -> Contract:
     try:
         value: Any = json.JSONDecoder().raw_decode(document[: 1 << 20].decode("utf-8", "replace"))[0]
         return Contract.model_validate(value)
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{label}: the contract is not JSON ({error.msg})") from None
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or 'contract'}: {e['msg']}" for e in error.errors()]
         raise ModelError(f"{label}: the contract is not valid\n" + "\n".join(lines)) from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{label}: the contract is not JSON ({error})") from None

@@ -43,12 +43,13 @@ class FunduscopeError(Exception):
 
 
 class PhotoError(FunduscopeError):
-    """One picture cannot be screened."""
+    """One picture cannot be screened. sha256: of the file's bytes, where they could be read."""
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+        self.sha256: str | None = None
 
 
 class ModelError(FunduscopeError):

@@ -65,7 +65,7 @@ def _draw(
     """Draw on a part of the photo whose first pixel is `origin` there."""
     size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
     picture = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    thick = max(1, round(max(size) / 500))
+    thick = max(2, round(max(size) / 500))
 
     def fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
         return np.asarray(np.rint(((points - origin + 0.5) * scale - 0.5) * (1 << _SHIFT)), np.int32)

@@ -67,7 +67,12 @@ def read(source: str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo, nam
         data, label = read_bytes(Path(source)), name or os.fspath(source)
     else:
         raise TypeError(f"a photo is a path, bytes or an array, not {type(source).__name__}")
-    return Photo(_decode(data), label, hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        return Photo(_decode(data), label, digest)
+    except PhotoError as error:
+        error.sha256 = digest
+        raise
 
 
 def read_bytes(path: Path) -> bytes:
@@ -147,8 +152,11 @@ def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
     stream = io.BytesIO(data)
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
-        stream.seek(tags.next)
+        first = tags.next
+        stream.seek(first)
         tags.load(stream)
+        if tags.next == first:  # Pillow warns of cut tags, and leaves it
+            raise ValueError
         width, height, channels = int(tags[256]), int(tags[257]), int(tags.get(277, 1))
         palette = tags.get(262) == 3
         floating = 3 in np.atleast_1d(tags.get(339, 1))

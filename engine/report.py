@@ -21,11 +21,11 @@ LIMIT = 500  # pictures on the page; all are in the CSV
 _SIDE = 320  # of a picture on the page, px
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1b1f24;background:#fff}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24;background:#fff}
 h1{font-size:1.5rem;margin:0}.notice{border-left:4px solid #b45309;background:#fff7ed;padding:.6rem 1rem;margin:1rem 0}
 table{border-collapse:collapse;width:100%}td,th{padding:.5rem .6rem;border-bottom:1px solid #d8dee4;text-align:left}
 th{font-weight:600;background:#f6f8fa}td{vertical-align:top}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
-td.p{white-space:nowrap}img{width:150px;height:150px;object-fit:contain;border-radius:6px;margin-right:6px}.bad{color:#b42318}.hint{color:#59636e;font-size:.85rem}
+td.w{overflow-wrap:anywhere}td.p{white-space:nowrap}img{width:150px;height:150px;object-fit:contain;border-radius:6px;margin-right:6px}.bad{color:#b42318}.hint{color:#59636e;font-size:.85rem}
 .key b{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin:0 .3em 0 1em}
 """
 
@@ -91,7 +91,7 @@ SHA-256 {contract.sha256}. Weights: {html.escape(contract.terms.licence)}.</p></
 
 def _row(entry: Entry, threshold: float) -> str:
     result = entry.result
-    name = f"<td>{html.escape(result.name.encode('utf-8', 'replace').decode())}"
+    name = f'<td class="w">{html.escape(result.name.encode("utf-8", "replace").decode())}'
     if not isinstance(result, Screening):
         return (
             f'<tr><td>{name}<td class="bad">{result.status}<td><td><td>{result.code}: {html.escape(result.reason)}</tr>'

@@ -68,7 +68,8 @@ class Screener:
         Args: sources: read lazily; workers: threads that read and prepare.
         """
         size = self._runner.max_batch
-        with ThreadPoolExecutor(workers, thread_name_prefix="funduscope") as pool:
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="funduscope")
+        try:
             waiting: deque[Future[_Ready | Rejected]] = deque()
             for source in sources:
                 waiting.append(pool.submit(self._read, source, None))
@@ -76,6 +77,8 @@ class Screener:
                     yield from self._batch([waiting.popleft().result() for _ in range(size)], keep_photo)
             while waiting:
                 yield from self._batch([waiting.popleft().result() for _ in range(min(size, len(waiting)))], keep_photo)
+        finally:
+            pool.shutdown(cancel_futures=True)  # the caller may have stopped in mid-stream
 
     def close(self) -> None:
         """Free the model."""
@@ -94,7 +97,7 @@ class Screener:
             read = photo.read(source, label)
             return _Ready(read, preprocess.prepare(read, self._geometry))
         except PhotoError as error:
-            return Rejected(label, read.sha256 if read else None, error.code, error.reason, self.model)
+            return Rejected(label, read.sha256 if read else error.sha256, error.code, error.reason, self.model)
 
     def _batch(self, items: Sequence[_Ready | Rejected], keep_photo: bool) -> Iterator[Result]:
         ready = [item for item in items if isinstance(item, _Ready)]

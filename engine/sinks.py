@@ -61,11 +61,12 @@ class Rows:
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         try:
-            for path, file in zip(self._paths, self._files, strict=True):
-                with file:
+            with self._files[0], self._files[1]:
+                for file in self._files:
                     file.flush()
                     os.fsync(file.fileno())
-                if kind is None:
+            if kind is None:
+                for path in self._paths:
                     _part(path).replace(path)
         except OSError as error:
             raise _refused(self._folder, error) from None

@@ -50,7 +50,9 @@ class DiscRegion:
         k = 1.0 / self.zoom
         return np.array([[k, 0.0, self.x + k / 2 - 0.5], [0.0, k, self.y + k / 2 - 0.5]])
 
-    def draw(self, mask: NDArray[np.bool_], to_target: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    def draw(
+        self, mask: NDArray[np.bool_], to_target: NDArray[np.float64], shape: tuple[int, int]
+    ) -> NDArray[np.bool_]:
         """One of the masks on another grid. Args: to_target: affine (2, 3) from map pixels; shape: (H, W) of the result."""
         forward = to_target @ np.vstack([self.to_map(), [0, 0, 1]])
         return cv2.warpAffine(mask.astype(np.uint8), forward, shape[::-1], flags=cv2.INTER_NEAREST).astype(bool)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
 import time
+import warnings
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -40,7 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Screens colour photographs of the retina for glaucoma. A screening aid for research use, not a diagnosis.",
 )
-_stderr = Console(stderr=True, highlight=False)
+_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 _stdout = Console(highlight=False)
 _SHOWN = 20  # rows of the printed table
 
@@ -248,11 +250,15 @@ def _common(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is chosen and why.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    warnings.filterwarnings("ignore", module="PIL")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged picture is told in its row
 
 
 def main() -> None:
     """Entry point: our own errors become one line on stderr and an exit code; any other is a bug and keeps its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the console cannot show must not end a run
     try:
         app()
     except errors.FunduscopeError as error:

@@ -1,0 +1,90 @@
+"""A model without a network: maps that a test paints, behind the interface of every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from funduscope.engine import contract
+from funduscope.engine.screener import Screener
+
+Maps = Mapping[str, np.ndarray]
+
+
+class FakeRunner:
+    """Answers with what `paint` gives for each picture; remembers the sizes of the batches."""
+
+    def __init__(self, paint: Callable[[np.ndarray], Maps], max_batch: int) -> None:
+        self.paint = paint
+        self.max_batch = max_batch
+        self.batches: list[int] = []
+        self.closed = False
+
+    def __call__(self, images: np.ndarray) -> Maps:
+        assert images.dtype == np.uint8
+        assert images.ndim == 4
+        assert 1 <= len(images) <= self.max_batch
+        self.batches.append(len(images))
+        painted = [self.paint(image) for image in images]
+        return {name: np.stack([maps[name] for maps in painted]) for name in painted[0]}
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> FakeRunner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Painter:
+    """Paints maps whose edges lie exactly where the contract's thresholds cut."""
+
+    def __init__(self, document: contract.Contract) -> None:
+        self.size = document.geometry.size
+        self.rules = document.rules
+
+    def ellipse(self, x: float, y: float, width: float, height: float, threshold: float) -> np.ndarray:
+        """A smooth ellipse, float32 (S, S), that crosses `threshold` on its outline."""
+        rows, columns = np.mgrid[: self.size, : self.size]
+        inside = 1 - np.hypot((columns - x) / (width / 2), (rows - y) / (height / 2))
+        middle = np.log(threshold / (1 - threshold))
+        return (1 / (1 + np.exp(np.clip(-middle - 10 * inside, -60, 60)))).astype(np.float32)
+
+    def maps(self, disc=(150, 120, 40, 48), cup=(152, 121, 20, 24), fovea=(90, 130), glaucoma=0.5) -> Maps:
+        """The four outputs of one picture. disc, cup: x, y, width, height; None leaves a map empty."""
+        blank = np.zeros((self.size, self.size), np.float32)
+        rows, columns = np.mgrid[: self.size, : self.size]
+        return {
+            "disc": self.ellipse(*disc, self.rules.disc_threshold) if disc else blank,
+            "cup": self.ellipse(*cup, self.rules.cup_threshold) if cup else blank,
+            "fovea": np.exp(-((columns - fovea[0]) ** 2 + (rows - fovea[1]) ** 2) / 200).astype(np.float32)
+            if fovea
+            else blank,
+            "glaucoma": np.float32(glaucoma),
+        }
+
+
+@pytest.fixture(scope="session")
+def model() -> contract.Model:
+    """The embedded model file, verified."""
+    return contract.read("multitask")
+
+
+@pytest.fixture(scope="session")
+def painter(model: contract.Model) -> Painter:
+    return Painter(model.contract)
+
+
+@pytest.fixture
+def fake(model: contract.Model, painter: Painter) -> Callable[..., Screener]:
+    """Makes a Screener over a FakeRunner: `fake(paint, max_batch=4)`; without `paint`, every picture has the same maps."""
+
+    def make(paint: Callable[[np.ndarray], Maps] | None = None, max_batch: int = 4) -> Screener:
+        maps = painter.maps()
+        return Screener(model, "fake", FakeRunner(paint or (lambda image: maps), max_batch))
+
+    return make

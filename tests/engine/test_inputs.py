@@ -1,0 +1,148 @@
+"""What a command line means: nothing that was named may disappear."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from funduscope.engine import inputs
+from funduscope.engine.errors import SettingsError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name in ("b.jpg", "a.PNG", "notes.txt", "sub/c.tif", "sub/deep/d.jpeg", "sub/e.bmp", "sub/index.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_is_walked_for_pictures_in_order(folder):
+    assert inputs.expand(["."]) == ["./a.PNG", "./b.jpg", "./sub/c.tif", "./sub/e.bmp", "./sub/deep/d.jpeg"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "absent.jpg", "no suffix", "x" * 300 + ".jpg", "-n.jpg", "a[1].jpg"])
+def test_a_file_named_explicitly_always_stays(folder, name):
+    assert inputs.expand([name]) == [name]
+
+
+def test_a_folder_named_like_a_picture_stays_one(folder):
+    (folder / "x.jpg").mkdir()
+    assert inputs.expand(["x.jpg"]) == ["x.jpg"]
+
+
+def test_a_picture_named_twice_is_screened_once(folder):
+    assert inputs.expand(["sub/c.tif", "sub", "sub/c.tif"]) == ["sub/c.tif", "sub/e.bmp", "sub/deep/d.jpeg"]
+
+
+def test_a_glob_is_expanded(folder):
+    assert inputs.expand(["*.jpg"]) == ["b.jpg"]
+    assert inputs.expand(["**/*.jpeg"]) == ["sub/deep/d.jpeg"]
+    assert inputs.expand(["s*"]) == ["sub/c.tif", "sub/e.bmp", "sub/deep/d.jpeg"]  # a folder that it matches is walked
+
+
+def test_a_glob_that_matches_nothing_stays(folder):
+    assert inputs.expand(["*.webp", "b.jpg"]) == ["*.webp", "b.jpg"]
+
+
+def test_a_name_that_looks_like_a_glob_is_taken_as_it_is(folder):
+    (folder / "eye[1].jpg").write_bytes(b"x")
+    (folder / "gone*.jpg").symlink_to("nowhere")
+    assert inputs.expand(["eye[1].jpg", "gone*.jpg"]) == ["eye[1].jpg", "gone*.jpg"]
+
+
+NAMES = [
+    "é.jpg",
+    "e\u0301.jpg",  # the same to the eye
+    "👁️.jpg",
+    " two  spaces .jpg",
+    "line\nbreak.jpg",
+    "-rf.jpg",
+    "=cmd().jpg",
+    'comma,and"quote.jpg',
+    "x" * 251 + ".jpg",
+    os.fsdecode(b"\xff\xfe.jpg"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_any_name_is_found_and_kept(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    (found,) = inputs.expand([str(tmp_path)])
+    assert found == os.path.join(tmp_path, name)
+    assert inputs.expand([found]) == [found]
+    assert Path(found).exists()
+
+
+def test_links_to_folders_are_not_followed(folder):
+    (folder / "sub" / "loop").symlink_to(folder)
+    assert len(inputs.expand(["."])) == 5
+
+
+def test_a_deep_folder_is_walked(tmp_path):
+    deep = tmp_path.joinpath(*["d"] * 50)
+    deep.mkdir(parents=True)
+    (deep / "x.jpg").write_bytes(b"x")
+    assert inputs.expand([str(tmp_path)]) == [str(deep / "x.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("path\na.jpg\nb/c.jpg\n", ["a.jpg", "b/c.jpg"]),
+        ("id,Image,split\n1,a.jpg,test\n,b.jpg,test\n", ["a.jpg", "b.jpg"]),
+        ("a.jpg\nb.jpg\n", ["a.jpg", "b.jpg"]),
+        ("\ufeffpath\r\na.jpg\r\n\r\n", ["a.jpg"]),
+        ('path\n"comma, and ""quote"".jpg"\n', ['comma, and "quote".jpg']),
+        ("name,x\n/absolute/a.jpg,1\n", ["/absolute/a.jpg"]),
+    ],
+)
+def test_a_list_names_pictures_relative_to_itself(tmp_path, text, expected):
+    (tmp_path / "list.csv").write_text(text, newline="")
+    assert inputs.expand([str(tmp_path / "list.csv")]) == [os.path.join(tmp_path, name) for name in expected]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.strip() == name], ids=ascii)
+def test_a_list_holds_any_name(tmp_path, name):
+    quoted = '"' + name.replace('"', '""') + '"'
+    (tmp_path / "list.csv").write_bytes(b"path\n" + os.fsencode(quoted) + b"\n")
+    assert inputs.expand([str(tmp_path / "list.csv")]) == [os.path.join(tmp_path, name)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "the list is empty"),
+        ("\n\n", "the list is empty"),
+        ("id,path\n1,a.jpg\n2,\n", r"the row '2,' names no picture"),
+    ],
+)
+def test_a_list_that_names_nothing_is_refused(tmp_path, text, words):
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        inputs.expand([str(tmp_path / "list.csv")])
+
+
+def test_a_list_that_cannot_be_parsed_is_refused(tmp_path):
+    (tmp_path / "list.csv").write_text("path\n" + "x" * 200_000)
+    with pytest.raises(SettingsError, match=r"list\.csv: the list cannot be read"):
+        inputs.expand([str(tmp_path / "list.csv")])
+
+
+@pytest.mark.parametrize("arguments", [[], ["empty"]])
+def test_no_pictures_at_all_is_refused_with_the_known_suffixes(folder, arguments):
+    (folder / "empty").mkdir()
+    with pytest.raises(SettingsError, match=r"no pictures there; .*\.bmp, \.jpeg, \.jpg, \.png"):
+        inputs.expand(arguments)
+
+
+def test_a_folder_that_cannot_be_searched_is_refused(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SettingsError, match=r"sub: the folder cannot be searched \(Permission denied\)"):
+        inputs.expand(["sub"])

@@ -1,0 +1,130 @@
+"""A tiny network that has learned a little, and a graph small enough to stamp by hand."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto, helper
+
+from funduscope.engine import contract, preprocess
+from funduscope.engine.photo import Photo
+from funduscope.training import batches, config, train
+from funduscope.training.networks import MultiTaskUNet
+
+SIZE = 64
+RULES = {
+    "disc_threshold": 0.5,
+    "cup_threshold": 0.5,
+    "fovea_mode": "robust",
+    "fovea_min_peak": 0.1,
+    "vcdr_coefficient": 8.0,
+    "vcdr_intercept": -4.0,
+}
+TRAINING = {"network": "tiny", "strategy": "sum", "steps": 60, "device": "CPU", "data": [], "figures": {}}
+
+
+@pytest.fixture(scope="session")
+def photographs(fundus, tmp_path_factory):
+    """Ten files with drawn eyes."""
+    folder = tmp_path_factory.mktemp("photographs")
+    paths = [folder / f"eye{k}.png" for k in range(10)]
+    for k, path in enumerate(paths):
+        cv2.imwrite(str(path), fundus(180, 200, k)[..., ::-1])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def images(photographs):
+    """The eyes as the engine prepares them: uint8 (10, 64, 64, 3)."""
+    eyes = [cv2.imread(str(path))[..., ::-1] for path in photographs]
+    geometry = preprocess.Geometry(SIZE, 24)
+    return np.stack([preprocess.prepare(Photo(np.ascontiguousarray(eye), "eye"), geometry).image for eye in eyes])
+
+
+@pytest.fixture(scope="session")
+def network(images):
+    """A tiny network after fifty steps: the maps of an untrained one are noise, which no tolerance fits."""
+    torch.manual_seed(0)
+    network = MultiTaskUNet(0.125, 0.0)
+    green = torch.from_numpy(images[..., 1])
+    fovea = torch.from_numpy(batches.gaussian_map(20.0, 32.0, SIZE, 20.0))
+    targets = {
+        "glaucoma": torch.arange(len(images)) % 2,
+        "disc": green > 135,
+        "cup": green > 212,
+        "fovea": fovea.expand(len(images), -1, -1),
+    }
+    weights = {"glaucoma": 1.0, "disc": 30.0, "cup": 150.0, "fovea": 30.0}  # of the few pixels that show something
+    adam = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for _ in range(50):
+        logits = network(torch.from_numpy(images))
+        loss = sum(
+            F.binary_cross_entropy_with_logits(logits[task], targets[task].float(), pos_weight=torch.tensor(weight))
+            for task, weight in weights.items()
+        )
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    return network.eval()
+
+
+@pytest.fixture
+def run(network, tmp_path):
+    """The network as a finished and calibrated run."""
+    shipped = config.load(Path(config.__file__).parent / "configs" / "multitask-compact.toml")
+    parts = {
+        "network": shipped.network.model_copy(update={"width": 0.125}),
+        "geometry": shipped.geometry.model_copy(update={"size": SIZE}),
+    }
+    state = {"config": shipped.model_copy(update=parts).model_dump_json(), "step": 60, "network": network.state_dict()}
+    folder = tmp_path / "run"
+    folder.mkdir()
+    train.save(state, folder / "best.pt")
+    calibration = {"rules": RULES, "glaucoma_threshold": 0.5, "training": TRAINING}
+    (folder / "calibration.json").write_text(json.dumps(calibration))
+    return folder
+
+
+@pytest.fixture
+def document():
+    """A contract for `graph`."""
+    maps = [{"name": name, "dtype": "float32", "shape": ["batch", 8, 8]} for name in ("disc", "cup", "fovea")]
+    return contract.Contract.model_validate(
+        {
+            "format": contract.FORMAT,
+            "sha256": contract.ZEROS,
+            "kind": "multi-task",
+            "name": "tiny",
+            "version": "1",
+            "precision": "fp32",
+            "input": {"name": "images", "dtype": "uint8", "shape": ["batch", 8, 8, 3]},
+            "outputs": [*maps, {"name": "glaucoma", "dtype": "float32", "shape": ["batch"]}],
+            "geometry": {"path": "crop-pad-resize-1", "size": 8, "fov_threshold": 24},
+            "rules": RULES,
+            "glaucoma_threshold": 0.5,
+            "training": TRAINING,
+            "terms": {"licence": "none", "notice": "Übung"},
+        }
+    )
+
+
+@pytest.fixture
+def graph():
+    """An ONNX model: three weighted means over the channels, and one over everything."""
+    batch, images = "batch", helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 8, 8, 3])
+    nodes = [helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT)]
+    initializers = [helper.make_tensor("last", TensorProto.INT64, [1], [-1])]
+    initializers.append(helper.make_tensor("rest", TensorProto.INT64, [3], [1, 2, 3]))
+    for k, name in enumerate(("disc", "cup", "fovea")):
+        initializers.append(helper.make_tensor(f"{name}_weight", TensorProto.FLOAT, [], [0.001 * (k + 1)]))
+        nodes.append(helper.make_node("Mul", ["pixels", f"{name}_weight"], [f"{name}_scaled"]))
+        nodes.append(helper.make_node("ReduceMean", [f"{name}_scaled", "last"], [name], keepdims=0))
+    nodes.append(helper.make_node("ReduceMean", ["disc_scaled", "rest"], ["glaucoma"], keepdims=0))
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, 8, 8]) for n in ("disc", "cup", "fovea")]
+    outputs.append(helper.make_tensor_value_info("glaucoma", TensorProto.FLOAT, [batch]))
+    made = helper.make_graph(nodes, "tiny", [images], outputs, initializers)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

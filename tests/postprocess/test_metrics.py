@@ -1,0 +1,178 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import roc_auc_score
+
+from funduscope.postprocess import measures, metrics
+
+masks = arrays(np.bool_, (6, 6))
+scored = st.lists(st.tuples(st.integers(0, 8), st.booleans(), st.integers(1, 5)), min_size=2, max_size=25).filter(
+    lambda rows: len({label for _, label, _ in rows}) == 2
+)
+
+
+def box(top, bottom, left, right):
+    mask = np.zeros((20, 20), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+TRUE_DISC, TRUE_CUP = box(2, 18, 3, 17), box(6, 14, 6, 14)
+
+
+def refuge_figures(disc, cup):
+    """Cup Dice, disc Dice and vCDR error against the reference of the vectors."""
+    error = abs(measures.vcdr(disc, cup) - measures.vcdr(TRUE_DISC, TRUE_CUP))
+    return metrics.dice(cup, TRUE_CUP), metrics.dice(disc, TRUE_DISC), error
+
+
+def test_refuge_vector_one_row_off():
+    figures = refuge_figures(box(3, 18, 3, 17), box(5, 14, 6, 14))
+    assert figures == pytest.approx((0.9411764706, 0.9677419355, 0.0999999991), abs=2e-9)
+
+
+def test_refuge_vector_split_cup():
+    cup = TRUE_CUP & ~box(9, 11, 0, 20)
+    assert refuge_figures(TRUE_DISC, cup) == pytest.approx((0.8571428571, 1.0, 0.1249999992), abs=2e-9)
+
+
+def test_the_split_cup_is_measured_by_its_columns_not_by_its_box():
+    cup = TRUE_CUP & ~box(9, 11, 0, 20)
+    assert measures.vcdr(TRUE_DISC, cup) == 0.375
+    assert measures.bounding_box_height(cup) / measures.bounding_box_height(TRUE_DISC) == 0.5
+
+
+def test_the_refuge_comparison_notices_a_single_pixel():
+    disc = TRUE_DISC.copy()
+    disc[1, 3] = True
+    assert refuge_figures(disc, TRUE_CUP) != pytest.approx((1.0, 1.0, 0.0), abs=1e-4)
+
+
+def test_dice_of_two_empty_masks_is_none():
+    empty = np.zeros((4, 4), bool)
+    assert metrics.dice(empty, empty) is None
+    assert metrics.dice(empty, ~empty) == 0
+
+
+@given(masks, masks)
+def test_dice_is_symmetric_and_between_0_and_1(first, second):
+    value = metrics.dice(first, second)
+    assert value == metrics.dice(second, first)
+    assert (value is None) == (not first.any() and not second.any())
+    assert value is None or 0 <= value <= 1
+
+
+@given(masks)
+def test_dice_of_a_mask_with_itself_is_1(mask):
+    assert metrics.dice(mask, mask) == (1 if mask.any() else None)
+
+
+@pytest.mark.parametrize("levels", [3, 20, 10_000])
+@pytest.mark.parametrize("seed", range(4))
+def test_auc_is_scikit_learns_with_and_without_ties(levels, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.random(120) < 0.3
+    scores = rng.integers(0, levels, 120) + labels * rng.integers(0, levels, 120)
+    found = metrics.auc(scores, labels)
+    assert found.value == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert 0 <= found.low < found.value < found.high <= 1
+
+
+def test_auc_by_hand_with_delongs_interval():
+    # shares of negatives below each positive 1, 3/4, 3/4; of positives above each negative 1/3, 1, 1, 1
+    found = metrics.auc([0.8, 0.6, 0.4, 0.7, 0.3, 0.2, 0.1], [1, 1, 1, 0, 0, 0, 0])
+    error = math.sqrt((1 / 6**2 + 2 / 12**2) / 2 / 3 + (1 / 2**2 + 3 / 6**2) / 3 / 4)
+    half = 1.96 * error / (5 / 6 * 1 / 6)
+    assert error == pytest.approx(0.186339, abs=1e-6)
+    assert found.value == pytest.approx(5 / 6)
+    assert found.low == pytest.approx(1 / (1 + math.exp(half - math.log(5))))
+    assert found.high == pytest.approx(1 / (1 + math.exp(-half - math.log(5))))
+    assert (found.low, found.high) == pytest.approx((0.264996, 0.985784), abs=1e-5)
+
+
+@given(scored)
+def test_auc_is_a_number_inside_its_interval(rows):
+    scores, labels, _ = zip(*rows, strict=True)
+    found = metrics.auc(scores, labels)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+@given(scored)
+def test_auc_of_turned_scores_is_the_rest_to_1(rows):
+    scores, labels, _ = zip(*rows, strict=True)
+    turned = metrics.auc([-s for s in scores], labels)
+    assert turned.value == pytest.approx(1 - metrics.auc(scores, labels).value)
+
+
+def test_more_pictures_narrow_the_interval():
+    scores, labels = [0.8, 0.6, 0.4, 0.7, 0.3, 0.2, 0.1], [1, 1, 1, 0, 0, 0, 0]
+    few, many = metrics.auc(scores, labels), metrics.auc(scores * 20, labels * 20)
+    assert many.value == pytest.approx(few.value)
+    assert many.high - many.low < (few.high - few.low) / 2
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0], [1, 1, 1], []])
+def test_auc_of_one_class_is_none(labels):
+    assert metrics.auc([0.1, 0.2, 0.3][: len(labels)], labels) is None
+
+
+def test_counts_take_a_score_at_the_threshold_as_positive():
+    counts = metrics.Counts.at(0.5, [0.5, 0.9, 0.4, 0.5, 0.1, 0.2], [1, 1, 1, 0, 0, 0])
+    assert counts == metrics.Counts(tp=2, fp=1, fn=1, tn=2)
+    assert (counts.sensitivity, counts.specificity) == (2 / 3, 2 / 3)
+
+
+def test_rates_of_published_counts():
+    counts = metrics.Counts(tp=118, fp=4, fn=3, tn=96)
+    assert counts.sensitivity == pytest.approx(118 / 121)
+    assert counts.specificity == pytest.approx(0.96)
+
+
+def test_rates_without_a_denominator_are_none():
+    assert metrics.Counts(tp=0, fp=1, fn=0, tn=1).sensitivity is None
+    assert metrics.Counts(tp=1, fp=0, fn=1, tn=0).specificity is None
+    assert metrics.Counts(tp=0, fp=1, fn=1, tn=0).sensitivity == 0
+
+
+def youden(threshold, scores, labels, weights):
+    called = np.asarray(scores) >= threshold
+    labels, weights = np.asarray(labels, bool), np.asarray(weights, float)
+    hits = weights[called & labels].sum() / weights[labels].sum()
+    return hits - weights[called & ~labels].sum() / weights[~labels].sum()
+
+
+@given(scored)
+def test_youdens_threshold_is_as_good_as_the_best_of_all(rows):
+    scores, labels, weights = zip(*rows, strict=True)
+    every = [s + d for s in scores for d in (-0.5, 0.5)]
+    for worth in (weights, None):
+        found = metrics.threshold_of_youden(scores, labels, worth)
+        used = worth or [1] * len(scores)
+        assert youden(found, scores, labels, used) == pytest.approx(max(youden(t, scores, labels, used) for t in every))
+
+
+def test_youdens_threshold_lies_midway():
+    assert metrics.threshold_of_youden([0.1, 0.3, 0.6, 0.8], [0, 0, 1, 1]) == pytest.approx(0.45)
+
+
+def test_weights_move_youdens_threshold():
+    scores, labels = [0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1]
+    assert metrics.threshold_of_youden(scores, labels, [1, 9, 1, 1]) == pytest.approx(0.15)
+    assert metrics.threshold_of_youden(scores, labels, [1, 1, 9, 9]) == pytest.approx(0.35)
+
+
+def test_youdens_threshold_parts_neighbouring_floats():
+    low = 0.5
+    high = float(np.nextafter(low, 1))
+    found = metrics.threshold_of_youden([low, high], [0, 1])
+    assert low < found <= high
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [1, 1]])
+def test_youdens_threshold_needs_both_classes(labels):
+    with pytest.raises(ValueError, match="both classes"):
+        metrics.threshold_of_youden([0.1, 0.2], labels)

@@ -1,0 +1,230 @@
+"""The command line's promises, through real processes: exit codes, what goes to stdout and stderr, and the files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from funduscope import __version__
+
+ENVIRONMENT = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100", "NO_COLOR": "1"}
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "funduscope", *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", cwd=cwd, env=ENVIRONMENT, timeout=120
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def message(done: subprocess.CompletedProcess[str]) -> str:
+    """stderr, without the line breaks of the console."""
+    return " ".join(done.stderr.split())
+
+
+def rows(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "screenings.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, fundus, cc0) -> Path:
+    """Good pictures under awkward names, and bad ones."""
+    root = tmp_path_factory.mktemp("pictures")
+    png = cv2.imencode(".png", fundus()[..., ::-1])[1].tobytes()
+    shutil.copy(cc0, root / "retina_cc0.jpg")
+    for name in ("é 👁️.png", "line\nbreak.png", "=cmd().png", "👁️" * 30 + ".png", os.fsdecode(b"\xff\xfe.png")):
+        (root / name).write_bytes(png)
+    (root / "<img src=x onerror=alert(1)>.png").write_bytes(png)
+    (root / "<script>bad.png").write_bytes(png[:1000])
+    (root / "empty.jpg").write_bytes(b"")
+    (root / "text.jpg").write_text("not a picture")
+    (root / "grey.png").write_bytes(cv2.imencode(".png", fundus()[..., 0])[1].tobytes())
+    (root / "notes.txt").write_text("not searched for")
+    return root
+
+
+@pytest.fixture(scope="module")
+def screened(folder, tmp_path_factory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """One run over the folder and a file that is not there, with everything written."""
+    out = tmp_path_factory.mktemp("run") / "new" / "out"
+    return run("screen", folder, "absent.jpg", "--out", out, "--overlays", "--report", "--batch", "3"), out
+
+
+def test_bad_pictures_do_not_change_the_exit_code(screened):
+    assert screened[0].returncode == 0
+
+
+def test_every_input_has_its_row(screened, folder):
+    _, out = screened
+    names = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if not name.endswith(".txt")]
+    assert [row["name"] for row in rows(out)] == [*names, "absent.jpg"]
+    with (out / "screenings.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [*names, "absent.jpg"]
+
+
+def test_bad_pictures_have_their_codes(screened):
+    codes = {Path(row["name"]).name: row["code"] for row in rows(screened[1]) if row["status"] == "error"}
+    assert codes == {
+        "<script>bad.png": "DAMAGED",
+        "empty.jpg": "EMPTY_FILE",
+        "text.jpg": "UNKNOWN_FORMAT",
+        "grey.png": "NOT_COLOUR",
+        "absent.jpg": "NOT_FOUND",
+    }
+
+
+def test_messages_go_to_stderr_and_the_table_to_stdout(screened):
+    done, _ = screened
+    assert "12 pictures in" in message(done)
+    assert "not a diagnosis" in message(done)
+    assert "not a diagnosis" not in done.stdout
+    assert "EMPTY_FILE" in done.stdout
+
+
+def test_there_is_an_overlay_of_every_screened_picture(screened):
+    out = screened[1]
+    numbers = {f"{k:06d}" for k, row in enumerate(rows(out)) if row["status"] == "ok"}
+    found = [path for path in out.rglob("*.jpg") if path.parent == out / "overlays"]
+    assert {path.name[:6] for path in found} == numbers
+    assert all(cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR) is not None for path in found)
+
+
+def test_the_report_is_one_page_that_loads_nothing_and_runs_nothing(screened):
+    text = (screened[1] / "report.html").read_text(encoding="utf-8")
+    assert "http" not in text
+    assert "<script" not in text
+    assert "<img src=x" not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;.png" in text
+    assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)"', text))
+    assert "not a diagnosis" in text
+    assert text.count("<tr><td") == 12
+
+
+def test_the_record_says_what_ran(screened, folder):
+    _, out = screened
+    record = json.loads((out / "run.json").read_text())
+    assert record["inputs"] == [str(folder), "absent.jpg"]
+    assert record["funduscope"] == __version__
+    assert record["pictures"] == sum(record["counts"].values()) == 12
+    assert record["model"]["sha256"] == rows(out)[0]["model_sha256"]
+    assert record["settings"] == {"batch": 3, "workers": 2, "overlays": True, "report": True}
+
+
+def test_nothing_unfinished_is_left(screened):
+    assert not list(screened[1].rglob("*.part"))
+
+
+def test_fail_on_bad_exits_with_1_after_all_rows(folder, tmp_path):
+    done = run("screen", folder / "empty.jpg", folder / "text.jpg", "--out", tmp_path, "--fail-on-bad")
+    assert done.returncode == 1
+    assert len(rows(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["screen", "x.jpg"], 2, "Missing option '--out'"),
+        (["screen", "x.jpg", "--out", "o", "--batch", "0"], 2, "--batch"),
+        (["screen", "x.jpg", "--out", "o", "--model", "unknown"], 3, "unknown: no such model file"),
+        (["screen", "x.jpg", "--out", "o", "--model", "notes.txt"], 3, "notes.txt: no Funduscope contract in it"),
+        (["screen", "empty", "--out", "o"], 3, "no pictures there; folders are searched for .bmp"),
+        (["evaluate", "default", "absent"], 3, "absent: no such folder"),
+        (["screen", "x.jpg", "--out", "o", "--backend", "abacus"], 4, "no backend named 'abacus'; there are: auto, "),
+        (["screen", "x.jpg", "--out", "notes.txt"], 5, "notes.txt: cannot be written"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_cannot_be_done_is_said_in_a_line_with_its_code(tmp_path, arguments, code, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no model")
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert words in message(done)
+    assert done.stdout == ""
+    assert not (tmp_path / "o").exists()
+
+
+def labelled(folder: Path, fundus) -> Path:
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    lines = ["image,mask,mask_has,fovea_x,fovea_y,glaucoma,split"]
+    for k in range(4):
+        cv2.imwrite(str(folder / "images" / f"{k}.png"), fundus(seed=k)[..., ::-1])
+        mask = cv2.circle(np.zeros((200, 260), np.uint8), (180, 100), 18, 1, -1)
+        cv2.imwrite(str(folder / "masks" / f"{k}.png"), cv2.circle(mask, (180, 100), 8, 2, -1))
+        lines.append(f"images/{k}.png,masks/{k}.png,disc+cup,90,100,{k % 2},{'test' if k < 3 else 'val'}")
+    (folder / "index.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_evaluate_gives_pure_json_on_stdout(tmp_path, fundus):
+    done = run("evaluate", "default", labelled(tmp_path / "clinic", fundus), "--json")
+    assert done.returncode == 0
+    figures = json.loads(done.stdout)
+    assert figures["split"] == "test"
+    assert figures["sets"]["clinic"]["n"] == 3
+    assert figures["sets"]["clinic"]["disc_dice"]["n"] == 3
+    assert figures["sets"]["clinic"]["auc"]["network"]["n"] == 3
+
+
+def test_info_shows_the_contract(model_sha256):
+    done = run("info")
+    assert done.returncode == 0
+    assert model_sha256 in done.stdout
+    assert "not a diagnosis" in " ".join(done.stdout.split())
+    as_json = run("info", "--json")
+    assert json.loads(as_json.stdout)["sha256"] == model_sha256
+    assert as_json.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def model_sha256() -> str:
+    from funduscope.engine import contract
+
+    return contract.read("default").sha256
+
+
+def test_doctor_finds_this_installation_able_to_screen():
+    done = run("doctor")
+    assert done.returncode == 0
+    for word in ("python", "onnxruntime", "NVIDIA GPU", "extra train", "model multitask"):
+        assert word in done.stdout
+
+
+def test_the_version_and_the_help():
+    assert run("--version").stdout == f"funduscope {__version__}\n"
+    assert "screen" in run("--help").stdout
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_its_rows_under_part_names(tmp_path, cc0, stop):
+    (tmp_path / "pictures").mkdir()
+    for k in range(500):
+        (tmp_path / "pictures" / f"{k}.jpg").symlink_to(cc0)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "funduscope", "screen", str(tmp_path / "pictures"), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    part = out / "screenings.jsonl.part"
+    until = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(stop)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode in (128 + stop, -stop)  # a shell shows both as 130 or 143
+    assert b"Traceback" not in told
+    assert not (out / "screenings.jsonl").exists()
+    assert json.loads(part.read_text().splitlines()[0])["name"].endswith(".jpg")

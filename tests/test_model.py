@@ -1,0 +1,117 @@
+"""The embedded model on real pictures: what it finds, and that it is the same network in torch."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from funduscope import Screener, Screening
+from funduscope.engine import contract, dataset, evaluation, photo, preprocess, runners
+from funduscope.export import gate
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `export`")
+
+
+def test_a_healthy_eye(cc0: Path) -> None:
+    """Disc, cup and fovea of the sample photograph, as read off it by eye."""
+    with Screener.open() as screener:
+        result = screener(cc0)
+    assert isinstance(result, Screening)
+    assert np.hypot(result.disc.x - 228, result.disc.y - 640) < 30
+    assert 190 < result.disc.vertical_diameter_px < 250
+    assert result.vcdr is not None
+    assert 0.3 < result.vcdr < 0.7
+    assert result.fovea is not None
+    assert np.hypot(result.fovea[0] - 711, result.fovea[1] - 700) < 30
+    assert result.glaucoma is False
+
+
+def test_its_size_and_terms() -> None:
+    model = contract.read("default")
+    assert len(model.data) < 10_000_000
+    assert "research" in model.contract.terms.licence
+    assert {part.name for part in model.contract.training.data} >= {"drishti_gs1", "idrid", "origa"}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "original", "packed"),
+    [
+        ("hygd", "hygd_2_0.jpg", "2_0.jpg"),
+        ("hygd", "hygd_3_0.jpg", "3_0.jpg"),
+        ("idrid", "idrid_train_003.jpg", "train_003.jpg"),
+        ("idrid", "idrid_train_007.jpg", "train_007.jpg"),
+    ],
+)
+def test_camera_size_and_packed_size_agree(data_root: Path, name: str, original: str, packed: str) -> None:
+    with Screener.open() as screener:
+        large = screener(data_root / "originals" / original)
+        small = screener(data_root / name / "images" / packed)
+    assert isinstance(large, Screening)
+    assert isinstance(small, Screening)
+    scale = small.width / large.width
+    assert large.vcdr == pytest.approx(small.vcdr, abs=0.03)
+    assert large.disc.x * scale == pytest.approx(small.disc.x, abs=0.005 * small.width)
+    assert large.disc.y * scale == pytest.approx(small.disc.y, abs=0.005 * small.width)
+    assert large.glaucoma_probability == pytest.approx(small.glaucoma_probability, abs=0.1)
+    if large.fovea and small.fovea:
+        assert np.hypot(*np.subtract(np.multiply(large.fovea, scale), small.fovea)) < 0.01 * small.width
+
+
+@pytest.mark.data
+def test_its_figures_hold(data_root: Path) -> None:
+    """The floors of the first release, through the command's own evaluation."""
+    with Screener.open() as screener:
+        drishti = evaluation.evaluate(screener, evaluation.choose(dataset.read(data_root / "drishti_gs1"), "test"))[
+            "drishti_gs1"
+        ]
+        idrid = evaluation.evaluate(screener, evaluation.choose(dataset.read(data_root / "idrid"), "test"))["idrid"]
+    assert (drishti["n"], idrid["n"]) == (51, 103)
+    assert drishti["disc_dice"]["mean"] >= 0.93
+    assert drishti["cup_dice"]["mean"] >= 0.82
+    assert drishti["vcdr_error"]["mean"] <= 0.10
+    assert idrid["fovea_error_percent"]["mean"] <= 1.5
+
+
+@needs_torch
+@pytest.mark.data
+def test_torch_and_onnx_agree_on_real_pictures(data_root: Path) -> None:
+    from funduscope.export import onnx
+
+    model = contract.read("default")
+    paths = [
+        p
+        for name in ("drishti_gs1", "idrid", "origa", "hygd")
+        for p in sorted((data_root / name / "images").iterdir())[:8]
+    ]
+    images = onnx.prepared(paths, model.contract.geometry.build())
+    assert len(images) == 32
+    report = onnx.check(onnx.from_onnx(model), model, images)
+    assert report.passes(gate.FP32), report
+
+
+@needs_torch
+def test_a_changed_weight_is_seen(cc0: Path) -> None:
+    import torch
+
+    from funduscope.export import onnx
+
+    model = contract.read("default")
+    geometry = model.contract.geometry.build()
+    image = preprocess.prepare(photo.read(cc0), geometry).image[None]
+    twin = onnx.from_onnx(model)
+    with torch.no_grad():
+        twin.network.heads["cup"].bias += 0.5
+    report = onnx.check(twin, model, image)
+    assert not report.passes(gate.FP32)
+
+
+def test_identical_rows_give_identical_results(cc0: Path) -> None:
+    model = contract.read("default")
+    image = preprocess.prepare(photo.read(cc0), model.contract.geometry.build()).image
+    _, runner = runners.open_runner(model, "onnxruntime", max_batch=8)
+    with runner:
+        outputs = runner(np.repeat(image[None], 8, axis=0))
+    for output in outputs.values():
+        np.testing.assert_array_equal(output, np.repeat(output[:1], 8, axis=0))

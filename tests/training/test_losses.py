@@ -1,0 +1,96 @@
+import math
+
+import pytest
+import torch
+
+from funduscope.training import losses
+
+
+def logit(*probabilities):
+    return torch.tensor([math.log(p / (1 - p)) for p in probabilities], dtype=torch.float64)
+
+
+def as_map(values):
+    """(N,) values as maps (N, 2, 2) that hold each value everywhere."""
+    return values[:, None, None].expand(-1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("p", "y", "expected"),
+    [(0.9, 1, 0.0010536052), (0.3, 1, 0.5899466741), (0.2, 0, 0.0089257421), (0.8, 0, 1.0300402640)],
+)
+def test_focal_reference_vectors(p, y, expected):
+    assert losses.focal(logit(p), torch.tensor([y])).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_with_gamma_0_is_cross_entropy():
+    found = losses.focal(logit(0.3, 0.3), torch.tensor([1, 0]), gamma=0.0)
+    assert found.tolist() == pytest.approx([-math.log(0.3), -math.log(0.7)])
+
+
+@pytest.mark.parametrize(
+    ("p", "y", "expected"),
+    [(0.01, 0, 0.010050336), (0.5, 1, 0.693147181), (0.5, 0, 0.693147181), (0.9, 0, 2.302585093)],
+)
+def test_bce_reference_vectors(p, y, expected):
+    found = losses.bce_map(as_map(logit(p)), as_map(torch.tensor([y])))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_map_losses_are_means_over_pixels_one_value_a_picture():
+    logits = torch.zeros(2, 2, 2)
+    target = torch.tensor([[[1.0, 1.0], [1.0, 1.0]], [[0.5, 0.5], [1.0, 0.0]]])
+    assert losses.l1_map(logits, target).tolist() == pytest.approx([0.5, 0.25])
+    assert losses.bce_map(logits, target).tolist() == pytest.approx([math.log(2)] * 2)
+
+
+def test_l1_is_taken_from_the_sigmoid():
+    found = losses.l1_map(as_map(logit(0.9, 0.2)), as_map(torch.tensor([0.4, 0.25])))
+    assert found.tolist() == pytest.approx([0.5, 0.05], rel=1e-5)
+
+
+def test_only_labelled_pictures_count():
+    values = torch.tensor([1.0, 100.0, 3.0], requires_grad=True)
+    mean = losses.labelled_mean(values, torch.tensor([True, False, True]))
+    mean.backward()
+    assert mean.item() == 2.0
+    assert values.grad.tolist() == [0.5, 0.0, 0.5]
+
+
+@pytest.mark.parametrize("loss", [losses.focal, losses.bce_map, losses.l1_map])
+@pytest.mark.parametrize("target", [0.0, 1.0])
+@pytest.mark.parametrize("extreme", [80.0, -80.0])
+def test_extreme_logits_give_finite_losses_and_gradients(loss, target, extreme):
+    shape = (1,) if loss is losses.focal else (1, 2, 2)
+    logits = torch.full(shape, extreme, requires_grad=True)
+    value = loss(logits, torch.full(shape, target)).sum()
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("loss", [losses.focal, losses.bce_map])
+def test_the_worst_misses_keep_a_gradient(loss):
+    logits = torch.full((1,) if loss is losses.focal else (1, 1, 1), -80.0, requires_grad=True)
+    loss(logits, torch.ones_like(logits)).sum().backward()
+    assert logits.grad.item() == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("loss", [losses.focal, losses.bce_map, losses.l1_map])
+def test_losses_are_fp32_under_autocast(loss):
+    logits = torch.linspace(-4, 4, 4).reshape((4,) if loss is losses.focal else (1, 2, 2))
+    target = (logits > 1).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(logits.bfloat16(), target)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, loss(logits.bfloat16().float(), target))
+
+
+def test_each_task_has_its_loss():
+    assert losses.of_tasks("l1") == {
+        "glaucoma": losses.focal,
+        "disc": losses.bce_map,
+        "cup": losses.bce_map,
+        "fovea": losses.l1_map,
+    }
+    assert losses.of_tasks("bce")["fovea"] is losses.bce_map
