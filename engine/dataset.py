@@ -203,7 +203,7 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
         raise ValueError(f"scale {scale} is not positive")
     return Sample(
         image=folder / image,
-        set_name=folder.name,
+        set_name=folder.resolve().name,
         split=split,
         mask=folder / mask if mask else None,
         mask_has_cup=mask_has == "disc+cup",

@@ -11,10 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-import onnxruntime
-
 from . import contract
-from .errors import ModelError
+from .errors import MissingExtra, ModelError, require
 
 _LISTED = ("train", "export", "tensorrt", "tensorrt-rtx", "openvino", "bench")
 
@@ -40,8 +38,13 @@ def examine() -> list[Finding]:
         findings.append(
             Finding("problem", "onnxruntime and onnxruntime-gpu", f"they overwrite one another; keep one: {swap}")
         )
-    providers = ", ".join(onnxruntime.get_available_providers())
-    findings.append(Finding("ok", "ONNX Runtime providers", f"{providers} (compiled in; a device must be there too)"))
+    try:
+        providers = ", ".join(require("onnxruntime", "").get_available_providers())
+        findings.append(
+            Finding("ok", "ONNX Runtime providers", f"{providers} (compiled in; a device must be there too)")
+        )
+    except MissingExtra:
+        pass  # its own line says so
     findings.append(_gpu())
     for extra in _LISTED:
         missing = [name for name in needed[extra] if _version(name) is None]

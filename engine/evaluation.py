@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..postprocess import measures, metrics
 from .dataset import Sample
 from .errors import DataError
-from .results import Screening
+from .results import Screening, Structure
 from .screener import Screener
 
 
@@ -23,6 +24,7 @@ class _Tally:
     n: int = 0
     rejected: int = 0
     disc_dice: list[float] = field(default_factory=list)
+    disc_unmeasured: int = 0
     cup_dice: list[float] = field(default_factory=list)
     vcdr_error: list[float] = field(default_factory=list)
     vcdr_unmeasured: int = 0
@@ -58,12 +60,12 @@ def _add(tally: _Tally, sample: Sample, result: Screening | None) -> None:
     tally.n += 1
     tally.rejected += result is None
     drawn = sample.read_masks()
-    if drawn is not None:
-        shape = (drawn.disc.shape[0], drawn.disc.shape[1])
-        tally.disc_dice.append((result and metrics.dice(result.mask("disc", shape), drawn.disc)) or 0.0)
-        if drawn.cup is not None:
-            tally.cup_dice.append((result and metrics.dice(result.mask("cup", shape), drawn.cup)) or 0.0)
-            found, truth = result.vcdr if result else None, measures.vcdr(drawn.disc, drawn.cup) or 0.0
+    if drawn is not None and drawn.disc.any():
+        tally.disc_dice.append(_dice(result, "disc", drawn.disc))
+        tally.disc_unmeasured += result is None
+        if drawn.cup is not None and (truth := measures.vcdr(drawn.disc, drawn.cup)) is not None:
+            tally.cup_dice.append(_dice(result, "cup", drawn.cup))
+            found = result.vcdr if result else None
             tally.vcdr_error.append(abs((found or 0.0) - truth))
             tally.vcdr_unmeasured += found is None
     if sample.fovea is not None:
@@ -79,17 +81,19 @@ def _add(tally: _Tally, sample: Sample, result: Screening | None) -> None:
         tally.scores.append(scores)
 
 
+def _dice(result: Screening | None, structure: Structure, truth: NDArray[np.bool_]) -> float:
+    return 0.0 if result is None else metrics.dice(result.mask(structure), truth) or 0.0
+
+
 def _figures(tally: _Tally, threshold: float) -> dict[str, Any]:
     figures: dict[str, Any] = {"n": tally.n, "n_rejected": tally.rejected}
-    for name, values in (("disc_dice", tally.disc_dice), ("cup_dice", tally.cup_dice)):
+    for name, values, missing in (
+        ("disc_dice", tally.disc_dice, tally.disc_unmeasured),
+        ("cup_dice", tally.cup_dice, tally.vcdr_unmeasured),
+        ("vcdr_error", tally.vcdr_error, tally.vcdr_unmeasured),
+    ):
         if values:
-            figures[name] = {"n": len(values), "n_not_measurable": values.count(0.0), "mean": float(np.mean(values))}
-    if tally.vcdr_error:
-        figures["vcdr_error"] = {
-            "n": len(tally.vcdr_error),
-            "n_not_measurable": tally.vcdr_unmeasured,
-            "mean": float(np.mean(tally.vcdr_error)),
-        }
+            figures[name] = {"n": len(values), "n_not_measurable": missing, "mean": float(np.mean(values))}
     if tally.fovea_share or tally.fovea_unmeasured:
         count = {"n": len(tally.fovea_share) + tally.fovea_unmeasured, "n_not_measurable": tally.fovea_unmeasured}
         for name, values, unit in (

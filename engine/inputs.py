@@ -14,16 +14,16 @@ from .photo import SUFFIXES
 _COLUMNS = ("path", "image", "file", "filename", "name")
 
 
-def expand(arguments: Iterable[str]) -> list[str]:
+def expand(arguments: Iterable[str], leave_out: Path | None = None) -> list[str]:
     """Paths in order, each once. A file named explicitly always stays; folders are walked for pictures by suffix.
 
     A glob that the shell has left is expanded here; one that matches nothing stays, and becomes a row that says so.
     A CSV list has one path a row, in a column named path, image, file, filename or name (else its only or first
-    column), relative to the list's own folder.
+    column), relative to the list's own folder. Folders are not searched inside `leave_out`, where results go.
     Raises: SettingsError where no picture is meant, or a list or folder cannot be read.
     """
     named = (path for argument in arguments for path in _globbed(argument))
-    found = dict.fromkeys(path for name in named for path in _pictures(name))
+    found = dict.fromkeys(path for name in named for path in _pictures(name, leave_out))
     if not found:
         raise SettingsError(f"no pictures there; folders are searched for {', '.join(sorted(SUFFIXES))}")
     return list(found)
@@ -35,19 +35,22 @@ def _globbed(argument: str) -> list[str]:
     return sorted(glob.glob(argument, recursive=True)) or [argument]
 
 
-def _pictures(name: str) -> Iterator[str]:
+def _pictures(name: str, leave_out: Path | None) -> Iterator[str]:
     suffix = os.path.splitext(name)[1].lower()  # os.path answers on any name, where pathlib raises on an overlong one
     if os.path.isdir(name) and suffix not in SUFFIXES:  # noqa: PTH112
-        yield from _walk(name)
+        yield from _walk(name, leave_out)
     elif suffix == ".csv" and os.path.isfile(name):  # noqa: PTH113
         yield from _listed(Path(name))
     else:
         yield name
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, leave_out: Path | None) -> Iterator[str]:
     """Pictures below a folder, sorted; links to folders are not followed, so no walk is endless."""
     for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
+        if leave_out is not None and os.path.realpath(parent) == os.path.realpath(leave_out):
+            folders.clear()
+            continue
         folders.sort()
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() in SUFFIXES:

@@ -26,6 +26,8 @@ class Overlays:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._number = 0
+        for old in folder.glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.jpg"):  # of an earlier run, under other numbers
+            old.unlink()
 
     def write(self, result: Result) -> None:
         """Draw one result; a rejected one has no drawing, but keeps its number. Raises OutputError."""

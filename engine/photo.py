@@ -11,7 +11,7 @@ import io
 import os
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -44,8 +44,9 @@ class Photo:
 
     @staticmethod
     def from_bgr(pixels: NDArray[np.uint8], name: str = "array") -> Photo:
-        """A Photo of an OpenCV frame, uint8 (H, W, 3) BGR."""
-        return read(np.ascontiguousarray(pixels[..., ::-1]), name)
+        """A Photo of an OpenCV frame, uint8 (H, W, 3) BGR. Raises TypeError for any other array."""
+        _check_array(pixels)
+        return Photo(np.ascontiguousarray(pixels[..., ::-1]), name)
 
 
 def read(source: str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo, name: str | None = None) -> Photo:
@@ -55,10 +56,10 @@ def read(source: str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo, nam
     Raises: PhotoError with a `Code`. TypeError for anything else (a programmer's error).
     """
     if isinstance(source, Photo):
-        return source
+        _check_size(source.pixels.shape[1], source.pixels.shape[0])
+        return source if name is None else replace(source, name=name)
     if isinstance(source, np.ndarray):
-        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
-            raise TypeError(f"an array must be uint8 (H, W, 3) RGB, not {source.dtype} {source.shape}")
+        _check_array(source)
         _check_size(source.shape[1], source.shape[0])
         return Photo(source, name or "array")
     if isinstance(source, bytes | bytearray | memoryview):
@@ -73,6 +74,11 @@ def read(source: str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo, nam
     except PhotoError as error:
         error.sha256 = digest
         raise
+
+
+def _check_array(pixels: NDArray[np.uint8]) -> None:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise TypeError(f"an array must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
 
 
 def read_bytes(path: Path) -> bytes:

@@ -52,7 +52,7 @@ def read(folder: Path) -> list[Sample]:
         samples.append(
             Sample(
                 image=path,
-                set_name=folder.name,
+                set_name=folder.resolve().name,
                 split=key[0],
                 mask=masks.get(key),
                 mask_has_cup=key in masks,

@@ -80,11 +80,11 @@ class Screening:
         """Always `ok`."""
         return "ok"
 
-    def mask(self, structure: Structure, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """The mask of disc or cup, bool (H, W), for a photo of `shape` (H, W)."""
+    def mask(self, structure: Structure) -> NDArray[np.bool_]:
+        """The mask of disc or cup on the photo, bool (H, W)."""
         region = self.findings.region
         assert region is not None
-        return region.draw(getattr(region, structure), self.placement.matrix(), shape)
+        return region.draw(getattr(region, structure), self.placement.matrix(), (self.height, self.width))
 
     def contour(self, structure: Structure) -> NDArray[np.float64]:
         """The outer contour of disc or cup, float64 (N, 2), x and y in the photo's pixels; N = 0 for no cup."""

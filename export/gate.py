@@ -23,9 +23,19 @@ class Bounds:
     height_px: float
     dice: float
     flip_margin: float
+    map_probability: float
+    fovea_px: float
 
 
-FP32 = Bounds(probability=1e-5, vcdr_mean=0.002, height_px=1.0, dice=0.9999, flip_margin=0.005)
+FP32 = Bounds(
+    probability=1e-5,
+    vcdr_mean=0.002,
+    height_px=1.0,
+    dice=0.9999,
+    flip_margin=0.005,
+    map_probability=1e-3,
+    fovea_px=0.1,
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,8 @@ class Report:
             and self.vcdr_mean <= bounds.vcdr_mean
             and self.height_px <= bounds.height_px
             and self.dice >= bounds.dice
+            and self.map_probability <= bounds.map_probability
+            and self.fovea_px <= bounds.fovea_px
         )
 
     def lines(self, bounds: Bounds) -> list[str]:
@@ -58,11 +70,11 @@ class Report:
         return [
             f"pictures                    {self.pictures}",
             f"max |d probability|         {self.probability:.2e}   bound {bounds.probability:.0e}",
-            f"max |d map|                 {self.map_probability:.2e}",
+            f"max |d map|                 {self.map_probability:.2e}   bound {bounds.map_probability:.0e}",
             f"mean |d vCDR|               {self.vcdr_mean:.6f}   bound {bounds.vcdr_mean}",
             f"max |d height| (map px)     {self.height_px:.2f}       bound {bounds.height_px}",
             f"min mask Dice               {self.dice:.6f}   bound {bounds.dice}",
-            f"max fovea distance (map px) {self.fovea_px:.4f}",
+            f"max fovea distance (map px) {self.fovea_px:.4f}     bound {bounds.fovea_px}",
             f"decision flips              {self.flips}          outside +-{bounds.flip_margin} of the threshold",
             f"not finite, unlike          {self.nonfinite}, {self.unlike}",
         ]
@@ -81,12 +93,13 @@ def compare(
 
     Args: images: uint8 (N, S, S, 3); threshold: of the glaucoma probability; batch: pictures at once.
     """
+    assert len(images), "the gate compares on pictures"
     first, second = _run(reference, images, batch), _run(candidate, images, batch)
     probability = map_probability = height = fovea = 0.0
     dice, vcdr_differences, flips, nonfinite, unlike = 1.0, [], 0, 0, 0
     for k in range(len(images)):
         a, b = ({name: output[k] for name, output in maps.items()} for maps in (first, second))
-        if not all(np.isfinite(output).all() for output in b.values()):
+        if not all(np.isfinite(output).all() for output in (*a.values(), *b.values())):
             nonfinite += 1
             continue
         map_probability = max(map_probability, *(float(np.abs(a[n] - b[n]).max()) for n in ("disc", "cup", "fovea")))
@@ -108,7 +121,8 @@ def compare(
                 tall = abs(measures.vertical_diameter(one) - measures.vertical_diameter(other))
                 height = max(height, tall / ours.region.zoom)
                 whole = [r.draw(getattr(r, mask), np.eye(2, 3), a["disc"].shape) for r in (ours.region, theirs.region)]
-                dice = min(dice, metrics.dice(*whole) or 1.0)
+                overlap = metrics.dice(*whole)
+                dice = min(dice, 1.0 if overlap is None else overlap)
     mean = float(np.mean(vcdr_differences)) if vcdr_differences else 0.0
     return Report(len(images), probability, map_probability, mean, height, dice, fovea, flips, nonfinite, unlike)
 

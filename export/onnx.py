@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,6 @@ from .stamp import stamp
 
 OPSET = 20
 _GATE_BATCH = 8
-NOTICE = (
-    "A screening aid for research use, not a diagnosis and not a medical device. The weights were trained on data sets "
-    "whose terms allow research only; train on data of your own for a product."
-)
-LICENCE = "research use only (see the terms of each data set)"
 
 
 def export(
@@ -39,7 +36,7 @@ def export(
 
     Args: run: a folder that `train` made; pictures: real photographs for the gate (32 or more tell most).
     Returns: the verified file, and the gate's report. Raises: SettingsError where the run is not complete; ModelError
-    where torch and ONNX Runtime differ by more than `gate.FP32`: then no file is left.
+    where torch and ONNX Runtime differ by more than `gate.FP32`: then `out` stays as it was.
     """
     settings, state = train.load_checkpoint(run / "best.pt")
     try:
@@ -48,17 +45,19 @@ def export(
         raise SettingsError(f"{run}: not calibrated; run `funduscope calibrate {run}` first") from None
     network = MultiTaskUNet(settings.network.width, settings.network.dropout)
     network.load_state_dict(state["network"])
-    deployed = Deployed(folded(network)).eval()
     document = _contract(settings, calibration, name, version)
+    images = prepared(pictures, document.geometry.build())
     out.parent.mkdir(parents=True, exist_ok=True)
-    model = stamp(to_onnx(deployed, settings.geometry.size), document, out)
-    report = check(Deployed(network).eval(), model, prepared(pictures, document.geometry.build()))
-    if not report.passes(gate.FP32):
-        out.unlink()
-        raise ModelError(
-            f"{out}: refused and removed: it differs from torch\n  " + "\n  ".join(report.lines(gate.FP32))
-        )
-    return model, report
+    candidate = out.with_name(out.name + ".unchecked")
+    try:
+        model = stamp(to_onnx(Deployed(folded(network)).eval(), settings.geometry.size), document, candidate)
+        report = check(Deployed(network).eval(), model, images)
+        if not report.passes(gate.FP32):
+            raise ModelError(f"{out}: refused: it differs from torch\n  " + "\n  ".join(report.lines(gate.FP32)))
+        candidate.replace(out)
+    finally:
+        candidate.unlink(missing_ok=True)
+    return replace(model, path=out), report
 
 
 def folded(network: MultiTaskUNet) -> MultiTaskUNet:
@@ -85,16 +84,18 @@ def _fused(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
 def to_onnx(deployed: Deployed, size: int) -> onnx.ModelProto:
     """The graph: uint8 (batch, size, size, 3) in, float32 out, batch symbolic."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which nothing here needs
-    program = torch.onnx.export(
-        deployed,
-        (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["images"],
-        output_names=list(OUTPUTS),
-        dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch about its own internals
+        program = torch.onnx.export(
+            deployed,
+            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=list(OUTPUTS),
+            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     del model.metadata_props[:]
@@ -123,7 +124,7 @@ def check(network: Deployed, model: contract.Model, images: NDArray[np.uint8]) -
 
 def prepared(pictures: list[Path], geometry: preprocess.Geometry) -> NDArray[np.uint8]:
     """The pictures as the engine prepares them; those that cannot be read are left out. Raises SettingsError for none."""
-    images = []
+    images: list[NDArray[np.uint8]] = []
     for path in pictures:
         try:
             images.append(preprocess.prepare(photo.read(path), geometry).image)
@@ -154,7 +155,7 @@ def _contract(
         rules=contract.RulesPart(**calibration["rules"]),
         glaucoma_threshold=calibration["glaucoma_threshold"],
         training=contract.TrainingPart(**calibration["training"]),
-        terms=contract.TermsPart(licence=LICENCE, notice=NOTICE),
+        terms=contract.TermsPart(**settings.terms.model_dump()),
     )
 
 

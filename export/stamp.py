@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engine import contract
 from ..engine.errors import ModelError, require
 
 if TYPE_CHECKING:
     import onnx
+
+_DTYPES = {1: "float32", 2: "uint8"}  # onnx.TensorProto.FLOAT, UINT8
 
 
 def stamp(model: onnx.ModelProto, document: contract.Contract, path: Path) -> contract.Model:
@@ -23,27 +25,40 @@ def stamp(model: onnx.ModelProto, document: contract.Contract, path: Path) -> co
     onnx = require("onnx", "export")
     _check(model, document)
     blank = document.model_copy(update={"sha256": contract.ZEROS}).to_json()
-    kept = {p.key: p.value for p in model.metadata_props if p.key != contract.METADATA_KEY}
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, kept | {contract.METADATA_KEY: blank})
-    data: bytes = model.SerializeToString()
-    digest = hashlib.sha256(data).hexdigest()
-    head, _, tail = data.partition(blank.encode())
-    stamped = head + blank.replace(contract.ZEROS, digest, 1).encode() + tail
+    own = type(model)()
+    own.CopyFrom(model)
+    kept = {p.key: p.value for p in own.metadata_props if p.key != contract.METADATA_KEY}
+    del own.metadata_props[:]
+    onnx.helper.set_model_props(own, kept | {contract.METADATA_KEY: blank})
+    head, _, tail = own.SerializeToString().partition(blank.encode())
+    digest = hashlib.sha256(head + blank.encode() + tail).hexdigest()
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(stamped)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(head + blank.replace(contract.ZEROS, digest, 1).encode() + tail)
+            file.flush()
+            os.fsync(file.fileno())
+        contract.read(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return contract.read(path)
 
 
 def _check(model: onnx.ModelProto, document: contract.Contract) -> None:
-    if any(tensor.data_location == 1 for tensor in model.graph.initializer):  # 1: EXTERNAL
+    onnx = require("onnx", "export")
+    tensors = [*model.graph.initializer, *(a.t for node in model.graph.node for a in node.attribute if a.HasField("t"))]
+    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in tensors):
         raise ModelError("the model keeps weights outside its file; only single-file models can be verified")
-    for values, tensors in ((model.graph.input, [document.input]), (model.graph.output, document.outputs)):
-        found = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-        stated = {tensor.name: tensor.shape for tensor in tensors}
-        if found != stated:
-            raise ModelError(f"the graph has the tensors {found}, the contract states {stated}")
+    for values, stated in ((model.graph.input, [document.input]), (model.graph.output, document.outputs)):
+        found = [_described(value) for value in values]
+        if sorted(found, key=str) != sorted((t.model_dump() for t in stated), key=str):
+            raise ModelError(
+                f"the graph has the tensors {found}, the contract states {[t.model_dump() for t in stated]}"
+            )
+
+
+def _described(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    kind = value.type.tensor_type
+    dtype = _DTYPES.get(kind.elem_type, f"type {kind.elem_type}")
+    return {"name": value.name, "dtype": dtype, "shape": [d.dim_param or d.dim_value for d in kind.shape.dim]}

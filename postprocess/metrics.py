@@ -20,11 +20,11 @@ def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float | None:
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % interval."""
+    """A figure with its 95 % interval; the bounds are None where the sample is too small or too perfect to give one."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> Interval | None:
@@ -38,11 +38,9 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> Interval | None:
         return None
     wins = (positive[:, None] > negative[None, :]) + 0.5 * (positive[:, None] == negative[None, :])
     area = float(wins.mean())
-    variance = sum(
-        float(part.var(ddof=1)) / part.size for part in (wins.mean(axis=1), wins.mean(axis=0)) if part.size > 1
-    )
-    if not 0 < area < 1 or variance == 0:
-        return Interval(area, area, area)
+    if min(positive.size, negative.size) < 2 or not 0 < area < 1:
+        return Interval(area, None, None)
+    variance = sum(float(part.var(ddof=1)) / part.size for part in (wins.mean(axis=1), wins.mean(axis=0)))
     centre, half = math.log(area / (1 - area)), 1.96 * math.sqrt(variance) / (area * (1 - area))
     return Interval(area, 1 / (1 + math.exp(half - centre)), 1 / (1 + math.exp(-half - centre)))
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
 
 class Augmentation(BaseModel):
-    """Ranges, each symmetric around no change; 0 everywhere gives the engine's own picture."""
+    """Ranges, each symmetric around no change; 0 everywhere gives the engine's own picture where nothing is rescaled."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     rotation_degrees: NonNegativeFloat
     log_scale: NonNegativeFloat  # scale = exp(+-log_scale)
     shift: NonNegativeFloat  # of the side

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..engine import photo, preprocess
 from ..engine.dataset import Sample
+from ..engine.errors import DataError, PhotoError
 from .augment import Augmentation, affine, colour, move_point
 from .config import Config, SetSettings
 from .networks import TASKS, TaskName
@@ -52,7 +53,10 @@ class Batch:
 
 def prepare(sample: Sample, settings: SetSettings, geometry: preprocess.Geometry) -> Cached:
     """Prepare one picture with the engine's own code; masks follow by the same placement (nearest neighbour)."""
-    prepared = preprocess.prepare(photo.read(sample.image), geometry)
+    try:
+        prepared = preprocess.prepare(photo.read(sample.image), geometry)
+    except PhotoError as error:
+        raise DataError(f"{sample.image}: {error}") from None
     drawn = sample.read_masks()
     mask = None
     if drawn is not None:
@@ -61,6 +65,11 @@ def prepare(sample: Sample, settings: SetSettings, geometry: preprocess.Geometry
             mask += prepared.placement.square_mask(drawn.cup, geometry.size)
     fovea = prepared.placement.to_square(*sample.fovea) if sample.fovea else None
     return Cached(sample, settings, prepared.image, mask, fovea)
+
+
+def teaches(cached: Cached, task: TaskName) -> bool:
+    """Whether a picture is labelled for a task that its set is meant to teach."""
+    return task in cached.settings.weights and cached.sample.labels(task)
 
 
 def cache_all(
@@ -122,7 +131,7 @@ def _pool(pictures: Sequence[Cached], task: TaskName, config: Config) -> tuple[N
     for settings in config.data.sets:
         if task not in settings.weights:
             continue
-        own = [k for k, p in enumerate(pictures) if p.settings is settings and p.sample.labels(task)]
+        own = [k for k, p in enumerate(pictures) if p.settings is settings and teaches(p, task)]
         groups = [own]
         if task == "glaucoma" and config.data.balance_glaucoma:
             groups = [[k for k in own if pictures[k].sample.glaucoma == label] for label in (0, 1)]
@@ -130,11 +139,15 @@ def _pool(pictures: Sequence[Cached], task: TaskName, config: Config) -> tuple[N
         for group in groups:
             indices += group
             probabilities += [settings.weights[task] / len(groups) / len(group)] * len(group)
-    total = sum(probabilities)
-    return np.array(indices), np.array(probabilities) / total
+    chances = np.array(probabilities) / sum(probabilities)
+    if task == "glaucoma" and config.data.balance_glaucoma:  # for a set with one class alone, the others make up
+        sick = np.array([pictures[k].sample.glaucoma == 1 for k in indices])
+        for part in (sick, ~sick):
+            chances[part] *= 0.5 / chances[part].sum()
+    return np.array(indices), chances
 
 
-Example = tuple[NDArray[np.uint8], NDArray[np.uint8] | None, NDArray[np.float32] | None, Sample]
+Example = tuple[NDArray[np.uint8], NDArray[np.uint8] | None, NDArray[np.float32] | None, Cached]
 
 
 def augmented(cached: Cached, config: Config, rng: np.random.Generator) -> Example:
@@ -156,7 +169,7 @@ def augmented(cached: Cached, config: Config, rng: np.random.Generator) -> Examp
         colour(np.asarray(image, np.uint8), settings, rng),
         np.asarray(mask) if mask is not None else None,
         fovea,
-        cached.sample,
+        cached,
     )
 
 
@@ -168,8 +181,8 @@ def collate(examples: Sequence[Example]) -> Batch:
         "disc": np.stack([blank if m is None else (m > 0).astype(np.float32) for _, m, _, _ in examples]),
         "cup": np.stack([blank if m is None else (m == 2).astype(np.float32) for _, m, _, _ in examples]),
         "fovea": np.stack([blank if f is None else f for _, _, f, _ in examples]),
-        "glaucoma": np.array([sample.glaucoma or 0 for *_, sample in examples], np.float32),
+        "glaucoma": np.array([cached.sample.glaucoma or 0 for *_, cached in examples], np.float32),
     }
-    has: dict[str, Tensor] = {t: torch.tensor([sample.labels(t) for *_, sample in examples]) for t in TASKS}
+    has: dict[str, Tensor] = {t: torch.tensor([teaches(cached, t) for *_, cached in examples]) for t in TASKS}
     images = torch.from_numpy(np.stack([image for image, *_ in examples]))
     return Batch(images, {name: torch.from_numpy(target) for name, target in targets.items()}, has)

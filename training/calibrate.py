@@ -2,7 +2,7 @@
 
 The regression is fitted on *predicted* vCDR, from the very post-processing that ships: fitted on drawn masks, as the
 source did it, it meets other values in use than it was made for. `paper` keeps the source's way, to compare.
-Each set and class weighs the same, so that no set's share of glaucoma becomes the model's.
+Each set and class weighs the same (less where it has few pictures), so that no set's share of glaucoma becomes the model's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from ..engine.dataset import Sample
 from ..engine.errors import DataError
 from ..engine.preprocess import Geometry
+from ..engine.sinks import write_text
 from ..postprocess import findings, metrics
 from ..postprocess.findings import Rules
 from . import train, validation
@@ -29,6 +30,7 @@ from .networks import Deployed, MultiTaskUNet
 from .validation import Case, Maps
 
 FitOn = Literal["predicted", "paper"]
+_FEW = 20  # two healthy pictures of one set must not decide like three hundred of another
 _GRID = np.arange(0.30, 0.71, 0.05)
 
 
@@ -62,10 +64,11 @@ def calibrate(run: Path, data_root: Path | None = None, fit_on: FitOn = "predict
     both = [(findings.find(maps[k], rules).glaucoma, cases[k].sample) for k in labelled]
     measured = [(score, sample) for score, sample in both if score is not None]
     samples = [sample for _, sample in measured]
+    _need_both(samples)
     threshold = metrics.threshold_of_youden(
         [score for score, _ in measured], [sample.glaucoma == 1 for sample in samples], equal_weights(samples)
     )
-    train_counts = Counter(s.set_name for s, _ in pairs if s.split == "train")
+    counts = Counter(own.path for s, own in pairs if s.split == "train")
     result = {
         "rules": rules.__dict__,
         "glaucoma_threshold": threshold,
@@ -76,12 +79,12 @@ def calibrate(run: Path, data_root: Path | None = None, fit_on: FitOn = "predict
             "steps": state["step"],
             "device": state["device"],
             "data": [
-                {"name": own.path, "pictures": train_counts[own.path], "terms": own.terms} for own in settings.data.sets
+                {"name": own.path, "pictures": counts[own.path], "terms": own.terms} for own in settings.data.sets
             ],
             "figures": validation.measure(cases, maps, rules),
         },
     }
-    (run / "calibration.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_text(run / "calibration.json", json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -105,16 +108,20 @@ def best_thresholds(cases: Sequence[Case], maps: Sequence[Maps], rules: Rules) -
 def fit_logistic(pairs: Sequence[tuple[float, Sample]]) -> tuple[float, float]:
     """Coefficient and intercept of the logistic regression of glaucoma on vCDR. Raises DataError for one class."""
     samples = [sample for _, sample in pairs]
-    if len({sample.glaucoma for sample in samples}) < 2:
-        raise DataError("the validation split needs measurable pictures with and without glaucoma to calibrate on")
+    _need_both(samples)
     model = LogisticRegression(C=1e3).fit(
         np.array([[vcdr] for vcdr, _ in pairs]), [sample.glaucoma for sample in samples], equal_weights(samples)
     )
     return float(model.coef_[0, 0]), float(model.intercept_[0])
 
 
+def _need_both(samples: Sequence[Sample]) -> None:
+    if len({sample.glaucoma for sample in samples}) < 2:
+        raise DataError("the validation split needs measurable pictures with and without glaucoma to calibrate on")
+
+
 def equal_weights(samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """Weights under which every (set, class) counts the same; their mean is 1."""
+    """Weights under which every (set, class) of 20 and more pictures counts the same, a smaller one less; mean 1."""
     counts = Counter((sample.set_name, sample.glaucoma) for sample in samples)
-    weights = np.array([1 / counts[sample.set_name, sample.glaucoma] for sample in samples])
+    weights = np.array([1 / max(_FEW, counts[sample.set_name, sample.glaucoma]) for sample in samples])
     return np.asarray(weights / weights.mean())

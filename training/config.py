@@ -1,4 +1,4 @@
-"""The training configuration: a TOML file with a strict schema. No setting has a default here, so a file says it all."""
+"""The training configuration: a TOML file with a strict schema. What a run does stands in its file, not in defaults."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from .networks import TaskName
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Scale = Annotated[float, Field(gt=0, le=1)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Network(Strict):
@@ -42,23 +43,25 @@ class GeometrySettings(Strict):
 class SetSettings(Strict):
     """One data set: which tasks it teaches and with what weight its pictures are drawn for each.
 
-    region: `full`, or `disc` for crops of the disc region, which are placed at a random `disc_scale` of the square.
+    region: `full`, or `disc` for crops of the disc region, which are placed at a random share of the square between the
+    two of `disc_scale`; they are not validated on, since no camera gives such pictures.
     """
 
     path: str
     weights: dict[TaskName, Annotated[float, Field(gt=0)]]
     region: Literal["full", "disc"] = "full"
-    disc_scale: tuple[float, float] = (0.2, 0.5)
+    disc_scale: Annotated[tuple[Scale, Scale], Field(strict=False)] = (1.0, 1.0)
     terms: str
 
 
 class Data(Strict):
-    """sampler `shared`: one batch for all tasks, missing labels masked (the source's rule), of the largest batch size;
+    """sampler `shared`: one batch for all tasks, missing labels masked (the source's rule), as large as the largest of
+    `batch` (rounded up so that each task draws as many);
     `per_task`: each task draws its own batch. balance_glaucoma: draw as many pictures with as without."""
 
     root: str
     sampler: Literal["shared", "per_task"]
-    batch: dict[TaskName, Positive]
+    batch: Annotated[dict[TaskName, Positive], Field(min_length=1)]
     balance_glaucoma: bool
     workers: Positive
     sets: list[SetSettings]
@@ -91,21 +94,33 @@ class Reading(Strict):
     fovea_min_peak: Share
 
 
+class Terms(Strict):
+    """What the weights may be used for; goes into the model's contract and from there into every report."""
+
+    licence: Annotated[str, Field(min_length=1)]
+    notice: Annotated[str, Field(min_length=1)]
+
+
 class Config(Strict):
     name: str
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
     network: Network
     geometry: GeometrySettings
     data: Data
     schedule: Schedule
     augment: Augmentation
     reading: Reading
+    terms: Terms
 
     @model_validator(mode="after")
     def _agrees(self) -> Config:
         for task in self.data.batch:
             if not any(task in s.weights for s in self.data.sets):
                 raise ValueError(f"task {task} has a batch size, but no set teaches it")
+        if len({s.path for s in self.data.sets}) < len(self.data.sets):
+            raise ValueError("a set stands twice in data.sets")
+        if any(s.disc_scale[0] > s.disc_scale[1] for s in self.data.sets):
+            raise ValueError("disc_scale: the smaller share comes first")
         if self.geometry.cache < self.geometry.size:
             raise ValueError("geometry.cache is smaller than geometry.size")
         if self.network.imagenet and self.network.width != 1:
@@ -119,7 +134,7 @@ def load(path: Path) -> Config:
         return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not TOML: {error}") from None
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]

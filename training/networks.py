@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..engine.errors import SettingsError
+
 TaskName = Literal["glaucoma", "disc", "cup", "fovea"]
 TASKS: tuple[TaskName, ...] = ("glaucoma", "disc", "cup", "fovea")  # the source's order of steps
 MAPS = ("disc", "cup", "fovea")
@@ -123,16 +125,19 @@ class MultiTaskUNet(nn.Module):
         return [parameter for part in parts for parameter in part.parameters()]
 
     def load_imagenet(self, file: Path) -> None:
-        """Start the encoder from VGG-16 features in torchvision's names (safetensors, no BatchNorm). Width 1 only."""
+        """Start the encoder from VGG-16 features in torchvision's names (safetensors, no BatchNorm). Raises SettingsError."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        weights = {
-            k.removeprefix("features."): v.float() for k, v in load_file(file).items() if k.startswith("features.")
-        }
+        try:
+            stored = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise SettingsError(f"{file}: the ImageNet features cannot be read ({error})") from None
+        weights = {k.removeprefix("features."): v.float() for k, v in stored.items() if k.startswith("features.")}
         own: Mapping[str, Tensor] = self.encoder.features.state_dict()
         if weights.keys() != own.keys() or any(weights[k].shape != own[k].shape for k in own):
-            raise ValueError(
-                f"{file}: not VGG-16's convolutions at width 1, which this encoder needs to start from ImageNet"
+            raise SettingsError(
+                f"{file}: not VGG-16's convolutions in torchvision's names; width 1 starts from those only"
             )
         self.encoder.features.load_state_dict(weights)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from rich.console import Console
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from ..engine import dataset
 from ..engine.dataset import Sample
-from ..engine.errors import DataError, SettingsError
+from ..engine.errors import DataError, OutputError, SettingsError
 from ..engine.preprocess import Geometry
 from ..postprocess.findings import Rules
 from . import batches, config, curves, losses, validation
@@ -45,17 +46,26 @@ def train(
     changed); device: auto, cpu, cuda or cuda:N; minutes: stop cleanly, with a checkpoint, after that long.
     Returns: whether the last step was reached. Raises: SettingsError, DataError before the first step.
     """
+    started = time.monotonic()
     settings = config.load(config_file)
     root = data_root or (config_file.parent / settings.data.root)
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"root": str(root.resolve())})})
     where = _device(device)
     console = Console(stderr=True)
     samples = read_samples(settings, root)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
     last = out / "last.pt"
     if last.exists() and not resume:
         raise SettingsError(f"{last} exists; go on with --resume, or choose another --out")
     state = _saved_state(last, settings) if resume else None
+
+    torch.manual_seed(settings.seed)
+    network = MultiTaskUNet(settings.network.width, settings.network.dropout)
+    if settings.network.imagenet and state is None:
+        network.load_imagenet(config_file.parent / settings.network.imagenet)
 
     geometry = Geometry(settings.geometry.size, settings.geometry.fov_threshold)
     console.print(f"{settings.name}: preparing {len(samples)} pictures", highlight=False)
@@ -67,10 +77,6 @@ def train(
     )
     drawer = batches.Batches(pictures, settings)
 
-    torch.manual_seed(settings.seed)
-    network = MultiTaskUNet(settings.network.width, settings.network.dropout)
-    if settings.network.imagenet:
-        network.load_imagenet(config_file.parent / settings.network.imagenet)
     network = network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     tasks = [task for task in TASKS if task in settings.data.batch]
     plan = settings.schedule
@@ -87,7 +93,6 @@ def train(
     record = {"device": _device_name(where), "torch": str(torch.__version__), "bf16": plan.bf16}
     record["parameters"] = sum(parameter.numel() for parameter in network.parameters())
     rules = uncalibrated(settings.reading)
-    started = time.monotonic()
     smooth: dict[str, float] = {}
 
     with log, _progress(console) as progress:
@@ -107,17 +112,17 @@ def train(
             if step % plan.validate_every == 0 or step == plan.steps or stopping:
                 maps = list(validation.predict(Deployed(network), [c.prepared.image for c in cases], where))
                 figures = validation.measure(cases, maps, rules)
-                score = validation.score(figures)
+                score = validation.score(figures, tasks)
                 line = {"step": step, "lr": lr, "losses": smooth, "score": score, "sets": figures, **record}
                 log.write(json.dumps(line) + "\n")
                 log.flush()
+                better, best = score > best, max(best, score)
+                checkpoint = {"config": settings.model_dump_json(), "step": step, "best": best, **record}
+                checkpoint["network"] = network.state_dict()
+                if better:  # before last.pt, which says that it is there
+                    save(checkpoint, out / "best.pt")
+                save(checkpoint | {"optimiser": optimiser.state_dict()}, last)
                 curves.draw(out / "metrics.jsonl", out / "curves.png")
-                checkpoint = {"config": settings.model_dump_json(), "step": step, "best": max(best, score), **record}
-                checkpoint |= {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-                save(checkpoint, last)
-                if score > best:
-                    best = score
-                    save({k: v for k, v in checkpoint.items() if k != "optimiser"}, out / "best.pt")
                 progress.console.print(f"step {step}  score {score:.4f}  {_short(figures)}", highlight=False)
             if stopping:
                 console.print(f"stopped at step {step} of {plan.steps}; go on with --resume")
@@ -173,6 +178,10 @@ def read_samples(settings: Config, root: Path) -> list[tuple[Sample, SetSettings
             raise DataError(f"no training picture is labelled for the task {task}")
         if task == "glaucoma" and len({s.glaucoma for s in taught}) == 1:
             raise DataError("all training pictures have the same glaucoma label; both classes are needed")
+        held = [s for s, own in pairs if s.split == "val" and own.region == "full" and s.labels(task)]
+        if not held or (task == "glaucoma" and len({s.glaucoma for s in held}) == 1):
+            both = " of both classes" if task == "glaucoma" else ""
+            raise DataError(f"the validation split needs full pictures labelled for the task {task}{both}")
     return pairs
 
 
@@ -206,22 +215,30 @@ def _saved_state(path: Path, settings: Config) -> dict[str, Any]:
     return state
 
 
-def _open_log(path: Path, step: int) -> Any:
-    """The metrics file, without lines of steps that a resumed run will make again."""
+def _open_log(path: Path, step: int) -> TextIO:
+    """The metrics file, without lines of steps that a resumed run will make again, nor one that a crash has cut."""
     kept = []
-    if step and path.exists():
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
-    file = path.open("w", encoding="utf-8")
-    file.writelines(line + "\n" for line in kept)
-    return file
+    for line in path.read_text(encoding="utf-8").splitlines() if step and path.exists() else ():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            continue
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    part.replace(path)
+    return path.open("a", encoding="utf-8")
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingsError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    return torch.device(name)
+    if name != "cpu" and not re.fullmatch(r"cuda(:\d+)?", name):
+        raise SettingsError(f"--device {name}: allowed are auto, cpu, cuda and cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SettingsError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here")
+    return device
 
 
 def _device_name(device: torch.device) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..engine import photo, preprocess
 from ..engine.dataset import Masks, Sample
+from ..engine.errors import DataError, PhotoError
 from ..engine.preprocess import Prepared
 from ..postprocess import findings, measures, metrics
 from .networks import OUTPUTS, Deployed
@@ -35,8 +36,11 @@ def prepare_cases(samples: Sequence[Sample], geometry: preprocess.Geometry) -> l
     """Read and prepare the validation pictures once."""
     cases = []
     for sample in samples:
-        picture = photo.read(sample.image)
-        prepared = preprocess.prepare(picture, geometry)
+        try:
+            picture = photo.read(sample.image)
+            prepared = preprocess.prepare(picture, geometry)
+        except PhotoError as error:
+            raise DataError(f"{sample.image}: {error}") from None
         drawn = sample.read_masks()
         masks = None
         if drawn is not None:
@@ -91,10 +95,13 @@ def true_vcdr(masks: Masks) -> float | None:
     return measures.vcdr(masks.disc, masks.cup) if masks.cup is not None else None
 
 
-def score(figures: Mapping[str, Mapping[str, float]]) -> float:
-    """One number to choose a checkpoint by: mean over tasks of the mean over sets; 1 is perfect."""
+_FIGURE = {"disc": "disc_dice", "cup": "cup_dice", "fovea": "fovea_error", "glaucoma": "auc"}
+
+
+def score(figures: Mapping[str, Mapping[str, float]], tasks: Iterable[str]) -> float:
+    """One number to choose a checkpoint by: mean over the trained tasks of the mean over sets; 1 is perfect."""
     per_task = []
-    for key in ("disc_dice", "cup_dice", "fovea_error", "auc"):
+    for key in (_FIGURE[task] for task in tasks):
         values = [row[key] for row in figures.values() if key in row]
         if key == "fovea_error":
             values = [max(0.0, 1 - 10 * value) for value in values]

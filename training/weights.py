@@ -15,6 +15,7 @@ from . import train
 
 PART_BYTES = 15_000_000
 _NAME = "weights.fp16"
+_PARTS = f"{_NAME}.[0-9][0-9]"
 
 
 def pack(run: Path, folder: Path) -> list[Path]:
@@ -22,6 +23,8 @@ def pack(run: Path, folder: Path) -> list[Path]:
     _, state = train.load_checkpoint(run / "best.pt")
     halved = {n: t.half() if t.dim() == 4 else t for n, t in state["network"].items()}
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(_PARTS):
+        old.unlink()
     whole = folder / f"{_NAME}.whole"
     train.save({**state, "network": halved}, whole)
     data = whole.read_bytes()
@@ -36,11 +39,14 @@ def pack(run: Path, folder: Path) -> list[Path]:
 def unpack(folder: Path, run: Path) -> Path:
     """Put the parts in `folder` together as `run`/best.pt, in fp32. Returns: its path. Raises SettingsError if damaged."""
     run.mkdir(parents=True, exist_ok=True)
-    target = run / "best.pt"
-    target.write_bytes(b"".join(part.read_bytes() for part in sorted(folder.glob(f"{_NAME}.[0-9][0-9]"))))
-    _, state = train.load_checkpoint(target)
-    train.save({**state, "network": {n: _single(t) for n, t in state["network"].items()}}, target)
-    return target
+    joined = run / f"{_NAME}.whole"
+    joined.write_bytes(b"".join(part.read_bytes() for part in sorted(folder.glob(_PARTS))))
+    try:
+        _, state = train.load_checkpoint(joined)
+    finally:
+        joined.unlink()
+    train.save({**state, "network": {n: _single(t) for n, t in state["network"].items()}}, run / "best.pt")
+    return run / "best.pt"
 
 
 def _single(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Model
-from ..errors import BackendError
+from ..errors import BackendError, MissingExtra
 
 BACKENDS = {"onnxruntime": "onnx_runtime:OnnxRuntime"}
 
@@ -44,5 +44,10 @@ def open_runner(model: Model, backend: str, *, max_batch: int, threads: int | No
     if backend not in BACKENDS:
         raise BackendError(f"no backend named {backend!r}; there are: auto, {', '.join(BACKENDS)}")
     module, _, name = BACKENDS[backend].partition(":")
-    runner: type[Runner] = getattr(importlib.import_module(f".{module}", __package__), name)
+    try:
+        runner: type[Runner] = getattr(importlib.import_module(f".{module}", __package__), name)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"the backend {backend} needs {error.name}; install it with: pip install {backend}"
+        ) from error
     return backend, runner(model, max_batch=max_batch, threads=threads)

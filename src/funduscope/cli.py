@@ -42,7 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Screens colour photographs of the retina for glaucoma. A screening aid for research use, not a diagnosis.",
 )
-_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+_stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 _stdout = Console(highlight=False)
 _SHOWN = 20  # rows of the printed table
 
@@ -67,17 +67,18 @@ def screen(
     ] = False,
 ) -> None:
     """Screen pictures: a row for each, whatever happens to it, in DIR/screenings.jsonl and DIR/screenings.csv."""
-    paths = inputs.expand(pictures)
+    paths = inputs.expand(pictures, leave_out=out)
     started, clock = datetime.now(UTC), time.monotonic()
     shown: list[Result] = []
     with Screener.open(model, backend=backend, batch=batch) as screener, ExitStack() as stack:
-        rows = stack.enter_context(sinks.Rows(out))
-        outputs: list[sinks.Sink] = [rows]
+        outputs: list[sinks.Sink] = []
         if overlays:
             outputs.append(stack.enter_context(overlay.Overlays(out / "overlays")))
         if with_report:
             page = report.Report(out / "report.html", screener.contract, screener.model.backend)
             outputs.append(stack.enter_context(page))
+        rows = stack.enter_context(sinks.Rows(out))  # last in, first closed: the rows are whole whatever a drawing does
+        outputs.append(rows)
         results = screener.stream(paths, workers=workers, keep_photo=overlays or with_report)
         for result in stack.enter_context(_progress()).track(results, total=len(paths)):
             for output in outputs:
@@ -107,6 +108,8 @@ def info(
         print(json.dumps(own.model_dump(), indent=2))
         return
     table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")
     rows: dict[str, Any] = {
         "model": f"{own.name} {own.version} ({own.kind}, {own.precision})",
         "file": f"{read.path} ({len(read.data) / 1e6:.1f} MB, whole)",
@@ -146,7 +149,8 @@ def evaluate(
         print(json.dumps({"model": screener.model.__dict__, "split": split, "sets": figures}, indent=2))
         return
     for name, row in figures.items():
-        table = Table(title=f"{name}, {split}: {row['n']} pictures, {row['n_rejected']} rejected", title_justify="left")
+        title = f"{name}, {split}: {row['n']} pictures, {row['n_rejected']} rejected"
+        table = Table(title=Text(title), title_justify="left")
         for column in ("figure", "n", "not measurable", "value"):
             table.add_column(column)
         for key, value in row.items():
@@ -186,7 +190,7 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint to go on from.")] = None,
 ) -> None:
     """Train a network, then calibrate it on the validation split."""
-    errors.require("torch", "train")
+    _require_training()
     from .training.calibrate import calibrate as fit
     from .training.train import train as run
 
@@ -203,7 +207,7 @@ def calibrate(
     fit_on: Annotated[str, typer.Option(help="predicted, or paper: the source's drawn masks.")] = "predicted",
 ) -> None:
     """Fit thresholds and the logistic regression on the vCDR, on the validation split."""
-    errors.require("torch", "train")
+    _require_training()
     from .training.calibrate import calibrate as fit
 
     if fit_on not in ("predicted", "paper"):
@@ -216,20 +220,18 @@ def calibrate(
 def export(
     run: Annotated[Path, typer.Argument(help="A folder that `train` made.")],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
-    data: Annotated[
-        list[Path], typer.Option("--data", help="Data sets or folders; 32 pictures of them pass the gate.")
-    ],
+    data: Annotated[list[Path], typer.Option("--data", help="Data sets; 32 pictures of them go through the gate.")],
     name: Annotated[str, typer.Option(help="The model's name in its contract.")] = "multitask",
     version: Annotated[str, typer.Option(help="The model's version in its contract.")] = "1",
 ) -> None:
     """Export a trained network to an ONNX file with its contract; refused where it differs from torch."""
-    errors.require("torch", "export")
-    errors.require("onnxscript", "export")
+    for module in ("torch", "onnx", "onnxscript"):
+        errors.require(module, "export")
     from .export import gate
     from .export.onnx import export as write
 
-    per_folder = -(-32 // len(data))
-    pictures = [Path(p) for folder in data for p in inputs.expand([str(folder)])[:per_folder]]
+    per_set = -(-32 // len(data))
+    pictures = [sample.image for folder in data for sample in dataset.read(folder)[:per_set]]
     model, outcome = write(run, out, pictures, name=name, version=version)
     for line in outcome.lines(gate.FP32):
         _stderr.print(line)
@@ -266,6 +268,11 @@ def main() -> None:
         sys.exit(next(code for kind, code in EXIT.items() if isinstance(error, kind)))
 
 
+def _require_training() -> None:
+    for module in ("torch", "sklearn", "matplotlib", "safetensors"):
+        errors.require(module, "train")
+
+
 def _progress() -> Progress:
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     return Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal)
@@ -300,7 +307,7 @@ def _number(value: float | None) -> str:
 
 def _figure(part: dict[str, Any]) -> str:
     if "value" in part:
-        return "–" if part["value"] is None else f"{part['value']:.3f} ({part['low']:.3f} to {part['high']:.3f})"
+        return f"{_number(part['value'])} ({_number(part['low'])} to {_number(part['high'])})"
     median = f", median {part['median']:.3f}" if part.get("median") is not None else ""
     return _number(part["mean"]) + median
 

@@ -11,7 +11,9 @@ from funduscope.postprocess.findings import Rules
 SIZE = 64
 RULES = Rules(0.5, 0.5, "robust", 0.2, 10.0, -5.0)
 THRESHOLD = 0.5
-LOOSE = gate.Bounds(probability=1, vcdr_mean=1, height_px=SIZE, dice=0, flip_margin=0.005)
+LOOSE = gate.Bounds(
+    probability=1, vcdr_mean=1, height_px=SIZE, dice=0, flip_margin=0.005, map_probability=1, fovea_px=SIZE
+)
 
 
 def round_map(x, y, radius):
@@ -110,6 +112,9 @@ def test_differences_within_the_tolerance_pass():
         (roll("cup"), "dice"),
         (put("disc", round_map(25, 30, 16)), "height_px"),
         (put("cup", round_map(25, 30, 9)), "vcdr_mean"),
+        (roll("disc", "cup", pixels=30), "dice"),
+        (roll("fovea", pixels=5), "fovea_px"),
+        (put("fovea", round_map(45, 32, 5)), "map_probability"),
         (put("disc", 0), "unlike"),
         (put("cup", 0), "unlike"),
         (put("fovea", 0), "unlike"),

@@ -137,6 +137,7 @@ def plan():
             "blur_sigma_px": 1.0,
         },
         "reading": {"fovea_mode": "robust", "fovea_min_peak": 0.1},
+        "terms": {"licence": "of the tests", "notice": "Nothing here is a diagnosis."},
     }
 
 

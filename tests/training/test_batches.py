@@ -4,6 +4,7 @@ import torch
 
 from funduscope.engine import dataset, preprocess
 from funduscope.training import batches
+from funduscope.training.config import SetSettings
 
 TASKS = ("glaucoma", "disc", "cup", "fovea")
 
@@ -115,9 +116,14 @@ def test_the_cup_lies_inside_the_disc(drawer):
     assert not (targets["cup"] > targets["disc"]).any()
 
 
+def cached(sample, weights=None):
+    settings = SetSettings(path="eyes", weights=weights or dict.fromkeys(TASKS, 1.0), terms="none")
+    return batches.Cached(sample, settings, None, None, None)
+
+
 def test_a_missing_label_is_zeros_without_has():
-    whole = dataset.Sample(None, "eyes", "train", "mask", True, fovea=(1, 2), glaucoma=1)
-    bare = dataset.Sample(None, "eyes", "train")
+    whole = cached(dataset.Sample(None, "eyes", "train", "mask", True, fovea=(1, 2), glaucoma=1))
+    bare = cached(dataset.Sample(None, "eyes", "train"))
     image, mask = np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2, np.uint8)
     batch = batches.collate([(image, mask, np.ones((4, 4), np.float32), whole), (image, None, None, bare)])
     for task in TASKS:
@@ -127,11 +133,17 @@ def test_a_missing_label_is_zeros_without_has():
 
 
 def test_a_mask_without_a_cup_teaches_the_disc_only():
-    sample = dataset.Sample(None, "eyes", "train", "mask", mask_has_cup=False)
+    own = cached(dataset.Sample(None, "eyes", "train", "mask", mask_has_cup=False))
     image, mask = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.uint8)
-    batch = batches.collate([(image, mask, None, sample)])
+    batch = batches.collate([(image, mask, None, own)])
     assert batch.has["disc"].all()
     assert not batch.has["cup"].any()
+
+
+def test_a_label_that_its_set_is_not_meant_to_teach_is_left_alone():
+    own = cached(dataset.Sample(None, "crops", "train", "mask", True, glaucoma=1), {"disc": 1.0})
+    batch = batches.collate([(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.uint8), None, own)])
+    assert [task for task in TASKS if batch.has[task].any()] == ["disc"]
 
 
 def glaucoma_share(own, steps=5):
@@ -145,15 +157,19 @@ def test_glaucoma_is_balanced_where_asked(drawer, edited, balance, expected):
     assert glaucoma_share(own) == pytest.approx(expected, abs=0.1)
 
 
+TWICE = (("eyes", 3.0), ("./eyes", 1.0))
+
+
 def test_sets_are_drawn_by_their_weights(drawer, edited, plan):
-    sets = [plan["data"]["sets"][0] | {"weights": {"disc": weight}} for weight in (3.0, 1.0)]
+    sets = [plan["data"]["sets"][0] | {"path": path, "weights": {"disc": weight}} for path, weight in TWICE]
     own = drawer(edited(batch={"disc": 60}, sets=sets))
     drawn = [k for step in range(5) for k in own._draw("disc", 60, np.random.default_rng(step))]
     assert np.mean(np.array(drawn) < 6) == pytest.approx(3 / 4, abs=0.08)
 
 
 def test_a_set_without_a_weight_for_a_task_is_not_drawn_for_it(drawer, edited, plan):
-    sets = [plan["data"]["sets"][0] | {"weights": weights} for weights in ({"disc": 1.0}, {"cup": 1.0})]
+    parts = (("eyes", {"disc": 1.0}), ("./eyes", {"cup": 1.0}))
+    sets = [plan["data"]["sets"][0] | {"path": path, "weights": weights} for path, weights in parts]
     own = drawer(edited(batch={"disc": 2, "cup": 2}, sets=sets))
     assert max(own._draw("disc", 50, np.random.default_rng(0))) < 6
     assert min(own._draw("cup", 50, np.random.default_rng(0))) >= 6

@@ -68,11 +68,11 @@ def test_thresholds_need_drawn_cups():
 
 
 def test_every_set_and_class_weighs_the_same():
-    samples = [sample(0)] * 6 + [sample(1)] * 2 + [sample(1, "other")] * 3 + [sample(0, "other")]
+    samples = [sample(0)] * 60 + [sample(1)] * 20 + [sample(1, "other")] * 30 + [sample(0, "other")] * 2
     weights = calibrate.equal_weights(samples)
     assert weights.mean() == pytest.approx(1)
-    sums = [weights[:6].sum(), weights[6:8].sum(), weights[8:11].sum(), weights[11:].sum()]
-    assert sums == pytest.approx([3.0] * 4)
+    sums = np.array([weights[:60].sum(), weights[60:80].sum(), weights[80:110].sum(), weights[110:].sum()])
+    assert sums / sums[0] == pytest.approx([1, 1, 1, 0.1])  # two pictures do not weigh like sixty
 
 
 def pairs_of(vcdrs, labels):
@@ -82,8 +82,8 @@ def pairs_of(vcdrs, labels):
 @pytest.fixture
 def measured():
     rng = np.random.default_rng(0)
-    labels = (rng.random(60) < 0.3).astype(int)
-    return np.clip(0.45 + 0.2 * labels + rng.normal(0, 0.12, 60), 0.05, 0.95), labels
+    labels = (rng.random(200) < 0.3).astype(int)
+    return np.clip(0.45 + 0.2 * labels + rng.normal(0, 0.12, 200), 0.05, 0.95), labels
 
 
 def test_the_regression_solves_its_own_equations(measured):
@@ -91,8 +91,8 @@ def test_the_regression_solves_its_own_equations(measured):
     coefficient, intercept = calibrate.fit_logistic(pairs_of(vcdrs, labels))
     weights = np.where(labels == 1, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
     wrong = weights * (1 / (1 + np.exp(-(coefficient * vcdrs + intercept))) - labels)
-    assert wrong.sum() == pytest.approx(0, abs=0.02)
-    assert wrong @ vcdrs + coefficient / 1e3 == pytest.approx(0, abs=0.02)
+    assert wrong.sum() == pytest.approx(0, abs=0.05)
+    assert wrong @ vcdrs + coefficient / 1e3 == pytest.approx(0, abs=0.05)
     assert coefficient > 3
 
 
@@ -190,6 +190,6 @@ def test_a_validation_split_of_one_class_is_refused(run, edit_rows):
             row["glaucoma"] = 0
 
     edit_rows(healthy)
-    with pytest.raises(DataError, match="with and without glaucoma"):
+    with pytest.raises(DataError, match="the task glaucoma of both classes"):
         calibrate.calibrate(run)
     assert not (run / "calibration.json").exists()

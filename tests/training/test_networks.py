@@ -3,6 +3,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from funduscope.engine.errors import SettingsError
 from funduscope.training.networks import MAPS, TASKS, Deployed, MultiTaskUNet
 
 VGG16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # torchvision's places of the convolutions in `features`
@@ -178,7 +179,7 @@ def test_features_of_another_network_are_refused(tmp_path, damage):
         weights["features.30.bias"] = torch.zeros(3)
     save_file(weights, tmp_path / "own.safetensors")
     network = MultiTaskUNet(0.25 if damage == "another width" else 0.125, 0.5)
-    with pytest.raises(ValueError, match=r"own\.safetensors"):
+    with pytest.raises(SettingsError, match=r"own\.safetensors"):
         network.load_imagenet(tmp_path / "own.safetensors")
 
 

@@ -319,7 +319,7 @@ def test_pictures_that_teach_nothing_are_left_out(plan, build, drawn_root, edit_
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused(plan, write_config, drawn_root, tmp_path):
-    with pytest.raises(SettingsError, match="torch sees no CUDA device"):
+    with pytest.raises(SettingsError, match="torch sees 0 CUDA devices"):
         train.train(write_config(plan), tmp_path / "run", data_root=drawn_root, device="cuda")
 
 

@@ -5,7 +5,7 @@ import torch
 from funduscope.engine import dataset, preprocess
 from funduscope.postprocess.findings import Rules
 from funduscope.training import batches, validation
-from funduscope.training.networks import Deployed, MultiTaskUNet
+from funduscope.training.networks import TASKS, Deployed, MultiTaskUNet
 
 RULES = Rules(0.5, 0.5, "robust", 0.1, 1.0, 0.0)
 SIZE = 96
@@ -37,7 +37,7 @@ def test_perfect_maps_give_perfect_figures(cases):
     assert figures["vcdr_error"] < 0.02
     assert figures["fovea_error"] < 0.003
     assert figures["auc"] == 1
-    assert validation.score({"eyes": figures}) > 0.97
+    assert validation.score({"eyes": figures}, TASKS) > 0.97
 
 
 def test_moved_maps_give_worse_figures(cases):
@@ -67,7 +67,7 @@ def test_sets_are_measured_alone(cases):
 
 def test_the_score_is_the_mean_over_tasks_of_the_mean_over_sets():
     figures = {"a": {"disc_dice": 0.9, "fovea_error": 0.05}, "b": {"disc_dice": 0.7, "auc": 1.0, "vcdr_error": 0.3}}
-    assert validation.score(figures) == pytest.approx((0.8 + 0.5 + 1.0) / 3)
+    assert validation.score(figures, TASKS) == pytest.approx((0.8 + 0.5 + 1.0) / 3)
 
 
 def test_pictures_are_predicted_in_order_whatever_the_batch():
