@@ -71,7 +71,7 @@ def calibrate(run: Path, data_root: Path | None = None, fit_on: FitOn = "predict
     counts = Counter(own.path for s, own in pairs if s.split == "train")
     result = {
         "rules": rules.__dict__,
-        "glaucoma_threshold": threshold,
+        "glaucoma_threshold": round(threshold, 4),
         "fit_on": fit_on,
         "training": {
             "network": f"U-Net, VGG-16 encoder, width {settings.network.width:g}",

@@ -24,7 +24,7 @@ def draw(metrics_file: Path, png: Path) -> None:
         "cup_dice": "cup Dice",
         "vcdr_error": "vCDR error",
         "fovea_error": "fovea error (of width)",
-        "auc": "glaucoma AUC (network alone)",
+        "auc": "AUC, network alone",
     }
     for panel, (key, title) in zip(panels[1:], titles.items(), strict=True):
         panel.set_title(f"validation: {title}")
