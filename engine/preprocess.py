@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .errors import Code, PhotoError
 from .photo import Photo
 
-_STRIDE = 8  # the field of view is looked for on every 8th pixel
+_LINES = 256  # the field of view is looked for on about so many rows and columns, whatever the size
 _LINE_SHARE = 0.02  # of a row or column must be bright, so that a date or a speck in the border does not count
 _MIN_SHARE = 0.1  # of the picture's width and height must remain
 
@@ -70,14 +70,15 @@ def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, 
     Args: pixels: uint8 (H, W, 3); threshold: a pixel is lit where its brightest channel is above it.
     Raises: PhotoError NO_FIELD_OF_VIEW where next to nothing is lit.
     """
-    lit = pixels[::_STRIDE, ::_STRIDE].max(axis=2) > threshold
+    height, width = pixels.shape[:2]
+    stride = max(1, min(height, width) // _LINES)
+    lit = pixels[::stride, ::stride].max(axis=2) > threshold
     rows = np.flatnonzero(np.count_nonzero(lit, axis=1) > _LINE_SHARE * lit.shape[1])
     columns = np.flatnonzero(np.count_nonzero(lit, axis=0) > _LINE_SHARE * lit.shape[0])
     if rows.size < _MIN_SHARE * lit.shape[0] or columns.size < _MIN_SHARE * lit.shape[1]:
         raise PhotoError(Code.NO_FIELD_OF_VIEW, "next to nothing in the picture is bright enough to be a retina")
-    height, width = pixels.shape[:2]
-    top, bottom = int(rows[0]) * _STRIDE, min(height, int(rows[-1]) * _STRIDE + _STRIDE)
-    left, right = int(columns[0]) * _STRIDE, min(width, int(columns[-1]) * _STRIDE + _STRIDE)
+    top, bottom = int(rows[0]) * stride, min(height, int(rows[-1]) * stride + stride)
+    left, right = int(columns[0]) * stride, min(width, int(columns[-1]) * stride + stride)
     return left, top, right, bottom
 
 

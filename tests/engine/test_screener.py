@@ -229,7 +229,7 @@ def test_masks_and_contours_lie_where_the_outline_says(fake, painter):
     pixels = np.full((500, 700, 3), 90, np.uint8)
     found = painted(fake, painter, pixels)
     for structure, outline in (("disc", found.disc), ("cup", found.cup)):
-        mask = found.mask(structure, (500, 700))
+        mask = found.mask(structure)
         rows_, columns = np.nonzero(mask)
         assert mask.dtype == bool
         assert (columns.mean(), rows_.mean()) == pytest.approx((outline.x, outline.y), abs=1.5)
@@ -271,7 +271,7 @@ def test_a_disc_without_a_cup_is_ok_and_not_measurable(fake, painter, fundus):
     assert found.vcdr is found.cup is found.glaucoma is found.glaucoma_probability is found.glaucoma_vcdr is None
     assert found.glaucoma_network == 0.75
     assert found.contour("cup").shape == (0, 2)
-    assert not found.mask("cup", (200, 260)).any()
+    assert not found.mask("cup").any()
 
 
 def test_a_cup_outside_the_disc_is_no_cup(fake, painter, fundus):
