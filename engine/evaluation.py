@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..postprocess import measures, metrics
-from .dataset import Sample
 from .errors import DataError
 from .results import Screening, Structure
+from .sample import Sample
 from .screener import Screener
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .dataset import Sample, Split
 from .errors import DataError, require
+from .sample import Sample, Split
 
 _SPLITS: dict[str, Split] = {"train": "train", "validation": "val", "test": "test"}  # word in a folder's name -> split
 _FOLDERS = {"glaucoma": 1, "non-glaucoma": 0}

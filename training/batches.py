@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..engine import photo, preprocess
-from ..engine.dataset import Sample
 from ..engine.errors import DataError, PhotoError
+from ..engine.sample import Sample
 from .augment import Augmentation, affine, colour, move_point
 from .config import Config, SetSettings
 from .networks import TASKS, TaskName

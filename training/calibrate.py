@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from ..engine.dataset import Sample
 from ..engine.errors import DataError
 from ..engine.preprocess import Geometry
+from ..engine.sample import Sample
 from ..engine.sinks import write_text
 from ..postprocess import findings, metrics
 from ..postprocess.findings import Rules

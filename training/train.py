@@ -16,9 +16,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor, nn
 
 from ..engine import dataset
-from ..engine.dataset import Sample
 from ..engine.errors import DataError, OutputError, SettingsError
 from ..engine.preprocess import Geometry
+from ..engine.sample import Sample
 from ..postprocess.findings import Rules
 from . import batches, config, curves, losses, validation
 from .config import Config, Reading, SetSettings

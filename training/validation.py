@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from ..engine import photo, preprocess
-from ..engine.dataset import Masks, Sample
 from ..engine.errors import DataError, PhotoError
 from ..engine.preprocess import Prepared
+from ..engine.sample import Masks, Sample
 from ..postprocess import findings, measures, metrics
 from .networks import OUTPUTS, Deployed
 

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from .engine import contract, dataset, errors, evaluation, inputs, overlay, report, sinks
 from .engine.results import Rejected, Result, Screening
+from .engine.sample import SPLITS
 from .engine.screener import Screener
 from .version import __version__
 
@@ -140,8 +141,8 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
     """Measure a model on a labelled data set, through the engine that ships."""
-    if split not in dataset.SPLITS:
-        raise errors.SettingsError(f"--split {split}: allowed are {', '.join(dataset.SPLITS)}")
+    if split not in SPLITS:
+        raise errors.SettingsError(f"--split {split}: allowed are {', '.join(SPLITS)}")
     samples = evaluation.choose(dataset.read(folder), split)
     with Screener.open(model, backend=backend) as screener:
         figures = evaluation.evaluate(screener, samples)

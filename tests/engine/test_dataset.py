@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from funduscope.engine import dataset
-from funduscope.engine.dataset import Sample
 from funduscope.engine.errors import DataError
+from funduscope.engine.sample import Sample
 
 HEADER = "image,mask,mask_has,fovea_x,fovea_y,glaucoma,dr_grade,patient,split,width,height,scale"
 

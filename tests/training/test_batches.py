@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from funduscope.engine import dataset, preprocess
+from funduscope.engine.sample import Sample
 from funduscope.training import batches
 from funduscope.training.config import SetSettings
 
@@ -69,7 +70,7 @@ def test_a_stream_gives_every_step_once_and_in_order(drawer, edited, workers, fi
 
 def test_each_task_draws_its_own_labelled_batch(drawer, plan):
     def without(k, sample):
-        return sample if k % 2 else dataset.Sample(sample.image, "eyes", "train", glaucoma=sample.glaucoma)
+        return sample if k % 2 else Sample(sample.image, "eyes", "train", glaucoma=sample.glaucoma)
 
     own = drawer(plan, without)
     for k in range(5):
@@ -82,8 +83,8 @@ def test_each_task_draws_its_own_labelled_batch(drawer, plan):
 def test_a_shared_batch_is_one_for_all_tasks_with_every_label_in_it(drawer, edited):
     def without(k, sample):
         if k % 2:
-            return dataset.Sample(sample.image, "eyes", "train", glaucoma=1)
-        return dataset.Sample(sample.image, "eyes", "train", sample.mask, True, fovea=sample.fovea)
+            return Sample(sample.image, "eyes", "train", glaucoma=1)
+        return Sample(sample.image, "eyes", "train", sample.mask, True, fovea=sample.fovea)
 
     plan = edited(sampler="shared", balance_glaucoma=False, batch=dict.fromkeys(TASKS, 8))
     own = drawer(plan, without)
@@ -122,8 +123,8 @@ def cached(sample, weights=None):
 
 
 def test_a_missing_label_is_zeros_without_has():
-    whole = cached(dataset.Sample(None, "eyes", "train", "mask", True, fovea=(1, 2), glaucoma=1))
-    bare = cached(dataset.Sample(None, "eyes", "train"))
+    whole = cached(Sample(None, "eyes", "train", "mask", True, fovea=(1, 2), glaucoma=1))
+    bare = cached(Sample(None, "eyes", "train"))
     image, mask = np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2, np.uint8)
     batch = batches.collate([(image, mask, np.ones((4, 4), np.float32), whole), (image, None, None, bare)])
     for task in TASKS:
@@ -133,7 +134,7 @@ def test_a_missing_label_is_zeros_without_has():
 
 
 def test_a_mask_without_a_cup_teaches_the_disc_only():
-    own = cached(dataset.Sample(None, "eyes", "train", "mask", mask_has_cup=False))
+    own = cached(Sample(None, "eyes", "train", "mask", mask_has_cup=False))
     image, mask = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.uint8)
     batch = batches.collate([(image, mask, None, own)])
     assert batch.has["disc"].all()
@@ -141,7 +142,7 @@ def test_a_mask_without_a_cup_teaches_the_disc_only():
 
 
 def test_a_label_that_its_set_is_not_meant_to_teach_is_left_alone():
-    own = cached(dataset.Sample(None, "crops", "train", "mask", True, glaucoma=1), {"disc": 1.0})
+    own = cached(Sample(None, "crops", "train", "mask", True, glaucoma=1), {"disc": 1.0})
     batch = batches.collate([(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.uint8), None, own)])
     assert [task for task in TASKS if batch.has[task].any()] == ["disc"]
 
@@ -153,7 +154,7 @@ def glaucoma_share(own, steps=5):
 @pytest.mark.parametrize(("balance", "expected"), [(True, 1 / 2), (False, 1 / 6)])
 def test_glaucoma_is_balanced_where_asked(drawer, edited, balance, expected):
     plan = edited(balance_glaucoma=balance, batch={"glaucoma": 60})
-    own = drawer(plan, lambda k, s: dataset.Sample(s.image, "eyes", "train", glaucoma=int(k == 0)))
+    own = drawer(plan, lambda k, s: Sample(s.image, "eyes", "train", glaucoma=int(k == 0)))
     assert glaucoma_share(own) == pytest.approx(expected, abs=0.1)
 
 

@@ -5,9 +5,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from funduscope.engine import dataset
-from funduscope.engine.dataset import Masks, Sample
 from funduscope.engine.errors import DataError
 from funduscope.engine.preprocess import Geometry
+from funduscope.engine.sample import Masks, Sample
 from funduscope.postprocess import findings, scores
 from funduscope.postprocess.findings import Rules
 from funduscope.training import calibrate, train, validation

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from funduscope.engine import dataset, preprocess
+from funduscope.engine.sample import Sample
 from funduscope.postprocess.findings import Rules
 from funduscope.training import batches, validation
 from funduscope.training.networks import TASKS, Deployed, MultiTaskUNet
@@ -56,8 +57,7 @@ def test_what_is_not_found_counts_as_nothing(cases):
 
 def test_sets_are_measured_alone(cases):
     others = [
-        validation.Case(dataset.Sample(c.sample.image, "other", "val"), c.prepared, c.masks, None, c.width)
-        for c in cases
+        validation.Case(Sample(c.sample.image, "other", "val"), c.prepared, c.masks, None, c.width) for c in cases
     ]
     maps = [perfect(case) for case in cases] + [nothing(case) for case in others]
     figures = validation.measure([*cases, *others], maps, RULES)
