@@ -75,6 +75,17 @@ class Counts:
         """Recall of the healthy: TN / (TN + FP)."""
         return self.tn / (self.tn + self.fp) if self.tn + self.fp else None
 
+    @property
+    def precision(self) -> float | None:
+        """Share of the called that are diseased: TP / (TP + FP)."""
+        return self.tp / (self.tp + self.fp) if self.tp + self.fp else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and sensitivity: 2 TP / (2 TP + FP + FN)."""
+        total = 2 * self.tp + self.fp + self.fn
+        return 2 * self.tp / total if total else None
+
 
 def threshold_of_youden(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:
     """The threshold with the largest sensitivity + specificity (Youden, Cancer 1950), midway to the next lower score.

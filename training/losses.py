@@ -5,6 +5,7 @@ Source: Pascal et al., Sci Rep 2022; the focal loss with its lost minus sign put
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -31,6 +32,26 @@ def focal(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
     """Focal loss, -(1 - p_t)^gamma log p_t. Args: logits (N,); target (N,) 0 or 1. Returns (N,)."""
     signed = torch.where(target > 0.5, logits.float(), -logits.float())  # p_t = sigmoid(signed)
     return torch.sigmoid(-signed) ** gamma * F.softplus(-signed)
+
+
+def exp_uwbce(logits: Tensor, target: Tensor, positive: float, negative: float, linear_from: float) -> Tensor:
+    """Exponential uneven-weight binary cross-entropy: W1 (exp(-log p) - 1) where y = 1, -W2 log(1 - p) where y = 0.
+
+    In the logit z the first is W1 exp(-z), the second W2 softplus(z). The exponential is unbounded: beyond
+    -z > linear_from it goes on linearly, value and gradient continuous, so that the worst misses keep their gradient.
+    Args: logits, target: same shape, target 0 or 1; positive, negative: W1, W2. Returns: one value per element.
+    Source: "Multi-task deep network for ophthalmology screening on fundus images" (poster).
+    """
+    z = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    line = math.exp(linear_from) * (1 - z - linear_from)
+    missed = torch.where(-z > linear_from, line, torch.clamp(-z, max=linear_from).exp())
+    return torch.where(target > 0.5, positive * missed, negative * F.softplus(z))
+
+
+def uwbce(logits: Tensor, target: Tensor, positive: float, negative: float) -> Tensor:
+    """Uneven-weight binary cross-entropy, -W1 y log p - W2 (1 - y) log(1 - p); BCE at W = (1, 1). As `exp_uwbce`."""
+    z = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return torch.where(target > 0.5, positive * F.softplus(-z), negative * F.softplus(z))
 
 
 def labelled_mean(values: Tensor, has: Tensor) -> Tensor:

@@ -180,3 +180,27 @@ def test_youdens_threshold_parts_neighbouring_floats():
 def test_youdens_threshold_needs_both_classes(labels):
     with pytest.raises(ValueError, match="both classes"):
         metrics.threshold_of_youden([0.1, 0.2], labels)
+
+
+@pytest.mark.parametrize(
+    ("tp", "fp", "fn", "precision", "recall", "f1"),
+    [
+        (118, 4, 3, 96.72, 97.52, 97.12),  # the published test figures of the two-disease poster
+        (53, 3, 5, 94.64, 91.38, 92.98),
+        (119, 0, 1, 100.00, 99.17, 99.58),  # its table 5, DenseNet-121
+        (58, 1, 0, 98.31, 100.00, 99.15),
+        (118, 1, 1, 99.16, 99.16, 99.16),  # table 5, ResNet
+        (57, 1, 0, 98.28, 100.00, 99.13),
+        (114, 13, 6, 89.76, 95.00, 92.31),  # table 4, DenseNet-121
+        (58, 23, 0, 71.60, 100.00, 83.45),
+    ],
+)
+def test_counts_reproduce_the_published_rows(tp, fp, fn, precision, recall, f1):
+    counts = metrics.Counts(tp, fp, fn, 1000)
+    found = [round(100 * value, 2) for value in (counts.precision, counts.sensitivity, counts.f1)]
+    assert found == [precision, recall, f1]
+
+
+def test_counts_without_a_denominator_have_no_rate():
+    nothing = metrics.Counts(0, 0, 0, 5)
+    assert (nothing.precision, nothing.sensitivity, nothing.f1) == (None, None, None)

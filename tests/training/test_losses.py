@@ -94,3 +94,59 @@ def test_each_task_has_its_loss():
         "fovea": losses.l1_map,
     }
     assert losses.of_tasks("bce")["fovea"] is losses.bce_map
+
+
+EXP_UWBCE = [
+    (0.01, 99.0, 0.010050336),
+    (0.1, 9.0, 0.105360516),
+    (0.5, 1.0, 0.693147181),
+    (0.9, 0.111111111, 2.302585093),
+]
+
+
+@pytest.mark.parametrize(("p", "sick", "healthy"), EXP_UWBCE)
+def test_exp_uwbce_reference_vectors(p, sick, healthy):
+    found = losses.exp_uwbce(logit(p, p), torch.tensor([1, 0]), 1.0, 1.0, linear_from=10.0)
+    assert found.tolist() == pytest.approx([sick, healthy], rel=1e-7)
+
+
+def test_exp_uwbce_of_a_batch_and_its_weights():
+    logits, y = logit(0.9, 0.2, 0.4, 0.7).reshape(2, 2), torch.tensor([[1, 0], [1, 1]])
+    assert losses.exp_uwbce(logits, y, 1.0, 1.0, 10.0).sum().item() == pytest.approx(2.262826091, rel=1e-7)
+    weighted = losses.exp_uwbce(logits, y, 3.0, 5.0, 10.0) / losses.exp_uwbce(logits, y, 1.0, 1.0, 10.0)
+    assert weighted.flatten().tolist() == pytest.approx([3, 5, 3, 3])
+
+
+def test_exp_uwbce_goes_on_linearly_and_keeps_the_gradient_of_the_worst_misses():
+    z = torch.tensor([-9.999999, -10.0, -10.000001, -60.0, -1e4, 1e4], dtype=torch.float64, requires_grad=True)
+    values = losses.exp_uwbce(z, torch.ones(6), 1.0, 1.0, linear_from=10.0)
+    values.sum().backward()
+    e = math.exp(10)
+    assert values[:3].tolist() == pytest.approx([e] * 3, rel=2e-6)
+    assert values[3:5].tolist() == pytest.approx([51 * e, 9991 * e])
+    assert z.grad[:5].tolist() == pytest.approx([-e] * 5, rel=2e-6)
+    assert values[5] == 0
+
+
+def test_exp_uwbce_has_the_right_gradient_everywhere():
+    z = torch.tensor([-30.0, -8.0, -2.0, -0.5, 0.5, 2.0, 8.0, 30.0] * 2, dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([1.0] * 8 + [0.0] * 8)
+    assert torch.autograd.gradcheck(lambda z: losses.exp_uwbce(z, y, 1.5, 0.7, linear_from=5.0), (z,))
+    assert torch.autograd.gradcheck(lambda z: losses.uwbce(z, y, 1.5, 0.7), (z,))
+
+
+def test_uneven_losses_are_in_fp32_whatever_the_network_ran_in():
+    z, y = torch.tensor([-8.0, 8.0], dtype=torch.bfloat16), torch.tensor([1, 0])
+    for values in (losses.exp_uwbce(z, y, 1.0, 1.0, 10.0), losses.uwbce(z, y, 1.0, 1.0)):
+        assert values.dtype == torch.float32
+    exact = losses.exp_uwbce(z.double(), y, 1.0, 1.0, 10.0)
+    assert losses.exp_uwbce(z, y, 1.0, 1.0, 10.0).tolist() == pytest.approx(exact.tolist(), rel=1e-6)
+
+
+def test_uwbce_at_equal_weights_is_cross_entropy():
+    z, y = torch.linspace(-40, 40, 33, dtype=torch.float64), (torch.arange(33) % 2).double()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(z, y, reduction="none")
+    assert losses.uwbce(z, y, 1.0, 1.0).tolist() == pytest.approx(expected.tolist())
+    assert losses.uwbce(z, torch.ones(33), 3.0, 1.0).tolist() == pytest.approx(
+        (3 * losses.uwbce(z, torch.ones(33), 1.0, 1.0)).tolist()
+    )
