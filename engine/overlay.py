@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
 import cv2
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from .photo import Photo
 from .results import Result, Screening, Structure
-from .sinks import write_bytes
+from .sinks import remove, write_bytes
 
 DISC, CUP, FOVEA = (64, 220, 96), (70, 170, 255), (255, 225, 60)  # RGB; distinct for colour-blind readers too
 SIDE = 1024
@@ -26,8 +25,7 @@ class Overlays:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._number = 0
-        for old in folder.glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.jpg"):  # of an earlier run, under other numbers
-            old.unlink()
+        remove(folder.glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.jpg"))  # of an earlier run, under other numbers
 
     def write(self, result: Result) -> None:
         """Draw one result; a rejected one has no drawing, but keeps its number. Raises OutputError."""
@@ -36,12 +34,6 @@ class Overlays:
             picture = simplejpeg.encode_jpeg(draw(result.photo, result), quality=90)
             write_bytes(self._folder / f"{self._number:06d}_{stem}.jpg", picture)
         self._number += 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
 
 
 def draw(photo: Photo, screening: Screening, side: int = SIDE) -> NDArray[np.uint8]:

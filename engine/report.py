@@ -48,7 +48,7 @@ class Report:
 
     def write(self, result: Result) -> None:
         """Take up a result; its pictures only for the first LIMIT."""
-        self._counts[result.to_dict()["code"] or result.status] += 1
+        self._counts[result.status if isinstance(result, Screening) else result.code] += 1
         if len(self._entries) < LIMIT:
             self._entries.append(_entry(result))
 

@@ -95,9 +95,8 @@ class Screening:
         )
         if not found:
             return np.empty((0, 2))
-        points = np.column_stack([max(found, key=len)[:, 0].astype(np.float64), np.ones(len(max(found, key=len)))])
-        on_map = points @ region.to_map().T
-        return np.asarray(np.column_stack([on_map, np.ones(len(on_map))]) @ self.placement.matrix().T)
+        longest = max(found, key=len).astype(np.float64)  # (N, 1, 2)
+        return np.asarray(cv2.transform(cv2.transform(longest, region.to_map()), self.placement.matrix())[:, 0])
 
     def to_dict(self) -> dict[str, Any]:
         """One flat row of JSON values under `COLUMNS`."""

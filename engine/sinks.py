@@ -8,10 +8,12 @@ import json
 import os
 import platform
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self, TextIO
 
+from ..version import __version__
 from .contract import Contract
 from .errors import OutputError
 from .results import COLUMNS, ModelName, Result
@@ -74,8 +76,6 @@ class Rows:
 
 def write_run(folder: Path, model: ModelName, contract: Contract, started: datetime, extra: dict[str, Any]) -> None:
     """Write `run.json`: what ran, on what, when, under which terms. Raises OutputError."""
-    from ..version import __version__
-
     record = {
         "funduscope": __version__,
         "started": started.isoformat(timespec="seconds"),
@@ -101,6 +101,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         _part(path).replace(path)
     except OSError as error:
         raise _refused(path.parent, error) from None
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files of an earlier run. Raises OutputError."""
+    for path in paths:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise _refused(path.parent, error) from None
 
 
 def _part(path: Path) -> Path:

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..engine import photo, preprocess
-from ..engine.errors import DataError, PhotoError
+from ..engine import preprocess
 from ..engine.sample import Sample
+from . import cases
 from .augment import Augmentation, affine, colour, move_point
 from .config import Config, SetSettings
 from .networks import TASKS, TaskName
@@ -52,19 +52,14 @@ class Batch:
 
 
 def prepare(sample: Sample, settings: SetSettings, geometry: preprocess.Geometry) -> Cached:
-    """Prepare one picture with the engine's own code; masks follow by the same placement (nearest neighbour)."""
-    try:
-        prepared = preprocess.prepare(photo.read(sample.image), geometry)
-    except PhotoError as error:
-        raise DataError(f"{sample.image}: {error}") from None
-    drawn = sample.read_masks()
+    """Prepare one picture at the cache's size."""
+    case = cases.prepare(sample, geometry)
     mask = None
-    if drawn is not None:
-        mask = prepared.placement.square_mask(drawn.disc, geometry.size).astype(np.uint8)
-        if drawn.cup is not None:
-            mask += prepared.placement.square_mask(drawn.cup, geometry.size)
-    fovea = prepared.placement.to_square(*sample.fovea) if sample.fovea else None
-    return Cached(sample, settings, prepared.image, mask, fovea)
+    if case.masks is not None:
+        mask = case.masks.disc.astype(np.uint8)
+        if case.masks.cup is not None:
+            mask += case.masks.cup
+    return Cached(sample, settings, case.prepared.image, mask, case.fovea)
 
 
 def teaches(cached: Cached, task: TaskName) -> bool:

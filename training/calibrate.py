@@ -26,8 +26,9 @@ from ..engine.sinks import write_text
 from ..postprocess import findings, metrics
 from ..postprocess.findings import Rules
 from . import train, validation
+from .cases import Case, prepare
 from .networks import Deployed, MultiTaskUNet
-from .validation import Case, Maps
+from .validation import Maps
 
 FitOn = Literal["predicted", "paper"]
 _FEW = 20  # two healthy pictures of one set must not decide like three hundred of another
@@ -46,7 +47,7 @@ def calibrate(run: Path, data_root: Path | None = None, fit_on: FitOn = "predict
     network.load_state_dict(state["network"])
     pairs = train.read_samples(settings, data_root or Path(settings.data.root))
     geometry = Geometry(settings.geometry.size, settings.geometry.fov_threshold)
-    cases = validation.prepare_cases([s for s, own in pairs if s.split == "val" and own.region == "full"], geometry)
+    cases = [prepare(s, geometry) for s, own in pairs if s.split == "val" and own.region == "full"]
     images = [case.prepared.image for case in cases]
     maps = list(validation.predict(Deployed(network), images, torch.device("cpu")))
 

@@ -20,7 +20,7 @@ from ..engine.errors import DataError, OutputError, SettingsError
 from ..engine.preprocess import Geometry
 from ..engine.sample import Sample
 from ..postprocess.findings import Rules
-from . import batches, config, curves, losses, validation
+from . import batches, cases, config, curves, losses, validation
 from .config import Config, Reading, SetSettings
 from .mtl import MultiTaskOptimiser
 from .networks import TASKS, Deployed, MultiTaskUNet
@@ -69,7 +69,7 @@ def train(
 
     geometry = Geometry(settings.geometry.size, settings.geometry.fov_threshold)
     console.print(f"{settings.name}: preparing {len(samples)} pictures", highlight=False)
-    cases = validation.prepare_cases([s for s, own in samples if s.split == "val" and own.region == "full"], geometry)
+    held = [cases.prepare(s, geometry) for s, own in samples if s.split == "val" and own.region == "full"]
     pictures = batches.cache_all(
         [(s, own) for s, own in samples if s.split == "train"],
         Geometry(settings.geometry.cache, settings.geometry.fov_threshold),
@@ -110,8 +110,8 @@ def train(
             progress.update(bar, completed=step, losses="  ".join(f"{t} {v:.4f}" for t, v in smooth.items()))
             stopping = minutes is not None and time.monotonic() - started > 60 * minutes
             if step % plan.validate_every == 0 or step == plan.steps or stopping:
-                maps = list(validation.predict(Deployed(network), [c.prepared.image for c in cases], where))
-                figures = validation.measure(cases, maps, rules)
+                maps = list(validation.predict(Deployed(network), [case.prepared.image for case in held], where))
+                figures = validation.measure(held, maps, rules)
                 score = validation.score(figures, tasks)
                 line = {"step": step, "lr": lr, "losses": smooth, "score": score, "sets": figures, **record}
                 log.write(json.dumps(line) + "\n")

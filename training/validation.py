@@ -4,51 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..engine import photo, preprocess
-from ..engine.errors import DataError, PhotoError
-from ..engine.preprocess import Prepared
-from ..engine.sample import Masks, Sample
+from ..engine.sample import Masks
 from ..postprocess import findings, measures, metrics
+from .cases import Case
 from .networks import OUTPUTS, Deployed
 
 Maps = Mapping[str, NDArray[np.float32]]
 _BATCH = 8
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One validation picture: as the engine prepares it, with its labels in the square's pixels."""
-
-    sample: Sample
-    prepared: Prepared
-    masks: Masks | None
-    fovea: tuple[float, float] | None
-    width: float  # of the whole photo, in the square's pixels
-
-
-def prepare_cases(samples: Sequence[Sample], geometry: preprocess.Geometry) -> list[Case]:
-    """Read and prepare the validation pictures once."""
-    cases = []
-    for sample in samples:
-        try:
-            picture = photo.read(sample.image)
-            prepared = preprocess.prepare(picture, geometry)
-        except PhotoError as error:
-            raise DataError(f"{sample.image}: {error}") from None
-        drawn = sample.read_masks()
-        masks = None
-        if drawn is not None:
-            cup = prepared.placement.square_mask(drawn.cup, geometry.size) if drawn.cup is not None else None
-            masks = Masks(prepared.placement.square_mask(drawn.disc, geometry.size), cup)
-        fovea = prepared.placement.to_square(*sample.fovea) if sample.fovea else None
-        cases.append(Case(sample, prepared, masks, fovea, picture.pixels.shape[1] * prepared.placement.scale_x))
-    return cases
 
 
 @torch.inference_mode()

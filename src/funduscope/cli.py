@@ -1,4 +1,4 @@
-"""The command line. Results go to files and stdout, messages to stderr; a last line of exit codes stands in `EXIT`."""
+"""The command line. Results go to files and stdout, messages to stderr; `EXIT` has the exit codes of our errors."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def screen(
     with Screener.open(model, backend=backend, batch=batch) as screener, ExitStack() as stack:
         outputs: list[sinks.Sink] = []
         if overlays:
-            outputs.append(stack.enter_context(overlay.Overlays(out / "overlays")))
+            outputs.append(overlay.Overlays(out / "overlays"))
         if with_report:
             page = report.Report(out / "report.html", screener.contract, screener.model.backend)
             outputs.append(stack.enter_context(page))

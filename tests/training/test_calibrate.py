@@ -11,6 +11,7 @@ from funduscope.engine.sample import Masks, Sample
 from funduscope.postprocess import findings, scores
 from funduscope.postprocess.findings import Rules
 from funduscope.training import calibrate, train, validation
+from funduscope.training.cases import Case, prepare
 from funduscope.training.networks import MultiTaskUNet
 
 RULES = Rules(0.5, 0.5, "robust", 0.1, 1.0, 0.0)
@@ -28,7 +29,7 @@ def circle(radius):
 
 def case(cup_radius=10, disc_radius=20, glaucoma=0):
     masks = Masks(circle(disc_radius), circle(cup_radius) if cup_radius else None)
-    return validation.Case(sample(glaucoma), None, masks, None, SIZE)
+    return Case(sample(glaucoma), None, masks, None, SIZE)
 
 
 def rings(inner, outer, strong, weak):
@@ -56,7 +57,7 @@ def test_the_two_thresholds_are_chosen_apart():
 
 def test_pictures_without_masks_do_not_disturb_the_thresholds():
     own = maps(rings(20, 26, 0.52, 0.42), rings(10, 14, 0.52, 0.42))
-    bare = validation.Case(sample(1), None, None, None, SIZE)
+    bare = Case(sample(1), None, None, None, SIZE)
     alone = calibrate.best_thresholds([case()], [own], RULES)
     assert calibrate.best_thresholds([bare, case()], [maps(own["cup"], own["cup"]), own], RULES) == alone
 
@@ -154,7 +155,7 @@ def test_the_threshold_parts_the_drawn_eyes(run, drawn_root):
 
 def cases_of(root):
     samples = [s for s in dataset.read(root / "eyes") if s.split == "val"]
-    return validation.prepare_cases(samples, Geometry(64, 24))
+    return [prepare(sample, Geometry(64, 24)) for sample in samples]
 
 
 def test_the_regression_is_fitted_on_what_ships_or_as_the_paper_does(run, drawn_root):

@@ -6,6 +6,7 @@ from funduscope.engine import dataset, preprocess
 from funduscope.engine.sample import Sample
 from funduscope.postprocess.findings import Rules
 from funduscope.training import batches, validation
+from funduscope.training.cases import Case, prepare
 from funduscope.training.networks import TASKS, Deployed, MultiTaskUNet
 
 RULES = Rules(0.5, 0.5, "robust", 0.1, 1.0, 0.0)
@@ -15,7 +16,7 @@ SIZE = 96
 @pytest.fixture
 def cases(drawn_root):
     samples = dataset.read(drawn_root / "eyes")
-    return validation.prepare_cases(samples, preprocess.Geometry(SIZE, 24))
+    return [prepare(sample, preprocess.Geometry(SIZE, 24)) for sample in samples]
 
 
 def perfect(case, shift=0):
@@ -56,9 +57,7 @@ def test_what_is_not_found_counts_as_nothing(cases):
 
 
 def test_sets_are_measured_alone(cases):
-    others = [
-        validation.Case(Sample(c.sample.image, "other", "val"), c.prepared, c.masks, None, c.width) for c in cases
-    ]
+    others = [Case(Sample(c.sample.image, "other", "val"), c.prepared, c.masks, None, c.width) for c in cases]
     maps = [perfect(case) for case in cases] + [nothing(case) for case in others]
     figures = validation.measure([*cases, *others], maps, RULES)
     assert figures["eyes"]["disc_dice"] > 0.97

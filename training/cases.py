@@ -1,0 +1,37 @@
+"""A labelled picture as the engine prepares it, its labels moved along: the one way that training and validation take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..engine import photo, preprocess
+from ..engine.errors import DataError, PhotoError
+from ..engine.preprocess import Prepared
+from ..engine.sample import Masks, Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One picture with its labels in the square's pixels."""
+
+    sample: Sample
+    prepared: Prepared
+    masks: Masks | None
+    fovea: tuple[float, float] | None
+    width: float  # of the whole photo, in the square's pixels
+
+
+def prepare(sample: Sample, geometry: preprocess.Geometry) -> Case:
+    """Read and prepare one picture; masks follow by nearest neighbour. Raises DataError with the picture's name."""
+    try:
+        picture = photo.read(sample.image)
+        prepared = preprocess.prepare(picture, geometry)
+    except PhotoError as error:
+        raise DataError(f"{sample.image}: {error}") from None
+    placement, drawn = prepared.placement, sample.read_masks()
+    masks = None
+    if drawn is not None:
+        cup = placement.square_mask(drawn.cup, geometry.size) if drawn.cup is not None else None
+        masks = Masks(placement.square_mask(drawn.disc, geometry.size), cup)
+    fovea = placement.to_square(*sample.fovea) if sample.fovea else None
+    return Case(sample, prepared, masks, fovea, picture.pixels.shape[1] * placement.scale_x)
