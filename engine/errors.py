@@ -24,7 +24,8 @@ class Code(StrEnum):
     NOT_A_FILE = "NOT_A_FILE"  # a folder, pipe, socket or device
     UNREADABLE = "UNREADABLE"  # the operating system refuses to read it
     EMPTY_FILE = "EMPTY_FILE"  # 0 bytes
-    UNKNOWN_FORMAT = "UNKNOWN_FORMAT"  # not JPEG, PNG, TIFF or BMP
+    UNKNOWN_FORMAT = "UNKNOWN_FORMAT"  # not JPEG, PNG, TIFF, BMP or DICOM, or not a kind of these that is read
+    NEEDS_EXTRA = "NEEDS_EXTRA"  # an optional part reads this format; the reason has the pip line that installs it
     DAMAGED = "DAMAGED"  # the header is fine, the data is cut or corrupt
     TOO_LARGE = "TOO_LARGE"  # more pixels or bytes than the limit; told from the header, nothing decoded
     TOO_SMALL = "TOO_SMALL"  # too few pixels to see a disc
@@ -35,6 +36,11 @@ class Code(StrEnum):
     DISC_NOT_FOUND = "DISC_NOT_FOUND"  # no optic disc: probably not a (gradable) fundus photograph
     CUP_NOT_FOUND = "CUP_NOT_FOUND"  # warning: a disc without a measurable cup
     FOVEA_NOT_FOUND = "FOVEA_NOT_FOUND"  # warning: no fovea in the picture
+    LATERALITY_CONFLICT = "LATERALITY_CONFLICT"  # warning: list, file and picture do not agree on which eye it is
+    GLAUCOMA_DISAGREEMENT = "GLAUCOMA_DISAGREEMENT"  # warning: the two models are far apart on glaucoma
+    GLAUCOMA_UNCERTAIN = "GLAUCOMA_UNCERTAIN"  # warning: the classifier's probability is too near to its threshold
+    DR_UNCERTAIN = "DR_UNCERTAIN"  # warning: the same, for referable diabetic retinopathy
+    CLASSIFIER_UNGRADABLE = "CLASSIFIER_UNGRADABLE"  # warning: the picture is too dark or unreadable for the classifier
     MODEL_NONFINITE = "MODEL_NONFINITE"  # the model gave NaN or infinity
 
 

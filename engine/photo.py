@@ -1,7 +1,7 @@
 """From a path, bytes or an array to a `Photo`: uint8 RGB in displayed orientation, strictly decoded, or a typed error.
 
 Decoders disagree on damaged files, so each step uses the one that refuses: Pillow reads headers, simplejpeg decodes JPEG
-strictly (OpenCV and Pillow accept garbage in mid-scan without a word), OpenCV decodes the rest.
+strictly (OpenCV and Pillow accept garbage in mid-scan without a word), OpenCV decodes the rest, and `dicom` DICOM.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import stat
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -25,10 +26,11 @@ from .errors import Code, PhotoError
 MAX_PIXELS = 80_000_000  # the largest fundus cameras give 50 megapixels
 MAX_BYTES = 512 * 1024 * 1024
 MIN_SIDE = 128  # below it a disc has fewer than 25 pixels
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
+ONE_CHANNEL = "the picture has one channel; a colour photograph is needed"
+Eye = Literal["right", "left"]
 
 _ORIENTATION = 274  # EXIF tag
-_ONE_CHANNEL = "the picture has one channel; a colour photograph is needed"
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 # what Pillow raises on a damaged header, its warnings too where they are turned into errors
 _HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, Warning)
@@ -36,11 +38,18 @@ _HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, Over
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """One photograph: pixels uint8 (H, W, 3) RGB in displayed orientation; sha256 of the file's bytes (None for arrays)."""
+    """One photograph: pixels uint8 (H, W, 3) RGB in displayed orientation; sha256 of the file's bytes (None for arrays).
+
+    patient and eye, which a DICOM file may state: the eye is its laterality. The patient is 16 hex digits of SHA-256 over
+    the patient ID and its issuer: the same for both eyes of one patient. That is a pseudonym, not anonymisation: who knows
+    or guesses an ID can compute it.
+    """
 
     pixels: NDArray[np.uint8]
     name: str
     sha256: str | None = None
+    patient: str | None = None
+    eye: Eye | None = None
 
     @staticmethod
     def from_bgr(pixels: NDArray[np.uint8], name: str = "array") -> Photo:
@@ -52,15 +61,16 @@ class Photo:
 def read(source: str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo, name: str | None = None) -> Photo:
     """Read one photograph.
 
-    Args: source: path, bytes of a JPEG, PNG, TIFF or BMP file, uint8 (H, W, 3) RGB array, or a Photo (returned as it is).
+    Args: source: path, bytes of a JPEG, PNG, TIFF, BMP or DICOM file, uint8 (H, W, 3) RGB array, or a Photo (which is
+    returned as it is).
     Raises: PhotoError with a `Code`. TypeError for anything else (a programmer's error).
     """
     if isinstance(source, Photo):
-        _check_size(source.pixels.shape[1], source.pixels.shape[0])
+        check_size(source.pixels.shape[1], source.pixels.shape[0])
         return source if name is None else replace(source, name=name)
     if isinstance(source, np.ndarray):
         _check_array(source)
-        _check_size(source.shape[1], source.shape[0])
+        check_size(source.shape[1], source.shape[0])
         return Photo(source, name or "array")
     if isinstance(source, bytes | bytearray | memoryview):
         data, label = bytes(source), name or "bytes"
@@ -70,7 +80,12 @@ def read(source: str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo, nam
         raise TypeError(f"a photo is a path, bytes or an array, not {type(source).__name__}")
     digest = hashlib.sha256(data).hexdigest()
     try:
-        return Photo(_decode(data), label, digest)
+        if data[128:132] != b"DICM":
+            return Photo(_decode(data), label, digest)
+        from . import dicom  # here, for it uses this module
+
+        pixels, patient, eye = dicom.decode(data)
+        return Photo(np.ascontiguousarray(pixels), label, digest, patient, eye)
     except PhotoError as error:
         error.sha256 = digest
         raise
@@ -101,36 +116,36 @@ def _decode(data: bytes) -> NDArray[np.uint8]:
     if not data:
         raise PhotoError(Code.EMPTY_FILE, "the file has 0 bytes")
     if data[:2] == b"\xff\xd8":
-        pixels = _decode_jpeg(data)
+        pixels = _oriented(decode_jpeg(data), data)
     elif data[:4] in (b"II*\0", b"MM\0*"):
         pixels = _decode_tiff(data)
     elif data[:8] == b"\x89PNG\r\n\x1a\n" or data[:2] == b"BM":
         pixels = _decode_png_bmp(data)
     else:
-        raise PhotoError(Code.UNKNOWN_FORMAT, "not a JPEG, PNG, TIFF or BMP file (told by its first bytes)")
+        raise PhotoError(Code.UNKNOWN_FORMAT, "not a JPEG, PNG, TIFF, BMP or DICOM file (told by its first bytes)")
     return np.ascontiguousarray(pixels)
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise PhotoError(Code.TOO_LARGE, f"{width} x {height} pixels; the limit is {MAX_PIXELS}")
     if min(width, height) < MIN_SIDE:
         raise PhotoError(Code.TOO_SMALL, f"{width} x {height} pixels; each side needs at least {MIN_SIDE}")
 
 
-def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+    """Decode a JPEG strictly to uint8 RGB, as stored. Raises: PhotoError."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     except ValueError:
         raise PhotoError(Code.DAMAGED, "the JPEG header is cut or corrupt") from None
-    _check_size(width, height)
+    check_size(width, height)
     if space == "Gray":
-        raise PhotoError(Code.NOT_COLOUR, _ONE_CHANNEL)
+        raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
     try:
-        pixels = np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True), np.uint8)
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True), np.uint8)
     except ValueError as error:
         raise PhotoError(Code.DAMAGED, f"the JPEG data is cut or corrupt ({error})") from None
-    return _oriented(pixels, data)
 
 
 def _decode_png_bmp(data: bytes) -> NDArray[np.uint8]:
@@ -140,9 +155,9 @@ def _decode_png_bmp(data: bytes) -> NDArray[np.uint8]:
         raise PhotoError(Code.TOO_LARGE, f"too many pixels; the limit is {MAX_PIXELS}") from None
     except _HEADER_ERRORS:
         raise PhotoError(Code.DAMAGED, "the header is cut or corrupt") from None
-    _check_size(*header.size)
+    check_size(*header.size)
     if header.mode in _GREY_MODES:
-        raise PhotoError(Code.NOT_COLOUR, _ONE_CHANNEL)
+        raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
     try:  # OpenCV returns what it has of a cut or corrupt PNG: check the CRC of every chunk first
         header.verify()
     except _HEADER_ERRORS as error:
@@ -169,13 +184,13 @@ def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
         straight_alpha = 16 in np.atleast_1d(tags.get(258, 1)) and 2 in np.atleast_1d(tags.get(338, 0))
     except _HEADER_ERRORS:
         raise PhotoError(Code.DAMAGED, "the TIFF tags are cut or corrupt") from None
-    _check_size(width, height)
+    check_size(width, height)
     if tags.next:
         raise PhotoError(Code.MULTI_PAGE, "the TIFF has several pages; save the photograph as a file of its own")
     if floating:
         raise PhotoError(Code.FLOAT_IMAGE, "floating-point samples have no defined brightness; save as 8 or 16 bit")
     if channels < 3 and not palette:
-        raise PhotoError(Code.NOT_COLOUR, _ONE_CHANNEL)
+        raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
     return _decode_opencv(data, straight_alpha)
 
 
