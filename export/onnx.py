@@ -6,7 +6,8 @@ import copy
 import json
 import logging
 import warnings
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,28 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..engine import contract, photo, preprocess, runners
 from ..engine.errors import ModelError, PhotoError, SettingsError
-from ..training import config as training_config
 from ..training import train
-from ..training.networks import MAPS, OUTPUTS, Deployed, MultiTaskUNet
+from ..training.classifier import config as classifier_config
+from ..training.classifier import job as classifier_job
+from ..training.classifier import networks as classifier
+from ..training.multitask import config as multitask_config
+from ..training.multitask import job as multitask_job
+from ..training.multitask import networks as multitask
 from . import gate
 from .stamp import stamp
 
 OPSET = 20
 _GATE_BATCH = 8
+Deployed = multitask.Deployed | classifier.Deployed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be exported: the network as trained, its contract (not yet stamped), and the graph's outputs in order."""
+
+    network: Deployed
+    document: contract.Contract
+    outputs: tuple[str, ...]
 
 
 def export(
@@ -38,50 +53,112 @@ def export(
     Returns: the verified file, and the gate's report. Raises: SettingsError where the run is not complete; ModelError
     where torch and ONNX Runtime differ by more than `gate.FP32`: then `out` stays as it was.
     """
-    settings, state = train.load_checkpoint(run / "best.pt")
-    try:
-        calibration = json.loads((run / "calibration.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"{run}: not calibrated; run `funduscope calibrate {run}` first") from None
-    network = MultiTaskUNet(settings.network.width, settings.network.dropout)
-    network.load_state_dict(state["network"])
-    document = _contract(settings, calibration, name, version)
-    images = prepared(pictures, document.geometry.build())
+    plan = planned(run, name, version)
+    images = prepared(pictures, plan.document.geometry.build())
     out.parent.mkdir(parents=True, exist_ok=True)
     candidate = out.with_name(out.name + ".unchecked")
     try:
-        model = stamp(to_onnx(Deployed(folded(network)).eval(), settings.geometry.size), document, candidate)
-        report = check(Deployed(network).eval(), model, images)
-        if not report.passes(gate.FP32):
-            raise ModelError(f"{out}: refused: it differs from torch\n  " + "\n  ".join(report.lines(gate.FP32)))
+        model = stamp(
+            to_onnx(folded(plan.network), plan.document.geometry.size, plan.outputs), plan.document, candidate
+        )
+        report = check(plan.network, plan.outputs, model, images)
+        if not report.passes():
+            raise ModelError(f"{out}: refused: it differs from torch\n  " + "\n  ".join(report.lines()))
         candidate.replace(out)
     finally:
         candidate.unlink(missing_ok=True)
     return replace(model, path=out), report
 
 
-def folded(network: MultiTaskUNet) -> MultiTaskUNet:
-    """A copy for inference with every BatchNorm folded into the convolution before it."""
-    copied = copy.deepcopy(network).eval()
-    encoder = copied.encoder
-    for k, name in enumerate(encoder.features):
-        encoder.features[name] = _fused(encoder.features[name], encoder.norms[k])
-        encoder.norms[k] = nn.Identity()
-    for level in copied.decoder:
-        parts = level.convolutions
-        assert isinstance(parts, nn.Sequential)
-        for k in (0, 3):
-            parts[k], parts[k + 1] = _fused(parts[k], parts[k + 1]), nn.Identity()
+def planned(run: Path, name: str, version: str) -> Plan:
+    """Network and contract of a calibrated run. Raises SettingsError where the run is not complete."""
+    settings, state = train.load_checkpoint(run / "best.pt")
+    try:
+        calibration = json.loads((run / "calibration.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{run}: not calibrated; run `funduscope calibrate {run}` first") from None
+    common = {
+        "format": "funduscope/1",
+        "sha256": contract.ZEROS,
+        "name": name,
+        "version": version,
+        "precision": "fp32",
+        "input": contract.Tensor(name="images", dtype="uint8", shape=["batch", *[settings.geometry.size] * 2, 3]),
+        "training": contract.TrainingPart(**calibration["training"]),
+        "terms": contract.TermsPart(**settings.terms.model_dump()),
+    }
+    if isinstance(settings, multitask_config.Config):
+        return _multitask_plan(settings, state, calibration, common)
+    return _classifier_plan(settings, state, calibration, common)
+
+
+def _multitask_plan(
+    settings: multitask_config.Config, state: dict[str, Any], calibration: dict[str, Any], common: dict[str, Any]
+) -> Plan:
+    geometry = settings.geometry
+    document = contract.MultiTask(
+        kind="multi-task",
+        outputs=[_output(n, *[geometry.size] * 2) for n in multitask.MAPS] + [_output("glaucoma")],
+        geometry=contract.GeometryPart(
+            path="crop-pad-resize-1", size=geometry.size, fov_threshold=geometry.fov_threshold
+        ),
+        rules=contract.RulesPart(**calibration["rules"]),
+        glaucoma_threshold=calibration["glaucoma_threshold"],
+        **common,
+    )
+    network = multitask_job.from_checkpoint(settings, state["network"])
+    return Plan(multitask.Deployed(network).eval(), document, multitask.OUTPUTS)
+
+
+def _classifier_plan(
+    settings: classifier_config.Config, state: dict[str, Any], calibration: dict[str, Any], common: dict[str, Any]
+) -> Plan:
+    geometry = settings.geometry
+    decisions = contract.DecisionsPart(**calibration["decisions"])
+    network = classifier_job.from_checkpoint(settings, state["network"]).eval()
+    temperatures = {name: getattr(decisions, name).temperature for name in classifier.OUTPUTS}
+    deployed = classifier.Deployed(network, temperatures).eval()
+    outputs, grid = [_output(name) for name in classifier.OUTPUTS], None
+    if isinstance(network.network, classifier.Pooled):
+        with torch.inference_mode():
+            blank = torch.zeros(1, geometry.size, geometry.size, 3, dtype=torch.uint8)
+            side = int(network.network.maps(network.pixels(blank)).shape[-1])
+        outputs += [_output(name, side, side) for name in classifier.MAPS]
+        stride, offset = network.network.map_grid()
+        grid = contract.MapGridPart(stride_px=stride, offset_px=offset)
+    document = contract.Classifier(
+        kind="classifier",
+        outputs=outputs,
+        geometry=contract.GeometryPart(
+            path="grey-crop-pad-resize-1", size=geometry.size, fov_threshold=geometry.fov_threshold
+        ),
+        decisions=decisions,
+        point=settings.reading.point,
+        disagreement=settings.reading.disagreement,
+        map_grid=grid,
+        **common,
+    )
+    return Plan(deployed, document, deployed.outputs)
+
+
+def _output(name: str, *sides: int) -> contract.Tensor:
+    return contract.Tensor(name=name, dtype="float32", shape=["batch", *sides])
+
+
+def folded(deployed: Deployed) -> Deployed:
+    """A copy for inference with every BatchNorm that follows a convolution at once folded into it."""
+    copied = copy.deepcopy(deployed).eval()
+    network = copied.network if isinstance(copied, multitask.Deployed) else copied.classifier
+    for conv_name, norm_name in network.conv_norm_pairs():
+        convolution, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        network.set_submodule(conv_name, fuse_conv_bn_eval(convolution, norm))
+        network.set_submodule(norm_name, nn.Identity())
     return copied
 
 
-def _fused(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
-    assert isinstance(convolution, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    return fuse_conv_bn_eval(convolution, norm)
-
-
-def to_onnx(deployed: Deployed, size: int) -> onnx.ModelProto:
+def to_onnx(deployed: Deployed, size: int, outputs: Sequence[str]) -> onnx.ModelProto:
     """The graph: uint8 (batch, size, size, 3) in, float32 out, batch symbolic."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which nothing here needs
     with warnings.catch_warnings():
@@ -92,7 +169,7 @@ def to_onnx(deployed: Deployed, size: int) -> onnx.ModelProto:
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=list(OUTPUTS),
+            output_names=list(outputs),
             dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
             verbose=False,
         )
@@ -107,19 +184,16 @@ def to_onnx(deployed: Deployed, size: int) -> onnx.ModelProto:
     return model
 
 
-def check(network: Deployed, model: contract.Model, images: NDArray[np.uint8]) -> gate.Report:
+def check(network: Deployed, outputs: Sequence[str], model: contract.Model, images: NDArray[np.uint8]) -> gate.Report:
     """The gate between a network in torch and its exported file, on prepared pictures uint8 (N, S, S, 3)."""
 
     @torch.inference_mode()
     def reference(batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        return {n: o.numpy() for n, o in zip(OUTPUTS, network(torch.from_numpy(batch)), strict=True)}
+        return {n: o.numpy() for n, o in zip(outputs, network(torch.from_numpy(batch)), strict=True)}
 
-    document = model.contract
     _, runner = runners.open_runner(model, "onnxruntime", max_batch=_GATE_BATCH)
     with runner:
-        return gate.compare(
-            reference, runner, images, document.rules.build(), document.glaucoma_threshold, gate.FP32, _GATE_BATCH
-        )
+        return gate.compare(reference, runner, images, model.contract, gate.FP32, _GATE_BATCH)
 
 
 def prepared(pictures: list[Path], geometry: preprocess.Geometry) -> NDArray[np.uint8]:
@@ -135,32 +209,8 @@ def prepared(pictures: list[Path], geometry: preprocess.Geometry) -> NDArray[np.
     return np.stack(images)
 
 
-def _contract(
-    settings: training_config.Config, calibration: dict[str, Any], name: str, version: str
-) -> contract.Contract:
-    size = settings.geometry.size
-    maps = [contract.Tensor(name=n, dtype="float32", shape=["batch", size, size]) for n in MAPS]
-    return contract.Contract(
-        format="funduscope/1",
-        sha256=contract.ZEROS,
-        kind="multi-task",
-        name=name,
-        version=version,
-        precision="fp32",
-        input=contract.Tensor(name="images", dtype="uint8", shape=["batch", size, size, 3]),
-        outputs=[*maps, contract.Tensor(name="glaucoma", dtype="float32", shape=["batch"])],
-        geometry=contract.GeometryPart(
-            path="crop-pad-resize-1", size=size, fov_threshold=settings.geometry.fov_threshold
-        ),
-        rules=contract.RulesPart(**calibration["rules"]),
-        glaucoma_threshold=calibration["glaucoma_threshold"],
-        training=contract.TrainingPart(**calibration["training"]),
-        terms=contract.TermsPart(**settings.terms.model_dump()),
-    )
-
-
-def from_onnx(model: contract.Model) -> Deployed:
-    """The network in torch again, with the weights of an fp32 file that `export` wrote (BatchNorm stays folded).
+def from_onnx(model: contract.Model) -> multitask.Deployed:
+    """The multi-task network in torch again, with the weights of an fp32 file that `export` wrote (BatchNorm stays folded).
 
     For comparisons where no checkpoint is at hand. Raises: ModelError where the file holds another network.
     """
@@ -169,7 +219,8 @@ def from_onnx(model: contract.Model) -> Deployed:
     first = weights.get("network.encoder.features.0.weight")
     if first is None:
         raise ModelError(f"{model.path}: its weights do not have the names that `funduscope export` gives")
-    deployed = Deployed(folded(MultiTaskUNet(first.shape[0] / 64, 0.0)))
+    deployed = folded(multitask.Deployed(multitask.MultiTaskUNet(first.shape[0] / 64, 0.0)))
+    assert isinstance(deployed, multitask.Deployed)
     known = {name: weights[name] for name in deployed.state_dict() if name in weights}
     missing = deployed.load_state_dict(known, strict=False).missing_keys
     if missing:

@@ -56,6 +56,20 @@ def centre_of_mass(saliency: NDArray[np.float32], mode: CentreMode) -> tuple[flo
     return float(xs @ np.arange(xs.size)) / total, float(ys @ np.arange(ys.size)) / total
 
 
+def eye_of(
+    disc: tuple[float, float], fovea: tuple[float, float], disc_diameter_px: float
+) -> Literal["right", "left"] | None:
+    """Which eye a photograph shows: the disc lies on the nose's side of the fovea, right of it in a right eye.
+
+    Args: disc, fovea: centres (x, y) in pixels of the picture as displayed. Returns: None where they are nearer than a
+    disc's diameter across, or more above than beside one another: then one of the two was not found where it is.
+    """
+    across, down = disc[0] - fovea[0], disc[1] - fovea[1]
+    if abs(across) < max(disc_diameter_px, abs(down)):
+        return None
+    return "right" if across > 0 else "left"
+
+
 def _component_at(mask: NDArray[np.bool_], flat_index: int) -> NDArray[np.bool_]:
     """The 8-connected component of `mask` that holds the pixel `flat_index`."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)

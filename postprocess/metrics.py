@@ -45,6 +45,28 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> Interval | None:
     return Interval(area, 1 / (1 + math.exp(half - centre)), 1 / (1 + math.exp(-half - centre)))
 
 
+def wilson(successes: int, total: int) -> Interval:
+    """A share with its 95 % interval (Wilson, JASA 1927). Args: total: 1 or more."""
+    z, share = 1.96, successes / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def calibration_error(
+    probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None, bins: int = 10
+) -> float:
+    """Expected calibration error: mean |share of the sick - mean probability| over equal bins, by weight; in [0, 1].
+
+    Source: Guo et al., ICML 2017. Args: probabilities (N,) in [0, 1]; labels: 0 or 1 (N,); weights (N,), >= 0.
+    """
+    values, truth = np.asarray(probabilities, np.float64), np.asarray(labels, np.float64)
+    worth = np.ones_like(values) if weights is None else np.asarray(weights, np.float64)
+    place = np.minimum((values * bins).astype(int), bins - 1)
+    gaps = [abs(float((worth * (truth - values))[place == k].sum())) for k in range(bins)]
+    return sum(gaps) / float(worth.sum())
+
+
 @dataclass(frozen=True)
 class Counts:
     """True and false positives and negatives at one threshold; rates are None where their denominator is 0."""
@@ -76,6 +98,12 @@ class Counts:
         return self.tn / (self.tn + self.fp) if self.tn + self.fp else None
 
     @property
+    def accuracy(self) -> float | None:
+        """Share of all that are called as they are."""
+        total = self.tp + self.fp + self.fn + self.tn
+        return (self.tp + self.tn) / total if total else None
+
+    @property
     def precision(self) -> float | None:
         """Share of the called that are diseased: TP / (TP + FP)."""
         return self.tp / (self.tp + self.fp) if self.tp + self.fp else None
@@ -87,16 +115,56 @@ class Counts:
         return 2 * self.tp / total if total else None
 
 
+def threshold_of_specificity(
+    scores: ArrayLike, labels: ArrayLike, specificity: float, weights: ArrayLike | None = None
+) -> float:
+    """The lowest threshold with at least this specificity, midway above the highest healthy score that it leaves out.
+
+    Args: scores (N,); labels: 0 or 1 (N,); specificity: in (0, 1); weights: of each picture, >= 0 (N,).
+    Raises: ValueError where one class is absent.
+    """
+    values, truth, worth = _weighted(scores, labels, weights)
+    order = np.argsort(values[~truth], kind="stable")
+    healthy, share = values[~truth][order], np.cumsum(worth[~truth][order]) / worth[~truth].sum()
+    last = healthy[min(int(np.searchsorted(share, specificity - 1e-12)), healthy.size - 1)]
+    return _midway(values, float(last))
+
+
+def threshold_of_sensitivity(
+    scores: ArrayLike, labels: ArrayLike, sensitivity: float, weights: ArrayLike | None = None
+) -> float:
+    """The highest threshold with at least this sensitivity, midway below the lowest sick score that it calls.
+
+    Args, Raises: as `threshold_of_specificity`.
+    """
+    values, truth, worth = _weighted(scores, labels, weights)
+    return -threshold_of_specificity(-values, ~truth, sensitivity, worth)
+
+
+def _weighted(
+    scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    values, truth = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
+    if truth.all() or not truth.any():
+        raise ValueError("a threshold needs pictures of both classes")
+    return values, truth, np.ones_like(values) if weights is None else np.asarray(weights, np.float64)
+
+
+def _midway(values: NDArray[np.float64], below: float) -> float:
+    """Between `below` and the next higher score, or just above it where there is none."""
+    higher = values[values > below]
+    following = float(higher.min()) if higher.size else math.nextafter(below, math.inf)
+    middle = (below + following) / 2
+    return middle if below < middle <= following else following
+
+
 def threshold_of_youden(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:
     """The threshold with the largest sensitivity + specificity (Youden, Cancer 1950), midway to the next lower score.
 
     Args: scores (N,); labels: 0 or 1 (N,); weights: of each picture, >= 0 (N,), None for equal ones.
     Raises: ValueError where one class is absent.
     """
-    values, truth = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
-    if truth.all() or not truth.any():
-        raise ValueError("a threshold needs pictures of both classes")
-    worth = np.ones_like(values) if weights is None else np.asarray(weights, np.float64)
+    values, truth, worth = _weighted(scores, labels, weights)
     order = np.argsort(-values, kind="stable")
     ranked, hit, share = values[order], truth[order], worth[order]
     gain = np.cumsum(share * hit) / share[hit].sum() - np.cumsum(share * ~hit) / share[~hit].sum()

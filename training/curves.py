@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 
-def draw(metrics_file: Path, png: Path) -> None:
-    """Losses and validation figures over steps. Args: metrics_file: the run's metrics.jsonl."""
+def draw(metrics_file: Path, png: Path, titles: Mapping[str, str]) -> None:
+    """Losses and validation figures over steps.
+
+    Args: metrics_file: the run's metrics.jsonl; titles: of five figures, by their keys there.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -19,13 +23,6 @@ def draw(metrics_file: Path, png: Path) -> None:
     for task in lines[0]["losses"]:
         panels[0].semilogy(steps, [line["losses"][task] for line in lines], marker=".", label=task)
     panels[0].set_title("training loss")
-    titles = {
-        "disc_dice": "disc Dice",
-        "cup_dice": "cup Dice",
-        "vcdr_error": "vCDR error",
-        "fovea_error": "fovea error (of width)",
-        "auc": "AUC, network alone",
-    }
     for panel, (key, title) in zip(panels[1:], titles.items(), strict=True):
         panel.set_title(f"validation: {title}")
         for name in lines[-1]["sets"]:

@@ -29,8 +29,9 @@ def l1_map(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def focal(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
-    """Focal loss, -(1 - p_t)^gamma log p_t. Args: logits (N,); target (N,) 0 or 1. Returns (N,)."""
-    signed = torch.where(target > 0.5, logits.float(), -logits.float())  # p_t = sigmoid(signed)
+    """Focal loss, -(1 - p_t)^gamma log p_t. Args: logits, target: same shape, target 0 or 1. Returns: a value per element."""
+    z = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    signed = torch.where(target > 0.5, z, -z)  # p_t = sigmoid(signed)
     return torch.sigmoid(-signed) ** gamma * F.softplus(-signed)
 
 

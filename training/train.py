@@ -1,4 +1,7 @@
-"""Training, from top to bottom. One step: batches, a round of the tasks, and now and then a validation and a checkpoint."""
+"""Training, from top to bottom. One step: a batch, a descent, and now and then a validation and a checkpoint.
+
+What the two systems do differently in a step is in their `job` modules; all that surrounds it is here, once.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,52 @@ import json
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
-from ..engine import dataset
-from ..engine.errors import DataError, OutputError, SettingsError
-from ..engine.preprocess import Geometry
-from ..engine.sample import Sample
-from ..postprocess.findings import Rules
-from . import batches, cases, config, curves, losses, validation
-from .config import Config, Reading, SetSettings
-from .mtl import MultiTaskOptimiser
-from .networks import TASKS, Deployed, MultiTaskUNet
+from ..engine.errors import OutputError, SettingsError
+from . import config, curves
+from .classifier.job import ClassifierJob
+from .config import Config
+from .multitask.job import MultiTaskJob
+from .settings import Schedule
 
 
-def uncalibrated(reading: Reading) -> Rules:
-    """Rules before calibration has fitted them: half is half, and the vCDR is its own logit."""
-    return Rules(0.5, 0.5, reading.fovea_mode, reading.fovea_min_peak, vcdr_coefficient=1.0, vcdr_intercept=0.0)
+class Job(Protocol):
+    """What is trained. The constructor reads and checks the labels; `start` builds all that takes memory.
+
+    curves: the validation figures to draw, by their titles.
+    """
+
+    network: nn.Module
+
+    @property
+    def settings(self) -> Config: ...
+
+    @property
+    def curves(self) -> Mapping[str, str]: ...
+
+    @property
+    def optimiser(self) -> Any:
+        """What has `state_dict` and `load_state_dict`."""
+
+    def start(self, device: torch.device, folder: Path | None) -> None:
+        """Build network, optimiser and pictures. folder: from where pretrained weights are named; None for a resumed run."""
+
+    def stream(self, first: int, last: int) -> Iterator[Any]:
+        """Batches of steps first .. last - 1."""
+
+    def step(self, batch: Any, lr: float) -> dict[str, float]:
+        """Descend once. Returns: each loss by its name."""
+
+    def validate(self) -> tuple[dict[str, dict[str, float]], float]:
+        """Figures of the validation split per set, and one number to choose a checkpoint by (the higher the better)."""
 
 
 def train(
@@ -46,112 +72,77 @@ def train(
     changed); device: auto, cpu, cuda or cuda:N; minutes: stop cleanly, with a checkpoint, after that long.
     Returns: whether the last step was reached. Raises: SettingsError, DataError before the first step.
     """
-    started = time.monotonic()
     settings = config.load(config_file)
     root = data_root or (config_file.parent / settings.data.root)
-    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"root": str(root.resolve())})})
-    where = _device(device)
+    settings = with_root(settings, root.resolve())
+    where = device_of(device)
+    job: Job = MultiTaskJob(settings, root) if settings.kind == "multi-task" else ClassifierJob(settings, root)
+    make_folder(out)
+    done = run(job, out, config_file.parent, resume=resume, device=where, minutes=minutes)
+    (out / "config.toml").write_text(config_file.read_text(encoding="utf-8"), encoding="utf-8")
+    return done
+
+
+def run(job: Job, out: Path, folder: Path, *, resume: bool, device: torch.device, minutes: float | None = None) -> bool:
+    """See `train`. Args: out: exists; folder: from where pretrained weights are named."""
+    started = time.monotonic()
     console = Console(stderr=True)
-    samples = read_samples(settings, root)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    settings, plan = job.settings, job.settings.schedule
     last = out / "last.pt"
     if last.exists() and not resume:
         raise SettingsError(f"{last} exists; go on with --resume, or choose another --out")
     state = _saved_state(last, settings) if resume else None
 
     torch.manual_seed(settings.seed)
-    network = MultiTaskUNet(settings.network.width, settings.network.dropout)
-    if settings.network.imagenet and state is None:
-        network.load_imagenet(config_file.parent / settings.network.imagenet)
-
-    geometry = Geometry(settings.geometry.size, settings.geometry.fov_threshold)
-    console.print(f"{settings.name}: preparing {len(samples)} pictures", highlight=False)
-    held = [cases.prepare(s, geometry) for s, own in samples if s.split == "val" and own.region == "full"]
-    pictures = batches.cache_all(
-        [(s, own) for s, own in samples if s.split == "train"],
-        Geometry(settings.geometry.cache, settings.geometry.fov_threshold),
-        settings.data.workers,
-    )
-    drawer = batches.Batches(pictures, settings)
-
-    network = network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    tasks = [task for task in TASKS if task in settings.data.batch]
-    plan = settings.schedule
-    optimiser = MultiTaskOptimiser(
-        {task: network.reach(task) for task in tasks}, plan.strategy, plan.lr, plan.weight_decay
-    )
+    console.print(f"{settings.name}: preparing the pictures", highlight=False)
+    job.start(device, folder if state is None else None)
     step, best = 0, float("-inf")
     if state is not None:
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
+        job.network.load_state_dict(state["network"])
+        job.optimiser.load_state_dict(state["optimiser"])
         step, best = state["step"], state["best"]
     log = _open_log(out / "metrics.jsonl", step)
-    (out / "config.toml").write_text(config_file.read_text(encoding="utf-8"), encoding="utf-8")
-    record = {"device": _device_name(where), "torch": str(torch.__version__), "bf16": plan.bf16}
-    record["parameters"] = sum(parameter.numel() for parameter in network.parameters())
-    rules = uncalibrated(settings.reading)
+    record = {"device": _device_name(device), "torch": str(torch.__version__), "bf16": plan.bf16}
+    record["parameters"] = sum(parameter.numel() for parameter in job.network.parameters())
     smooth: dict[str, float] = {}
 
     with log, _progress(console) as progress:
         bar = progress.add_task("", total=plan.steps, completed=step, losses="")
-        for batch in drawer.stream(step, plan.steps):
-            lr = learning_rate(settings, step)
-            network.train()
+        for batch in job.stream(step, plan.steps):
+            lr = learning_rate(plan, step)
+            job.network.train()
             if step >= plan.freeze_batchnorm * plan.steps:
-                freeze_batchnorm(network)
+                freeze_batchnorm(job.network)
             torch.manual_seed((settings.seed << 32) + step)  # dropout: step k draws the same in a resumed run
-            values = optimiser.step(task_losses(network, batch, settings, where), lr)
+            values = job.step(batch, lr)
             step += 1
 
             smooth = {task: 0.95 * smooth.get(task, value) + 0.05 * value for task, value in values.items()}
             progress.update(bar, completed=step, losses="  ".join(f"{t} {v:.4f}" for t, v in smooth.items()))
             stopping = minutes is not None and time.monotonic() - started > 60 * minutes
             if step % plan.validate_every == 0 or step == plan.steps or stopping:
-                maps = list(validation.predict(Deployed(network), [case.prepared.image for case in held], where))
-                figures = validation.measure(held, maps, rules)
-                score = validation.score(figures, tasks)
+                figures, score = job.validate()
                 line = {"step": step, "lr": lr, "losses": smooth, "score": score, "sets": figures, **record}
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 better, best = score > best, max(best, score)
                 checkpoint = {"config": settings.model_dump_json(), "step": step, "best": best, **record}
-                checkpoint["network"] = network.state_dict()
+                checkpoint["network"] = job.network.state_dict()
                 if better:  # before last.pt, which says that it is there
                     save(checkpoint, out / "best.pt")
-                save(checkpoint | {"optimiser": optimiser.state_dict()}, last)
-                curves.draw(out / "metrics.jsonl", out / "curves.png")
-                progress.console.print(f"step {step}  score {score:.4f}  {_short(figures)}", highlight=False)
+                save(checkpoint | {"optimiser": job.optimiser.state_dict()}, last)
+                curves.draw(out / "metrics.jsonl", out / "curves.png", job.curves)
+                progress.console.print(
+                    f"step {step}  score {score:.4f}  {_short(figures, job.curves)}", highlight=False
+                )
             if stopping:
                 console.print(f"stopped at step {step} of {plan.steps}; go on with --resume")
                 break
     return step == plan.steps
 
 
-def task_losses(
-    network: MultiTaskUNet, batch: dict[str, batches.Batch], settings: Config, device: torch.device
-) -> dict[str, Callable[[], Tensor]]:
-    """Per task, a call that runs the network through what that task needs, on its batch, and returns its loss."""
-    functions = losses.of_tasks(settings.schedule.fovea_loss)
-    together = settings.schedule.strategy == "sum" and settings.data.sampler == "shared"
-    joint: dict[str, Tensor] = {}  # one forward pass serves all tasks where the parameters do not move in between
-
-    def loss(task: str) -> Tensor:
-        own = batch[task].to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.schedule.bf16):
-            if together:
-                joint.update(joint or network(own.images, batch.keys()))
-            logits = joint[task] if together else network(own.images, (task,))[task]
-        return losses.labelled_mean(functions[task](logits, own.targets[task]), own.has[task])
-
-    return {task: lambda task=task: loss(task) for task, own in batch.items() if own.has[task].any()}  # type: ignore[misc]
-
-
-def learning_rate(settings: Config, step: int) -> float:
+def learning_rate(plan: Schedule, step: int) -> float:
     """Linear warm-up, constant, linear to zero over the last `decay` share."""
-    plan = settings.schedule
     rise = min(1.0, (step + 1) / plan.warmup)
     fall = min(1.0, (plan.steps - step) / max(1.0, plan.decay * plan.steps))
     return plan.lr * min(rise, fall)
@@ -164,25 +155,17 @@ def freeze_batchnorm(network: nn.Module) -> None:
             module.eval()
 
 
-def read_samples(settings: Config, root: Path) -> list[tuple[Sample, SetSettings]]:
-    """All pictures of the configured sets that teach at least one task; refuses what cannot be trained on."""
-    pairs = []
-    for own in settings.data.sets:
-        samples = dataset.read(root / own.path)
-        for sample in samples:
-            sample.read_masks()  # a missing file or a foreign value is an error now, not in epoch 7
-        pairs += [(s, own) for s in samples if any(s.labels(task) for task in own.weights)]
-    for task in settings.data.batch:
-        taught = [s for s, own in pairs if task in own.weights and s.labels(task) and s.split == "train"]
-        if not taught:
-            raise DataError(f"no training picture is labelled for the task {task}")
-        if task == "glaucoma" and len({s.glaucoma for s in taught}) == 1:
-            raise DataError("all training pictures have the same glaucoma label; both classes are needed")
-        held = [s for s, own in pairs if s.split == "val" and own.region == "full" and s.labels(task)]
-        if not held or (task == "glaucoma" and len({s.glaucoma for s in held}) == 1):
-            both = " of both classes" if task == "glaucoma" else ""
-            raise DataError(f"the validation split needs full pictures labelled for the task {task}{both}")
-    return pairs
+def with_root(settings: Config, root: Path) -> Config:
+    """The same configuration with its data below another folder."""
+    return settings.model_copy(update={"data": settings.data.model_copy(update={"root": str(root)})})
+
+
+def make_folder(out: Path) -> None:
+    """Make a run's folder. Raises OutputError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
 
 
 def save(state: dict[str, Any], path: Path) -> None:
@@ -196,7 +179,7 @@ def load_checkpoint(path: Path) -> tuple[Config, dict[str, Any]]:
     """A checkpoint's configuration and state; tensors and plain values only. Raises SettingsError for a foreign file."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return Config.model_validate_json(state["config"]), state
+        return config.from_json(state["config"]), state
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch raises whatever its unpickler meets; all of it means: not our file
@@ -210,7 +193,7 @@ def _saved_state(path: Path, settings: Config) -> dict[str, Any]:
         return own.model_dump(exclude={"schedule": {"steps"}, "data": {"root", "workers"}})
 
     if comparable(saved) != comparable(settings):
-        changed = [key for key, value in comparable(settings).items() if comparable(saved)[key] != value]
+        changed = [key for key, value in comparable(settings).items() if comparable(saved).get(key) != value]
         raise SettingsError(f"{path}: {', '.join(changed)} changed since it was saved; only schedule.steps may")
     return state
 
@@ -230,7 +213,8 @@ def _open_log(path: Path, step: int) -> TextIO:
     return path.open("a", encoding="utf-8")
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device of a name: auto, cpu, cuda or cuda:N. Raises SettingsError for one that is not here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cpu" and not re.fullmatch(r"cuda(:\d+)?", name):
@@ -256,5 +240,6 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _short(figures: dict[str, dict[str, float]]) -> str:
-    return "  ".join(f"{n}: " + " ".join(f"{k} {v:.3f}" for k, v in row.items()) for n, row in figures.items() if row)
+def _short(figures: Mapping[str, Mapping[str, float]], keys: Collection[str]) -> str:
+    rows = {name: " ".join(f"{k} {v:.3f}" for k, v in row.items() if k in keys) for name, row in figures.items()}
+    return "  ".join(f"{name}: {row}" for name, row in rows.items() if row)

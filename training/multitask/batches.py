@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..engine import preprocess
-from ..engine.sample import Sample
-from . import cases
-from .augment import Augmentation, affine, colour, move_point
+from ...engine import preprocess
+from ...engine.sample import Sample
+from .. import cases
+from ..ahead import ahead
+from ..augment import Augmentation, affine, colour, move_point
 from .config import Config, SetSettings
 from .networks import TASKS, TaskName
 
@@ -103,13 +104,7 @@ class Batches:
 
     def stream(self, first: int, last: int) -> Iterator[dict[str, Batch]]:
         """Batches of steps first .. last - 1 in order, built ahead by a few threads."""
-        workers = self._config.data.workers
-        with ThreadPoolExecutor(workers) as pool:
-            ahead = [pool.submit(self.of_step, k) for k in range(first, min(last, first + workers + 1))]
-            for step in range(first, last):
-                yield ahead.pop(0).result()
-                if (following := step + workers + 1) < last:
-                    ahead.append(pool.submit(self.of_step, following))
+        return ahead(self.of_step, first, last, self._config.data.workers)
 
     def _draw(self, task: TaskName, count: int, rng: np.random.Generator) -> list[int]:
         indices, probabilities = self._pools[task]

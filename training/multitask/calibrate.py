@@ -19,39 +19,35 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from ..engine.errors import DataError
-from ..engine.preprocess import Geometry
-from ..engine.sample import Sample
-from ..engine.sinks import write_text
-from ..postprocess import findings, metrics
-from ..postprocess.findings import Rules
-from . import train, validation
-from .cases import Case, prepare
-from .networks import Deployed, MultiTaskUNet
+from ...engine.errors import DataError
+from ...engine.sample import Sample
+from ...engine.sinks import write_text
+from ...postprocess import findings, metrics
+from ...postprocess.findings import Rules
+from ..balance import equal_weights
+from ..cases import Case, prepare
+from . import job, validation
+from .config import Config
+from .networks import Deployed
 from .validation import Maps
 
 FitOn = Literal["predicted", "paper"]
-_FEW = 20  # two healthy pictures of one set must not decide like three hundred of another
 _GRID = np.arange(0.30, 0.71, 0.05)
 
 
-def calibrate(run: Path, data_root: Path | None = None, fit_on: FitOn = "predicted") -> dict[str, Any]:
-    """Calibrate a run's best checkpoint, on its own data sets or those below `data_root`.
-
-    Writes `run`/calibration.json and returns what it wrote.
+def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path, fit_on: FitOn) -> dict[str, Any]:
+    """Calibrate a checkpoint on the data sets below `root`; writes `run`/calibration.json and returns what it wrote.
 
     Raises: DataError where the validation split lacks masks, or glaucoma labels of both classes.
     """
-    settings, state = train.load_checkpoint(run / "best.pt")
-    network = MultiTaskUNet(settings.network.width, settings.network.dropout)
-    network.load_state_dict(state["network"])
-    pairs = train.read_samples(settings, data_root or Path(settings.data.root))
-    geometry = Geometry(settings.geometry.size, settings.geometry.fov_threshold)
+    network = job.from_checkpoint(settings, state["network"])
+    pairs = job.read_samples(settings, root)
+    geometry = job.geometry_of(settings, settings.geometry.size)
     cases = [prepare(s, geometry) for s, own in pairs if s.split == "val" and own.region == "full"]
     images = [case.prepared.image for case in cases]
     maps = list(validation.predict(Deployed(network), images, torch.device("cpu")))
 
-    rules = train.uncalibrated(settings.reading)
+    rules = job.uncalibrated(settings.reading)
     rules = best_thresholds(cases, maps, rules)
     labelled = [k for k, case in enumerate(cases) if case.sample.glaucoma is not None]
     vcdrs = [findings.find(maps[k], rules).vcdr for k in labelled]
@@ -67,7 +63,7 @@ def calibrate(run: Path, data_root: Path | None = None, fit_on: FitOn = "predict
     samples = [sample for _, sample in measured]
     _need_both(samples)
     threshold = metrics.threshold_of_youden(
-        [score for score, _ in measured], [sample.glaucoma == 1 for sample in samples], equal_weights(samples)
+        [score for score, _ in measured], [sample.glaucoma == 1 for sample in samples], _weights(samples)
     )
     counts = Counter(own.path for s, own in pairs if s.split == "train")
     result = {
@@ -111,7 +107,7 @@ def fit_logistic(pairs: Sequence[tuple[float, Sample]]) -> tuple[float, float]:
     samples = [sample for _, sample in pairs]
     _need_both(samples)
     model = LogisticRegression(C=1e3).fit(
-        np.array([[vcdr] for vcdr, _ in pairs]), [sample.glaucoma for sample in samples], equal_weights(samples)
+        np.array([[vcdr] for vcdr, _ in pairs]), [sample.glaucoma for sample in samples], _weights(samples)
     )
     return float(model.coef_[0, 0]), float(model.intercept_[0])
 
@@ -121,8 +117,5 @@ def _need_both(samples: Sequence[Sample]) -> None:
         raise DataError("the validation split needs measurable pictures with and without glaucoma to calibrate on")
 
 
-def equal_weights(samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """Weights under which every (set, class) of 20 and more pictures counts the same, a smaller one less; mean 1."""
-    counts = Counter((sample.set_name, sample.glaucoma) for sample in samples)
-    weights = np.array([1 / max(_FEW, counts[sample.set_name, sample.glaucoma]) for sample in samples])
-    return np.asarray(weights / weights.mean())
+def _weights(samples: Sequence[Sample]) -> NDArray[np.float64]:
+    return equal_weights([(sample.set_name, sample.glaucoma) for sample in samples])

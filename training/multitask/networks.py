@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engine.errors import SettingsError
+from ...engine.errors import SettingsError
 
 TaskName = Literal["glaucoma", "disc", "cup", "fovea"]
 TASKS: tuple[TaskName, ...] = ("glaucoma", "disc", "cup", "fovea")  # the source's order of steps
@@ -123,6 +123,13 @@ class MultiTaskUNet(nn.Module):
         parts: list[nn.Module] = [self.encoder]
         parts += [self.glaucoma] if task == "glaucoma" else [self.decoder, self.heads[task]]
         return [parameter for part in parts for parameter in part.parameters()]
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        """Names of each convolution and the BatchNorm that follows it at once, for folding the one into the other."""
+        pairs = [(f"encoder.features.{name}", f"encoder.norms.{k}") for k, name in enumerate(self.encoder.features)]
+        for level in range(len(self.decoder)):
+            pairs += [(f"decoder.{level}.convolutions.{k}", f"decoder.{level}.convolutions.{k + 1}") for k in (0, 3)]
+        return pairs
 
     def load_imagenet(self, file: Path) -> None:
         """Start the encoder from VGG-16 features in torchvision's names (safetensors, no BatchNorm). Raises SettingsError."""

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..engine.sample import Masks
-from ..postprocess import findings, measures, metrics
-from .cases import Case
+from ...engine.sample import Masks
+from ...postprocess import findings, measures, metrics
+from ..cases import Case
 from .networks import OUTPUTS, Deployed
 
 Maps = Mapping[str, NDArray[np.float32]]

@@ -1,0 +1,147 @@
+"""Calibration of a classifier on the validation split: temperatures, operating points, the band of doubt, heat's scale.
+
+Each set and class weighs the same (less where it has few pictures), so that no set's share of a disease becomes the
+model's. The intervals beside the points count pictures as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from ...engine.sinks import write_text
+from ...postprocess import metrics, scores
+from ..balance import equal_weights
+from . import batches, job, validation
+from .config import Config, Reading
+from .networks import OUTPUTS, Classifier, Pooled
+
+Logits = NDArray[np.float64]
+_FULL_HEAT = 0.9  # quantile of the maps' peaks over pictures with the disease
+_CPU = torch.device("cpu")
+
+
+def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Calibrate a checkpoint on the data sets below `root`; writes `run`/calibration.json and returns what it wrote."""
+    network = job.from_checkpoint(settings, state["network"]).eval()
+    pairs = job.read_samples(settings, root)
+    geometry = batches.geometry_of(settings, settings.geometry.size)
+    held = batches.prepare_all([pair for pair in pairs if pair[0].split == "val"], geometry, settings.data.workers)
+    samples = [picture.sample for picture in held]
+    logits = validation.predict(network, held, _CPU)
+    peaks = map_peaks(network, held)
+    decisions, report = {}, {}
+    for k, target in enumerate(OUTPUTS):
+        has, truth = validation.known(samples, target)
+        groups = [
+            (s.set_name, y) for s, y in zip((s for s, h in zip(samples, has, strict=True) if h), truth, strict=True)
+        ]
+        own_peaks = None if peaks is None else peaks[has, k]
+        decisions[target], report[target] = decision(
+            logits[target][has], truth, equal_weights(groups), own_peaks, settings.reading
+        )
+    counts = Counter(own.path for sample, own in pairs if sample.split == "train")
+    thresholds = {
+        target: scores.logit(own["points"]["balanced"]["threshold"]) * own["temperature"]
+        for target, own in decisions.items()
+    }
+    result = {
+        "decisions": decisions,
+        "report": report,
+        "training": {
+            "network": describe(settings),
+            "strategy": f"{settings.loss.name}, {settings.data.sampling} sampling, {settings.data.augment} augmented",
+            "steps": state["step"],
+            "device": state["device"],
+            "data": [
+                {"name": own.path, "pictures": counts[own.path], "terms": own.terms} for own in settings.data.sets
+            ],
+            "figures": _figures(validation.measure(samples, {t: logits[t] - cut for t, cut in thresholds.items()})),
+        },
+    }
+    write_text(run / "calibration.json", json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def describe(settings: Config) -> str:
+    """The network in words."""
+    own = settings.network
+    pooling = f", dense layers of {own.hidden}" if own.hidden else ", global average pooling"
+    return f"{own.architecture}{pooling}, {own.input} {settings.geometry.size} px"
+
+
+def decision(
+    logits: Logits, truth: NDArray[np.int64], weights: NDArray[np.float64], peaks: Logits | None, reading: Reading
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """How one output is to be read, and how well its probabilities are calibrated before and after.
+
+    Args: logits, truth, weights: (N,), of the labelled pictures; peaks: of the heat map, in logits (N,).
+    """
+    temperature = best_temperature(logits, truth, weights)
+    z = logits / temperature
+    cuts = {
+        "high_sensitivity": metrics.threshold_of_sensitivity(z, truth, reading.sensitivity, weights),
+        "balanced": metrics.threshold_of_youden(z, truth, weights),
+        "high_specificity": metrics.threshold_of_specificity(z, truth, reading.specificity, weights),
+    }
+    scale = None
+    if peaks is not None:
+        scale = max(0.1, float(np.quantile(peaks[truth == 1] / temperature, _FULL_HEAT)))
+    result = {
+        "temperature": temperature,
+        "points": {name: _point(cut, z, truth) for name, cut in cuts.items()},
+        "uncertain_logit": float(np.quantile(np.abs(z - cuts["balanced"]), reading.uncertain_share)),
+        "map_scale": scale,
+    }
+    report = {
+        "calibration_error_before": metrics.calibration_error(_sigmoid(logits), truth, weights),
+        "calibration_error": metrics.calibration_error(_sigmoid(z), truth, weights),
+    }
+    return result, report
+
+
+def best_temperature(logits: Logits, truth: NDArray[np.int64], weights: NDArray[np.float64]) -> float:
+    """The divisor of the logits with the least weighted cross-entropy (Guo et al., ICML 2017), between .05 and 20."""
+
+    def cross_entropy(log_temperature: float) -> float:
+        z = logits / np.exp(log_temperature)
+        return float(np.average(np.logaddexp(0, np.where(truth == 1, -z, z)), weights=weights))
+
+    found = minimize_scalar(cross_entropy, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return round(float(np.exp(found.x)), 4)
+
+
+@torch.inference_mode()
+def map_peaks(network: Classifier, pictures: Sequence[batches.Picture]) -> Logits | None:
+    """The highest value of each heat map, in logits: float64 (N, K); None for a network without maps."""
+    if not isinstance(network.network, Pooled):
+        return None
+    maps = (network.network.maps(network.pixels(torch.from_numpy(picture.image[None]))) for picture in pictures)
+    return np.concatenate([own.amax(dim=(2, 3)).double().numpy() for own in maps])
+
+
+def _point(cut: float, z: Logits, truth: NDArray[np.int64]) -> dict[str, Any]:
+    counts = metrics.Counts.at(cut, z, truth)
+    rates = {
+        "sensitivity": metrics.wilson(counts.tp, counts.tp + counts.fn),
+        "specificity": metrics.wilson(counts.tn, counts.tn + counts.fp),
+    }
+    return {"threshold": float(_sigmoid(np.array(cut))), **{name: rate.__dict__ for name, rate in rates.items()}}
+
+
+def _sigmoid(z: Logits) -> Logits:
+    return np.asarray(np.exp(-np.logaddexp(0, -z)))
+
+
+def _figures(measured: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Of the figures at the balanced thresholds, those that a contract has room for."""
+    kept = {f"{target}_{key}" for target in OUTPUTS for key in ("auc", "recall", "precision", "f1")}
+    return {name: {k: v for k, v in row.items() if k in kept} for name, row in measured.items()}

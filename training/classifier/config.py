@@ -1,0 +1,132 @@
+"""The configuration of the two-disease classifier."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .. import settings
+from ..settings import Positive, Share, Strict
+
+Architecture = Literal["small-cnn", "alexnet", "resnet18", "densenet121"]
+Input = Literal["grey", "colour", "contrast"]
+Disease = Literal["glaucoma", "dr"]
+Weight = Annotated[float, Field(gt=0)]
+Open = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Network(Strict):
+    """input: see `networks.Pixels`; hidden: width of AlexNet's two dense layers (4096 as published), 0 for global average
+    pooling in their place; severity: also learn severe and proliferative retinopathy, so that the grades 0 to 4 are
+    known in order; imagenet: a safetensors file in torchvision's names, or ""."""
+
+    architecture: Architecture
+    input: Input
+    hidden: Annotated[int, Field(ge=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    severity: bool
+    imagenet: str
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Network:
+        if self.hidden and self.architecture != "alexnet":
+            raise ValueError(f"hidden is of alexnet's dense layers; {self.architecture} has none: set it to 0")
+        if self.imagenet and self.architecture == "small-cnn":
+            raise ValueError("imagenet: there are no such weights for small-cnn")
+        return self
+
+
+class SetSettings(settings.Set):
+    """One data set: which diseases it teaches, and with what weight its pictures are drawn under balanced sampling."""
+
+    weights: Annotated[dict[Disease, Weight], Field(min_length=1)]
+
+
+class Data(settings.Data):
+    """batch: pictures a step. sampling `uniform`: all training pictures alike (the source's); `balanced`: the diseases
+    alike, sets by their weight, sick and healthy alike. augment `unhealthy`: only pictures with a disease are turned and
+    coloured (the source's, and in the training split only); `both`: all."""
+
+    batch: Positive
+    sampling: Literal["uniform", "balanced"]
+    augment: Literal["unhealthy", "both"]
+    sets: Annotated[list[SetSettings], Field(min_length=1)]
+
+
+class ExpUwbce(Strict):
+    """See `losses.exp_uwbce`; positive, negative: W1 and W2; linear_from: where the exponential goes on linearly."""
+
+    name: Literal["exp-uwbce"]
+    positive: Weight
+    negative: Weight
+    linear_from: Weight
+
+
+class Uwbce(Strict):
+    """See `losses.uwbce`."""
+
+    name: Literal["uwbce"]
+    positive: Weight
+    negative: Weight
+
+
+class Bce(Strict):
+    """UWBCE at W = (1, 1)."""
+
+    name: Literal["bce"]
+
+
+class Focal(Strict):
+    """See `losses.focal`."""
+
+    name: Literal["focal"]
+    gamma: Annotated[float, Field(ge=0)]
+
+
+Loss = Annotated[ExpUwbce | Uwbce | Bce | Focal, Field(discriminator="name")]
+
+
+class Schedule(settings.Schedule):
+    """select: a checkpoint by the mean of the two diseases' F1 at a probability of one half (the source's), or of their
+    AUC, each the mean over the sets."""
+
+    select: Literal["f1", "auc"]
+
+
+class Reading(Strict):
+    """What calibration aims at, on the validation split.
+
+    sensitivity, specificity: of the operating points that hold the one or the other; uncertain_share: of the pictures,
+    those nearest to the threshold, on which the classifier abstains; disagreement: how far its glaucoma probability may
+    be from the multi-task model's, each seen from its own threshold, before the result says so; point: the operating
+    point that is used where none is asked for.
+    """
+
+    sensitivity: Open
+    specificity: Open
+    uncertain_share: Annotated[float, Field(ge=0, lt=1)]
+    disagreement: Share
+    point: Literal["high_sensitivity", "balanced", "high_specificity"]
+
+
+class Config(settings.Run):
+    """The whole file."""
+
+    kind: Literal["classifier"]
+    network: Network
+    data: Data
+    loss: Loss
+    schedule: Schedule
+    reading: Reading
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Config:
+        if self.network.input == "contrast" and self.geometry.size % 32:
+            raise ValueError("geometry.size must be a multiple of 32 for network.input contrast")
+        if len({s.path for s in self.data.sets}) < len(self.data.sets):
+            raise ValueError("a set stands twice in data.sets")
+        for disease in ("glaucoma", "dr"):
+            if not any(disease in s.weights for s in self.data.sets):
+                raise ValueError(f"no set teaches {disease}")
+        return self

@@ -1,0 +1,126 @@
+"""What a training step of the classifier is: one batch, one loss over all labelled targets, one step of Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...engine import dataset
+from ...engine.errors import DataError
+from ...engine.sample import Sample
+from .. import losses
+from . import batches, config, validation
+from .config import Config, SetSettings
+from .networks import OUTPUTS, Classifier
+
+Pair = tuple[Sample, SetSettings]
+
+
+class ClassifierJob:
+    """See `train.Job`. pictures: training and validation pictures that another run over the same data has prepared."""
+
+    curves: ClassVar = {
+        "glaucoma_auc": "AUC of glaucoma",
+        "glaucoma_f1": "F1 of glaucoma",
+        "referable_dr_auc": "AUC of referable retinopathy",
+        "referable_dr_f1": "F1 of referable retinopathy",
+        "any_dr_auc": "AUC of any retinopathy",
+    }
+
+    def __init__(self, settings: Config, root: Path) -> None:
+        self.settings = settings
+        self.samples = read_samples(settings, root)
+        self.pictures: tuple[list[batches.Picture], list[batches.Picture]] | None = None
+
+    def start(self, device: torch.device, folder: Path | None) -> None:
+        settings, plan = self.settings, self.settings.schedule
+        network = Classifier(settings.network)
+        if settings.network.imagenet and folder is not None:
+            network.load_imagenet(folder / settings.network.imagenet)
+        self.pictures = self.pictures or prepared(settings, self.samples)
+        taught, self.held = self.pictures
+        self._drawer = batches.Batches(taught, settings, network.targets)
+        self._device = device
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
+
+    def stream(self, first: int, last: int) -> Iterator[batches.Batch]:
+        return self._drawer.stream(first, last)
+
+    def step(self, batch: batches.Batch, lr: float) -> dict[str, float]:
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        images, targets, has = (
+            part.to(self._device, non_blocking=True) for part in (batch.images, batch.targets, batch.has)
+        )
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.settings.schedule.bf16):
+            logits = torch.stack(list(self.network(images).values()), dim=1)  # (N, K)
+        loss = (elementwise(self.settings.loss, logits, targets) * has).sum()  # the source's reduction
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return {self.settings.loss.name: float(loss.detach()) / max(1, int(has.sum()))}
+
+    def validate(self) -> tuple[dict[str, dict[str, float]], float]:
+        figures = validation.measure(
+            [p.sample for p in self.held], validation.predict(self.network, self.held, self._device)
+        )
+        return figures, validation.score(figures, self.settings.schedule.select)
+
+
+def elementwise(own: config.Loss, logits: Tensor, targets: Tensor) -> Tensor:
+    """The configured loss, one value per element. Args: logits, targets (N, K)."""
+    match own:
+        case config.ExpUwbce():
+            return losses.exp_uwbce(logits, targets, own.positive, own.negative, own.linear_from)
+        case config.Uwbce():
+            return losses.uwbce(logits, targets, own.positive, own.negative)
+        case config.Bce():
+            return losses.uwbce(logits, targets, 1.0, 1.0)
+        case config.Focal():
+            return losses.focal(logits, targets, own.gamma)
+
+
+def prepared(settings: Config, samples: list[Pair]) -> tuple[list[batches.Picture], list[batches.Picture]]:
+    """Training pictures at the cache's size, validation pictures at the network's."""
+    own, workers = settings.geometry, settings.data.workers
+    parts = (("train", own.cache), ("val", own.size))
+    taught, held = (
+        batches.prepare_all(
+            [pair for pair in samples if pair[0].split == split], batches.geometry_of(settings, size), workers
+        )
+        for split, size in parts
+    )
+    return taught, held
+
+
+def read_samples(settings: Config, root: Path) -> list[Pair]:
+    """All pictures of the configured sets, with only the labels that their set is meant to teach.
+
+    Raises: DataError where a target lacks one of its classes in the training or the validation split.
+    """
+    pairs: list[Pair] = []
+    for own in settings.data.sets:
+        for sample in dataset.read(root / own.path):
+            kept = sample.teaching(own.weights)
+            if kept.glaucoma is not None or kept.dr_grade is not None:
+                pairs.append((kept, own))
+    for split in ("train", "val"):
+        for target in OUTPUTS:
+            classes = {sample.diseased(target) for sample, _ in pairs if sample.split == split} - {None}
+            if len(classes) < 2:
+                raise DataError(
+                    f"the split {split} needs pictures with and without {target}; it has labels {classes or 'none'}"
+                )
+    return pairs
+
+
+def from_checkpoint(settings: Config, weights: dict[str, Any]) -> Classifier:
+    """The network of a checkpoint, on the CPU."""
+    network = Classifier(settings.network)
+    network.load_state_dict(weights)
+    return network

@@ -1,0 +1,443 @@
+"""The classifier's networks: small CNN, AlexNet, ResNet-18, DenseNet-121, on pictures whose grey is computed in the graph.
+
+Layers carry torchvision's names (`features.0.weight`, `layer1.0.conv1.weight`, `features.denseblock1...`), so weights
+trained elsewhere load from a local file; a first layer of three channels folds to one.
+Sources: the poster "Multi-task deep network for ophthalmology screening on fundus images"; Krizhevsky, arXiv 1404.5997;
+He et al., CVPR 2016; Huang et al., CVPR 2017; class-activation maps: Zhou et al., CVPR 2016.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...engine.errors import SettingsError
+from . import config
+
+OUTPUTS = ("glaucoma", "referable_dr", "any_dr")  # of the deployed network, in this order
+SEVERITY = ("severe_dr", "proliferative_dr")  # learned beside them where the configuration says so
+MAPS = tuple(f"{name}_map" for name in OUTPUTS)
+
+_MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
+_STD = (0.229, 0.224, 0.225)
+_CELLS = 32  # of local contrast, across the picture
+_INSIDE = 0.06  # brightest channel of a pixel inside the field of view, after prenorm
+_GAIN = 4.0  # of local contrast
+_SHARED = 0.6  # of pretrained weights that see colour and contrast, so that the sum stays about as large
+
+
+class Pixels(nn.Module):
+    """From uint8 RGB to the network's input, always in fp32 and exact: rounding at random would break parity.
+
+    grey: luma as 16-bit fixed point, then prenorm: divided by the picture's own maximum, times 255, truncated; over 255.
+    colour: prenorm by the maximum of all channels, then ImageNet's mean and deviation.
+    contrast: colour, and behind it three channels of local contrast: four times the difference from the surroundings,
+    which are a Gaussian mean over 1/32 of the side inside the field of view (after Graham's winning entry to Kaggle's
+    diabetic retinopathy challenge, 2015). Small lesions stand out in it whatever the light.
+    """
+
+    def __init__(self, kind: config.Input) -> None:
+        super().__init__()
+        self.kind = kind
+        self.mean: Tensor
+        self.std: Tensor
+        self.blur: Tensor
+        mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
+        if kind == "contrast":
+            mean, std = torch.cat([mean, torch.full((3,), 0.5)]), torch.cat([std, std])
+        binomial = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # a Gaussian of one cell
+        self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", std.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("blur", torch.outer(binomial, binomial).view(1, 1, 5, 5), persistent=False)
+
+    @property
+    def channels(self) -> int:
+        """Of what `forward` returns."""
+        return {"grey": 1, "colour": 3, "contrast": 6}[self.kind]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: uint8 (N, S, S, 3) RGB. Returns: float32 (N, channels, S, S); grey in [0, 1], else normalised."""
+        x = images.float().permute(0, 3, 1, 2)  # float first: TensorRT cannot transpose uint8
+        if self.kind == "grey":
+            x = torch.floor((19595 * x[:, 0:1] + 38470 * x[:, 1:2] + 7471 * x[:, 2:3] + 32768) / 65536)  # below 2^24
+        brightest = x.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+        x = torch.floor((255 * x + 0.5) / brightest) / 255  # + .5: no quotient of whole numbers lies on a step
+        if self.kind == "grey":
+            return x
+        if self.kind == "contrast":
+            with torch.autocast(x.device.type, enabled=False):
+                x = torch.cat([x, self._contrast(x)], dim=1)
+        return (x - self.mean) / self.std
+
+    def _contrast(self, x: Tensor) -> Tensor:
+        """Local contrast in [0, 1], a half where there is none and outside the field of view. Args: (N, 3, S, S)."""
+        inside = (x.amax(dim=1, keepdim=True) > _INSIDE).float()
+        cell = x.shape[-1] // _CELLS
+        sums, counts = F.avg_pool2d(x * inside, cell), F.avg_pool2d(inside, cell)
+        sums = F.conv2d(sums, self.blur.repeat(3, 1, 1, 1), padding=2, groups=3)
+        mean = sums / F.conv2d(counts, self.blur, padding=2).clamp(min=1e-3)
+        surroundings = F.interpolate(mean, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return (_GAIN * (x - surroundings) * inside + 0.5).clamp(0, 1)
+
+
+class Pooled(nn.Module):
+    """A network that ends in global average pooling and one linear layer.
+
+    Pooling and linear layer commute: the linear layer at every position is the class-activation map, and the map's mean
+    is the logit. So a heat map costs one 1x1 convolution.
+    """
+
+    last: str  # name of the linear layer
+    windows: tuple[tuple[int, int, int], ...]  # kernel, stride, padding of the layers that move the grid, first to last
+
+    def extract(self, x: Tensor) -> Tensor:
+        """The last features, (N, C, h, w)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        linear: nn.Module = getattr(self, self.last)
+        return linear(self.drop(self.extract(x).mean(dim=(2, 3))))  # type: ignore[no-any-return]
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Class-activation maps (N, K, h, w), in logits; their mean is what `forward` returns."""
+        linear: nn.Linear = getattr(self, self.last)
+        return F.conv2d(self.extract(x), linear.weight[:, :, None, None], linear.bias)
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(dropout)
+
+    def map_grid(self) -> tuple[float, float]:
+        """Stride and offset of the map's cells in pixels: cell k is centred on offset + k * stride."""
+        stride, offset = 1.0, 0.0
+        for kernel, step, padding in self.windows:
+            offset += stride * ((kernel - 1) / 2 - padding)
+            stride *= step
+        return stride, offset
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        """Names of each convolution whose BatchNorm follows it at once, so that an export can fold the one into the other."""
+        return []
+
+
+class SmallCnn(Pooled):
+    """The baseline: five blocks of convolution, BatchNorm, ReLU and pooling. The first convolution strides as well."""
+
+    last = "fc"
+    windows = ((3, 2, 1), *((2, 2, 0),) * 4)
+
+    def __init__(self, channels: int, outputs: int, dropout: float) -> None:
+        super().__init__(dropout)
+        self.blocks = nn.Sequential()
+        for k, out in enumerate((16, 32, 64, 128, 256)):
+            block = OrderedDict(
+                conv=nn.Conv2d(channels, out, 3, stride=1 if k else 2, padding=1, bias=False),
+                norm=nn.BatchNorm2d(out),
+                relu=nn.ReLU(inplace=True),
+            )
+            if k < 4:
+                block["pool"] = nn.MaxPool2d(2)
+            self.blocks.append(nn.Sequential(block))
+            channels = out
+        self.fc = nn.Linear(channels, outputs)
+
+    def extract(self, x: Tensor) -> Tensor:
+        return self.blocks(x)  # type: ignore[no-any-return]
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        return [(f"blocks.{k}.conv", f"blocks.{k}.norm") for k in range(5)]
+
+
+def _alexnet_features(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, 64, 11, stride=4, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(64, 192, 5, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(192, 384, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.ReLU(inplace=True),
+    )
+
+
+class AlexNet(nn.Module):
+    """AlexNet as torchvision has it: five convolutions, three dense layers of `hidden` units. It has no heat map."""
+
+    def __init__(self, channels: int, outputs: int, dropout: float, hidden: int) -> None:
+        super().__init__()
+        self.features = _alexnet_features(channels).append(nn.MaxPool2d(3, 2))
+        self.classifier = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(256 * 6 * 6, hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, outputs),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        return self.classifier(average_pool(self.features(x), 6).flatten(1))  # type: ignore[no-any-return]
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        return []
+
+
+class PooledAlexNet(Pooled):
+    """AlexNet's convolutions without the last pooling, then global average pooling: 2.5 million parameters, and heat maps."""
+
+    last = "fc"
+    windows = ((11, 4, 2), (3, 2, 0), (3, 2, 0))
+
+    def __init__(self, channels: int, outputs: int, dropout: float) -> None:
+        super().__init__(dropout)
+        self.features = _alexnet_features(channels)
+        self.fc = nn.Linear(256, outputs)
+
+    def extract(self, x: Tensor) -> Tensor:
+        return self.features(x)  # type: ignore[no-any-return]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside the identity, or beside a 1x1 convolution where the shape changes."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.downsample = None
+        if stride != 1 or channels != out:
+            self.downsample = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        beside = x if self.downsample is None else self.downsample(x)
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + beside)
+
+
+class ResNet18(Pooled):
+    """ResNet-18: four stages of two basic blocks."""
+
+    last = "fc"
+    windows = ((7, 2, 3), *((3, 2, 1),) * 4)
+
+    def __init__(self, channels: int, outputs: int, dropout: float) -> None:
+        super().__init__(dropout)
+        self.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        before = 64
+        for stage, out in enumerate((64, 128, 256, 512), start=1):
+            blocks = nn.Sequential(BasicBlock(before, out, 1 if stage == 1 else 2), BasicBlock(out, out, 1))
+            setattr(self, f"layer{stage}", blocks)
+            before = out
+        self.fc = nn.Linear(before, outputs)
+
+    def extract(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        for stage in range(1, 5):
+            x = getattr(self, f"layer{stage}")(x)
+        return x
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        pairs = [("conv1", "bn1")]
+        for name, module in self.named_modules():
+            if isinstance(module, BasicBlock):
+                pairs += [(f"{name}.conv{k}", f"{name}.bn{k}") for k in (1, 2)]
+                if module.downsample is not None:
+                    pairs.append((f"{name}.downsample.0", f"{name}.downsample.1"))
+        return pairs
+
+
+class DenseLayer(nn.Module):
+    """BatchNorm, ReLU, 1x1 to 4 x growth, BatchNorm, ReLU, 3x3 to growth; the input stays in front of the output."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, 4 * growth, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(4 * growth)
+        self.conv2 = nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        new = self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(x))))))
+        return torch.cat([x, new], dim=1)
+
+
+class DenseNet121(Pooled):
+    """DenseNet-121: four dense blocks of 6, 12, 24 and 16 layers, growth 32."""
+
+    last = "classifier"
+    windows = ((7, 2, 3), (3, 2, 1), *((2, 2, 0),) * 3)
+
+    def __init__(self, channels: int, outputs: int, dropout: float, growth: int = 32) -> None:
+        super().__init__(dropout)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        width = 2 * growth
+        layers["conv0"] = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
+        layers["norm0"] = nn.BatchNorm2d(width)
+        layers["relu0"] = nn.ReLU(inplace=True)
+        layers["pool0"] = nn.MaxPool2d(3, 2, 1)
+        for number, depth in enumerate((6, 12, 24, 16), start=1):
+            block = OrderedDict[str, nn.Module](
+                (f"denselayer{k + 1}", DenseLayer(width + k * growth, growth)) for k in range(depth)
+            )
+            layers[f"denseblock{number}"] = nn.Sequential(block)
+            width += depth * growth
+            if number < 4:
+                transition = OrderedDict[str, nn.Module](
+                    norm=nn.BatchNorm2d(width),
+                    relu=nn.ReLU(inplace=True),
+                    conv=nn.Conv2d(width, width // 2, 1, bias=False),
+                    pool=nn.AvgPool2d(2),
+                )
+                layers[f"transition{number}"] = nn.Sequential(transition)
+                width //= 2
+        layers["norm5"] = nn.BatchNorm2d(width)
+        self.features = nn.Sequential(layers)
+        self.classifier = nn.Linear(width, outputs)
+
+    def extract(self, x: Tensor) -> Tensor:
+        return F.relu(self.features(x))
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        inner = [name for name, module in self.named_modules() if isinstance(module, DenseLayer)]
+        return [("features.conv0", "features.norm0"), *((f"{name}.conv1", f"{name}.norm2") for name in inner)]
+
+
+def average_pool(x: Tensor, side: int) -> Tensor:
+    """Adaptive average pooling to (N, C, side, side) as two matrix products, which export for every size.
+
+    Cell k averages the rows floor(k h / side) to ceil((k + 1) h / side), as torch's adaptive_avg_pool2d does.
+    """
+
+    def weights(length: int) -> Tensor:
+        matrix = torch.zeros(side, length)
+        for k in range(side):
+            start, stop = k * length // side, -(-(k + 1) * length // side)
+            matrix[k, start:stop] = 1 / (stop - start)
+        return matrix.to(x)
+
+    if x.shape[2:] == (side, side):
+        return x
+    return weights(int(x.shape[2])) @ x @ weights(int(x.shape[3])).T
+
+
+class Classifier(nn.Module):
+    """uint8 pictures in, logits per named target out."""
+
+    def __init__(self, settings: config.Network) -> None:
+        super().__init__()
+        self.targets = OUTPUTS + (SEVERITY if settings.severity else ())
+        self.pixels = Pixels(settings.input)
+        channels, outputs, dropout = self.pixels.channels, len(self.targets), settings.dropout
+        self.network: Pooled | AlexNet
+        match settings.architecture:
+            case "small-cnn":
+                self.network = SmallCnn(channels, outputs, dropout)
+            case "alexnet" if settings.hidden:
+                self.network = AlexNet(channels, outputs, dropout, settings.hidden)
+            case "alexnet":
+                self.network = PooledAlexNet(channels, outputs, dropout)
+            case "resnet18":
+                self.network = ResNet18(channels, outputs, dropout)
+            case "densenet121":
+                self.network = DenseNet121(channels, outputs, dropout)
+        self.apply(_initialise)
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the network ends in global pooling, and so has heat maps."""
+        return isinstance(self.network, Pooled)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """images: uint8 (N, S, S, 3) RGB. Returns: logits (N,) by target."""
+        logits = self.network(self.pixels(images))
+        return {name: logits[:, k] for k, name in enumerate(self.targets)}
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        """See `Pooled.conv_norm_pairs`."""
+        return [(f"network.{conv}", f"network.{norm}") for conv, norm in self.network.conv_norm_pairs()]
+
+    def load_imagenet(self, file: Path) -> None:
+        """Start from weights in torchvision's names; the last layer stays as it is. Raises SettingsError for others."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            stored = {name: tensor.float() for name, tensor in load_file(file).items()}
+        except (OSError, SafetensorError) as error:
+            raise SettingsError(f"{file}: the weights cannot be read ({error})") from None
+        own: Mapping[str, Tensor] = self.network.state_dict()
+        first = next(name for name in own if name.endswith("weight"))  # the first convolution
+        channels = own[first].shape[1]
+        if channels == 1 and first in stored and stored[first].shape[1] == 3:
+            stored |= _folded(stored, first)
+        if channels == 6 and first in stored and stored[first].shape[1] == 3:  # contrast is looked at as colour is
+            stored[first] = _SHARED * torch.cat([stored[first]] * 2, dim=1)
+        usable = {k: v for k, v in stored.items() if k in own and own[k].shape == v.shape}
+        body = {
+            k for k in own if k.startswith(("features", "conv1", "bn1", "layer")) and not k.endswith("batches_tracked")
+        }
+        if missing := sorted(body - usable.keys()):
+            raise SettingsError(f"{file}: lacks {', '.join(missing[:3])} in torchvision's names and shapes")
+        self.network.load_state_dict(usable, strict=False)
+
+
+def _folded(stored: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
+    """The first convolution, trained on normalised RGB, for grey in [0, 1]: sums over the channels of weight / deviation.
+
+    What the mean took off goes into the bias, or, for a convolution without one, into the running mean of its BatchNorm.
+    """
+    scaled = stored[first] / torch.tensor(_STD).view(1, 3, 1, 1)
+    offset = (scaled * torch.tensor(_MEAN).view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
+    folded = {first: scaled.sum(dim=1, keepdim=True)}
+    bias = first.removesuffix("weight") + "bias"
+    norm = {"conv1.weight": "bn1.running_mean", "features.conv0.weight": "features.norm0.running_mean"}.get(first, "")
+    if bias in stored:
+        folded[bias] = stored[bias] - offset
+    elif norm in stored:
+        folded[norm] = stored[norm] + offset
+    return folded
+
+
+class Deployed(nn.Module):
+    """The network as it is exported: calibrated probabilities, and heat maps where the network has them."""
+
+    def __init__(self, network: Classifier, temperatures: Mapping[str, float]) -> None:
+        super().__init__()
+        self.classifier = network
+        self.temperatures: Tensor
+        self.register_buffer("temperatures", torch.tensor([temperatures[n] for n in OUTPUTS]), persistent=False)
+        self.outputs = OUTPUTS + (MAPS if network.has_maps else ())
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """images: uint8 (N, S, S, 3) RGB.
+
+        Returns: `outputs`: probabilities (N,) in [0, 1], then maps (N, h, w) in calibrated logits, float32.
+        """
+        count, network = len(OUTPUTS), self.classifier.network
+        x = self.classifier.pixels(images)
+        if not isinstance(network, Pooled):
+            return tuple(torch.sigmoid(network(x)[:, :count] / self.temperatures).unbind(1))
+        maps = network.maps(x)[:, :count] / self.temperatures[:, None, None]
+        return (*torch.sigmoid(maps.mean(dim=(2, 3))).unbind(1), *maps.unbind(1))
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,273 @@
+"""The source's tables 3 to 5 on data of one's own: networks x losses x learning rates x seeds, at equal steps.
+
+Each cell is one training run by the base configuration. Finished cells stay in `results.jsonl`, so the command can be
+stopped and taken up again; the tables are made from that file alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from rich.console import Console
+
+from ...engine.errors import SettingsError
+from ...engine.sample import Sample
+from ...engine.sinks import write_text
+from ...postprocess import metrics
+from .. import config as configs
+from .. import train
+from ..settings import Share, Strict
+from . import batches, config, validation
+from .config import Config
+from .job import ClassifierJob
+from .networks import OUTPUTS
+
+_RATES = ("accuracy", "precision", "recall", "f1", "auc")
+
+
+class NetworkChoice(Strict):
+    """The keys of [network] in which the compared networks differ."""
+
+    architecture: config.Architecture
+    hidden: Annotated[int, Field(ge=0)]
+    imagenet: str
+
+
+class Grid(Strict):
+    """base: a configuration file, relative to this one; matched_specificity: at which recall is compared as well."""
+
+    base: str
+    seeds: Annotated[list[int], Field(min_length=1)]
+    rates: Annotated[list[float], Field(min_length=1)]
+    matched_specificity: Share
+    networks: Annotated[dict[str, NetworkChoice], Field(min_length=1)]
+    losses: Annotated[dict[str, config.Loss], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
+
+    network: str
+    loss: str
+    lr: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For a folder."""
+        return f"{self.network}_{self.loss}_{self.lr:g}_{self.seed}"
+
+
+def load(path: Path) -> Grid:
+    """Read and check a grid. Raises SettingsError that names file and key."""
+    try:
+        return Grid.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        if not isinstance(error, ValidationError):
+            raise SettingsError(f"{path}: {error}") from None
+        lines = [f"  {configs.key(e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise SettingsError(f"{path}: the grid is not valid\n" + "\n".join(lines)) from None
+
+
+def tables(
+    grid_file: Path, out: Path, *, data_root: Path | None = None, device: str = "auto", minutes: float | None = None
+) -> str:
+    """Run what is missing of a grid, then write and return the tables as Markdown.
+
+    Args: out: folder of results.jsonl, tables.md, and a run's metrics per cell; minutes: start no cell after so long.
+    """
+    started = time.monotonic()
+    grid, where, console = load(grid_file), train.device_of(device), Console(stderr=True)
+    base_file = grid_file.parent / grid.base
+    base = configs.load(base_file)
+    if not isinstance(base, Config):
+        raise SettingsError(f"{base_file}: its kind must be classifier")
+    root = (data_root or base_file.parent / base.data.root).resolve()
+    base = base.model_copy(update={"data": base.data.model_copy(update={"root": str(root)})})
+    results = out / "results.jsonl"
+    train.make_folder(out)
+    done = read_results(results)
+    shared: ClassifierJob | None = None
+    for cell in cells(grid):
+        if any(row["cell"] == cell.__dict__ for row in done):
+            continue
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
+            console.print(f"stopped after {len(done)} cells; call again to go on")
+            break
+        if shared is None:  # the same pictures serve every cell
+            shared = ClassifierJob(base, root)
+            test = batches.prepare_all(
+                [pair for pair in shared.samples if pair[0].split == "test"],
+                batches.geometry_of(base, base.geometry.size),
+                base.data.workers,
+            )
+        console.print(f"{len(done) + 1}: {cell.name}", highlight=False)
+        job = ClassifierJob(settings_of(base, grid, cell), root)
+        job.pictures = shared.pictures
+        folder = out / cell.name
+        train.make_folder(folder)
+        for name in ("last.pt", "metrics.jsonl"):
+            (folder / name).unlink(missing_ok=True)  # of a run that was cut off
+        train.run(job, folder, base_file.parent, resume=False, device=where)
+        shared.pictures = job.pictures
+        best = train.load_checkpoint(folder / "best.pt")[1]
+        job.network.load_state_dict(best["network"])
+        predictions = {
+            split: (samples_of(pictures), validation.predict(job.network, pictures, where))
+            for split, pictures in (("val", job.held), ("test", test))
+        }
+        done.append({"cell": cell.__dict__, "step": best["step"], **figures(predictions, grid.matched_specificity)})
+        write_text(results, "".join(json.dumps(row) + "\n" for row in done))
+        for name in ("last.pt", "best.pt"):
+            (folder / name).unlink()  # hundreds of megabytes a cell
+    page = "\n\n".join(table(done, grid, lr) for lr in grid.rates) + "\n\n" + matched(done, grid) + "\n"
+    write_text(out / "tables.md", page)
+    return page
+
+
+def cells(grid: Grid) -> Iterator[Cell]:
+    """All cells, seed by seed, so that a grid that is stopped early has each cell once before any twice."""
+    for seed, network, lr, loss in product(grid.seeds, grid.networks, grid.rates, grid.losses):
+        yield Cell(network, loss, lr, seed)
+
+
+def settings_of(base: Config, grid: Grid, cell: Cell) -> Config:
+    """The base configuration with one cell's network, loss, rate and seed."""
+    network = base.network.model_copy(update=grid.networks[cell.network].model_dump())
+    changed = base.model_copy(
+        update={
+            "name": cell.name,
+            "seed": cell.seed,
+            "network": network,
+            "loss": grid.losses[cell.loss],
+            "schedule": base.schedule.model_copy(update={"lr": cell.lr}),
+        }
+    )
+    return Config.model_validate(changed.model_dump())  # model_copy does not validate
+
+
+Predictions = Mapping[str, tuple[Sequence[Sample], Mapping[str, NDArray[np.float64]]]]
+
+
+def figures(predictions: Predictions, matched_specificity: float) -> dict[str, Any]:
+    """What a results line holds: figures per split and set, and recall and precision on test at matched specificity.
+
+    The threshold that gives the specificity comes from the validation split.
+    """
+    row: dict[str, Any] = {split: validation.measure(*both) for split, both in predictions.items()}
+    row["matched"] = {}
+    for target in OUTPUTS:
+        (held, held_logits), (test, test_logits) = predictions["val"], predictions["test"]
+        has, truth = validation.known(held, target)
+        threshold = metrics.threshold_of_specificity(held_logits[target][has], truth, matched_specificity)
+        has, truth = validation.known(test, target)
+        counts = metrics.Counts.at(threshold, test_logits[target][has], truth)
+        row["matched"][target] = {
+            "recall": counts.sensitivity,
+            "precision": counts.precision,
+            "specificity": counts.specificity,
+        }
+    return row
+
+
+def samples_of(pictures: Sequence[batches.Picture]) -> list[Sample]:
+    """The samples of prepared pictures."""
+    return [picture.sample for picture in pictures]
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The finished cells. Raises SettingsError for a damaged file."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        raise SettingsError(f"{path}: a line is not JSON; remove that line, its cell will be run again") from None
+
+
+def _by_row(done: Sequence[dict[str, Any]], grid: Grid) -> dict[tuple[str, str, float], list[dict[str, Any]]]:
+    """The finished runs of each row of a table: same network, loss and rate; only what the grid has."""
+    rows: dict[tuple[str, str, float], list[dict[str, Any]]] = defaultdict(list)
+    ours = set(cells(grid))
+    for line in done:
+        cell = Cell(**line["cell"])
+        if cell in ours:
+            rows[cell.network, cell.loss, cell.lr].append(line)
+    return rows
+
+
+def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float) -> str:
+    """One of the source's tables: validation split, all sets together, at a probability of one half; mean over seeds.
+
+    In percent, with the standard deviation over seeds behind; counts are TP/FP/FN of the first seed.
+    """
+    columns = ["network", "loss"]
+    for title in ("glaucoma", "referable DR"):
+        columns += [f"{title}: {name}" for name in (*_RATES, "TP/FP/FN")]
+    lines = [f"Learning rate {lr:g}", "", _line(columns), _line(["---"] * len(columns))]
+    for (network, loss, own), runs in _by_row(done, grid).items():
+        if own != lr:
+            continue
+        row = [f"{network} ({len(runs)})", loss]
+        for target in validation.DISEASES:
+            parts = [run["val"]["all"] for run in runs]
+            row += [_spread([part.get(f"{target}_{name}") for part in parts]) for name in _RATES]
+            row.append("/".join(str(int(parts[0][f"{target}_{name}"])) for name in ("tp", "fp", "fn")))
+        lines.append(_line(row))
+    return "\n".join(lines)
+
+
+def matched(done: Sequence[dict[str, Any]], grid: Grid) -> str:
+    """The losses compared fairly, on test: AUC per set, and recall at a threshold that gives all the same specificity."""
+    columns = ["rate", "network", "loss"]
+    for title in ("glaucoma", "referable DR"):
+        columns += [
+            f"{title}: recall at 1/2",
+            "precision",
+            f"recall at specificity {grid.matched_specificity:g}",
+            "precision",
+        ]
+    present = sorted({name for line in done for name in line["test"]} - {"all"})
+    keys = [(name, target) for target in validation.DISEASES for name in present]
+    keys = [
+        (name, target) for name, target in keys if any(f"{target}_auc" in line["test"].get(name, {}) for line in done)
+    ]
+    columns += [f"AUC {target} {name}" for name, target in keys]
+    lines = ["Test split", "", _line(columns), _line(["---"] * len(columns))]
+    for (network, loss, lr), runs in _by_row(done, grid).items():
+        row = [f"{lr:g}", network, loss]
+        for target in validation.DISEASES:
+            row += [
+                _spread([run["test"]["all"].get(f"{target}_{name}") for run in runs])
+                for name in ("recall", "precision")
+            ]
+            row += [_spread([run["matched"][target][name] for run in runs]) for name in ("recall", "precision")]
+        row += [_spread([run["test"][name].get(f"{target}_auc") for run in runs]) for name, target in keys]
+        lines.append(_line(row))
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    """Mean and standard deviation in percent; how many runs have no value is said."""
+    present = [100 * value for value in values if value is not None]
+    if not present:
+        return "–"
+    deviation = f" ± {np.std(present, ddof=1):.1f}" if len(present) > 1 else ""
+    missing = f" ({len(values) - len(present)} none)" if len(present) < len(values) else ""
+    return f"{np.mean(present):.1f}{deviation}{missing}"
+
+
+def _line(columns: Sequence[str]) -> str:
+    return "| " + " | ".join(columns) + " |"

@@ -1,0 +1,82 @@
+"""Validation of the classifier: per target and set, and over all sets; the rates at a probability of one half, and AUC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...engine.sample import Sample
+from ...postprocess import metrics
+from .batches import Picture
+from .networks import OUTPUTS, Classifier
+
+_BATCH = 16
+DISEASES = ("glaucoma", "referable_dr")  # the two whose mean chooses a checkpoint
+
+
+@torch.inference_mode()
+def predict(network: Classifier, pictures: Sequence[Picture], device: torch.device) -> dict[str, NDArray[np.float64]]:
+    """Logits of each target, float64 (N,), computed in fp32."""
+    network.eval()
+    parts: list[dict[str, NDArray[np.float64]]] = []
+    for start in range(0, len(pictures), _BATCH):
+        images = np.stack([picture.image for picture in pictures[start : start + _BATCH]])
+        logits = network(torch.from_numpy(images).to(device))
+        parts.append({name: z.double().cpu().numpy() for name, z in logits.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def known(samples: Sequence[Sample], target: str) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which samples are labelled for a target, bool (N,), and the labels of those."""
+    values = [sample.diseased(target) for sample in samples]
+    return np.array([v is not None for v in values]), np.array([v for v in values if v is not None], np.int64)
+
+
+def measure(samples: Sequence[Sample], logits: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str, float]]:
+    """Figures per set and, under `all`, over all: for each output `TARGET_auc` and, at one half, `TARGET_f1`,
+    `_precision`, `_recall`, `_accuracy` and the counts. What cannot be measured is absent."""
+    names = [sample.set_name for sample in samples]
+    figures: dict[str, dict[str, float]] = {}
+    for group in (*dict.fromkeys(names), "all"):
+        row: dict[str, float] = {}
+        inside = np.array([group in (name, "all") for name in names])
+        own = [sample for sample, take in zip(samples, inside, strict=True) if take]
+        for target in OUTPUTS:
+            has, truth = known(own, target)
+            if truth.size:
+                row |= {f"{target}_{k}": v for k, v in _figures(logits[target][inside][has], truth).items()}
+        if row:
+            figures[group] = row
+    return figures
+
+
+def _figures(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str, float]:
+    counts = metrics.Counts.at(0.0, logits, truth)  # a logit of 0 is one half
+    area = metrics.auc(logits, truth)
+    rates = {
+        "auc": area.value if area else None,
+        "f1": counts.f1,
+        "precision": counts.precision,
+        "recall": counts.sensitivity,
+        "accuracy": counts.accuracy,
+    }
+    present = {key: value for key, value in rates.items() if value is not None}
+    return present | {key: float(value) for key, value in counts.__dict__.items()}
+
+
+def score(figures: Mapping[str, Mapping[str, float]], select: str) -> float:
+    """One number to choose a checkpoint by: mean over the two diseases.
+
+    f1: over all pictures, as the source has it. auc: the mean over the sets that have both classes. 1 is perfect.
+    """
+    if select == "f1":
+        return float(np.mean([figures["all"].get(f"{disease}_f1", 0.0) for disease in DISEASES]))
+    sets = [row for name, row in figures.items() if name != "all"]
+    return float(np.mean([np.mean([row[key] for row in sets if key in row]) for key in _auc_keys()]))
+
+
+def _auc_keys() -> Iterator[str]:
+    return (f"{disease}_auc" for disease in DISEASES)

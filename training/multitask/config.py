@@ -1,0 +1,84 @@
+"""The configuration of the multi-task network."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ...postprocess.measures import CentreMode
+from .. import settings
+from ..settings import Positive, Share, Strict
+from .mtl import Strategy
+from .networks import TaskName
+
+Scale = Annotated[float, Field(gt=0, le=1)]
+
+
+class Network(Strict):
+    """width: multiplier of VGG-16's channels; imagenet: a safetensors file of VGG-16 features, or "" (width 1 only)."""
+
+    width: Annotated[float, Field(gt=0, le=1)]
+    dropout: Share
+    imagenet: str
+
+
+class SetSettings(settings.Set):
+    """One data set: which tasks it teaches and with what weight its pictures are drawn for each.
+
+    region: `full`, or `disc` for crops of the disc region, which are placed at a random share of the square between the
+    two of `disc_scale`; they are not validated on, since no camera gives such pictures.
+    """
+
+    weights: dict[TaskName, Annotated[float, Field(gt=0)]]
+    region: Literal["full", "disc"] = "full"
+    disc_scale: Annotated[tuple[Scale, Scale], Field(strict=False)] = (1.0, 1.0)
+
+
+class Data(settings.Data):
+    """sampler `shared`: one batch for all tasks, missing labels masked (the source's rule), as large as the largest of
+    `batch` (rounded up so that each task draws as many);
+    `per_task`: each task draws its own batch. balance_glaucoma: draw as many pictures with as without."""
+
+    sampler: Literal["shared", "per_task"]
+    batch: Annotated[dict[TaskName, Positive], Field(min_length=1)]
+    balance_glaucoma: bool
+    sets: list[SetSettings]
+
+
+class Schedule(settings.Schedule):
+    """strategy: see `mtl`; fovea_loss and fovea_variance_px2: of the saliency map."""
+
+    strategy: Strategy
+    fovea_loss: Literal["l1", "bce"]
+    fovea_variance_px2: Annotated[float, Field(gt=0)]
+
+
+class Reading(Strict):
+    """How maps are read where calibration does not decide: see `postprocess.findings.Rules`."""
+
+    fovea_mode: CentreMode
+    fovea_min_peak: Share
+
+
+class Config(settings.Run):
+    """The whole file."""
+
+    kind: Literal["multi-task"]
+    network: Network
+    data: Data
+    schedule: Schedule
+    reading: Reading
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Config:
+        for task in self.data.batch:
+            if not any(task in s.weights for s in self.data.sets):
+                raise ValueError(f"task {task} has a batch size, but no set teaches it")
+        if len({s.path for s in self.data.sets}) < len(self.data.sets):
+            raise ValueError("a set stands twice in data.sets")
+        if any(s.disc_scale[0] > s.disc_scale[1] for s in self.data.sets):
+            raise ValueError("disc_scale: the smaller share comes first")
+        if self.network.imagenet and self.network.width != 1:
+            raise ValueError("network.imagenet fits width 1 only")
+        return self

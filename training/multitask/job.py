@@ -1,0 +1,131 @@
+"""What a training step of the multi-task network is: batches per task, a round of MTL-IO, validation as it ships."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...engine import dataset
+from ...engine.errors import DataError
+from ...engine.preprocess import Geometry
+from ...engine.sample import Sample
+from ...postprocess.findings import Rules
+from .. import cases, losses
+from . import batches, validation
+from .config import Config, Reading, SetSettings
+from .mtl import MultiTaskOptimiser
+from .networks import TASKS, Deployed, MultiTaskUNet
+
+CURVES = {
+    "disc_dice": "disc Dice",
+    "cup_dice": "cup Dice",
+    "vcdr_error": "vCDR error",
+    "fovea_error": "fovea error (of width)",
+    "auc": "AUC, network alone",
+}
+
+
+def uncalibrated(reading: Reading) -> Rules:
+    """Rules before calibration has fitted them: half is half, and the vCDR is its own logit."""
+    return Rules(0.5, 0.5, reading.fovea_mode, reading.fovea_min_peak, vcdr_coefficient=1.0, vcdr_intercept=0.0)
+
+
+class MultiTaskJob:
+    """See `train.Job`."""
+
+    curves = CURVES
+
+    def __init__(self, settings: Config, root: Path) -> None:
+        self.settings = settings
+        self._samples = read_samples(settings, root)
+
+    def start(self, device: torch.device, folder: Path | None) -> None:
+        settings, plan = self.settings, self.settings.schedule
+        network = MultiTaskUNet(settings.network.width, settings.network.dropout)
+        if settings.network.imagenet and folder is not None:
+            network.load_imagenet(folder / settings.network.imagenet)
+        own = settings.geometry
+        geometry = geometry_of(settings, own.size)
+        self._held = [
+            cases.prepare(s, geometry) for s, own in self._samples if s.split == "val" and own.region == "full"
+        ]
+        pictures = batches.cache_all(
+            [(s, own) for s, own in self._samples if s.split == "train"],
+            geometry_of(settings, own.cache),
+            settings.data.workers,
+        )
+        self._drawer = batches.Batches(pictures, settings)
+        self._device = device
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._tasks = [task for task in TASKS if task in settings.data.batch]
+        self.optimiser = MultiTaskOptimiser(
+            {task: network.reach(task) for task in self._tasks}, plan.strategy, plan.lr, plan.weight_decay
+        )
+
+    def stream(self, first: int, last: int) -> Iterator[dict[str, batches.Batch]]:
+        return self._drawer.stream(first, last)
+
+    def step(self, batch: dict[str, batches.Batch], lr: float) -> dict[str, float]:
+        return self.optimiser.step(task_losses(self.network, batch, self.settings, self._device), lr)
+
+    def validate(self) -> tuple[dict[str, dict[str, float]], float]:
+        images = [case.prepared.image for case in self._held]
+        maps = list(validation.predict(Deployed(self.network), images, self._device))
+        figures = validation.measure(self._held, maps, uncalibrated(self.settings.reading))
+        return figures, validation.score(figures, self._tasks)
+
+
+def geometry_of(settings: Config, size: int) -> Geometry:
+    """The preparation that this configuration asks for, at the network's size or the cache's."""
+    return Geometry(size, settings.geometry.fov_threshold, "brightest")
+
+
+def task_losses(
+    network: MultiTaskUNet, batch: dict[str, batches.Batch], settings: Config, device: torch.device
+) -> dict[str, Callable[[], Tensor]]:
+    """Per task, a call that runs the network through what that task needs, on its batch, and returns its loss."""
+    functions = losses.of_tasks(settings.schedule.fovea_loss)
+    together = settings.schedule.strategy == "sum" and settings.data.sampler == "shared"
+    joint: dict[str, Tensor] = {}  # one forward pass serves all tasks where the parameters do not move in between
+
+    def loss(task: str) -> Tensor:
+        own = batch[task].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.schedule.bf16):
+            if together:
+                joint.update(joint or network(own.images, batch.keys()))
+            logits = joint[task] if together else network(own.images, (task,))[task]
+        return losses.labelled_mean(functions[task](logits, own.targets[task]), own.has[task])
+
+    return {task: lambda task=task: loss(task) for task, own in batch.items() if own.has[task].any()}  # type: ignore[misc]
+
+
+def read_samples(settings: Config, root: Path) -> list[tuple[Sample, SetSettings]]:
+    """All pictures of the configured sets that teach at least one task; refuses what cannot be trained on."""
+    pairs = []
+    for own in settings.data.sets:
+        samples = dataset.read(root / own.path)
+        for sample in samples:
+            sample.read_masks()  # a missing file or a foreign value is an error now, not in epoch 7
+        pairs += [(s, own) for s in samples if any(s.labels(task) for task in own.weights)]
+    for task in settings.data.batch:
+        taught = [s for s, own in pairs if task in own.weights and s.labels(task) and s.split == "train"]
+        if not taught:
+            raise DataError(f"no training picture is labelled for the task {task}")
+        if task == "glaucoma" and len({s.glaucoma for s in taught}) == 1:
+            raise DataError("all training pictures have the same glaucoma label; both classes are needed")
+        held = [s for s, own in pairs if s.split == "val" and own.region == "full" and s.labels(task)]
+        if not held or (task == "glaucoma" and len({s.glaucoma for s in held}) == 1):
+            both = " of both classes" if task == "glaucoma" else ""
+            raise DataError(f"the validation split needs full pictures labelled for the task {task}{both}")
+    return pairs
+
+
+def from_checkpoint(settings: Config, weights: dict[str, Any]) -> MultiTaskUNet:
+    """The network of a checkpoint, on the CPU."""
+    network = MultiTaskUNet(settings.network.width, settings.network.dropout)
+    network.load_state_dict(weights)
+    return network

@@ -1,0 +1,79 @@
+"""What every training configuration has: strict parts of a TOML file. What a run does stands in its file, not in defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .augment import Augmentation
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Geometry(Strict):
+    """size: the network's square, px; fov_threshold: see `preprocess.field_of_view`; cache: side of the pictures kept in
+    memory, from which augmentation draws, px."""
+
+    size: Annotated[int, Field(ge=64, multiple_of=16)]
+    fov_threshold: Annotated[int, Field(ge=0, le=255)]
+    cache: Positive
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Geometry:
+        if self.cache < self.size:
+            raise ValueError("cache is smaller than size")
+        return self
+
+
+class Set(Strict):
+    """One data set: its folder below the root, and its terms, which go into the model's contract."""
+
+    path: str
+    terms: str
+
+
+class Data(Strict):
+    """root: the folder that holds the sets, relative to the file; workers: threads that read and augment."""
+
+    root: str
+    workers: Positive
+
+
+class Schedule(Strict):
+    """Learning rate: linear warm-up, constant, then linear to zero over the last `decay` share of all steps.
+
+    freeze_batchnorm: share of all steps after which BatchNorm uses its running statistics in training too, so that the
+    network ends under the statistics it will be used with (1: never).
+    """
+
+    steps: Positive
+    warmup: Positive
+    decay: Share
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    freeze_batchnorm: Share
+    validate_every: Positive
+    bf16: bool
+
+
+class Terms(Strict):
+    """What the weights may be used for; goes into the model's contract and from there into every report."""
+
+    licence: Annotated[str, Field(min_length=1)]
+    notice: Annotated[str, Field(min_length=1)]
+
+
+class Run(Strict):
+    """What the two systems' configurations share."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    geometry: Geometry
+    augment: Augmentation
+    terms: Terms
