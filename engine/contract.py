@@ -15,11 +15,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..postprocess.findings import Rules
 from .errors import ModelError
-from .preprocess import Geometry
+from .preprocess import Geometry, Light
 
 FORMAT = "funduscope/1"
 METADATA_KEY = "funduscope"
@@ -27,6 +29,7 @@ ZEROS = "0" * 64
 _OPENING = f'{{"format":"{FORMAT}","sha256":"'.encode()
 _ANY_OPENING = b'{"format":"funduscope/'
 Probability = Annotated[float, Field(ge=0, le=1)]
+PointName = Literal["high_sensitivity", "balanced", "high_specificity"]
 
 
 class Strict(BaseModel):
@@ -42,15 +45,19 @@ class Tensor(Strict):
 
 
 class GeometryPart(Strict):
-    """Preparation: `crop-pad-resize-1` is field-of-view crop, centred square, area resize, from a full-size decode."""
+    """Preparation: field-of-view crop, centred square, area resize, from a full-size decode.
 
-    path: Literal["crop-pad-resize-1"]
+    path: `crop-pad-resize-1` looks for the field of view in the brightest channel, `grey-crop-pad-resize-1` in grey.
+    """
+
+    path: Literal["crop-pad-resize-1", "grey-crop-pad-resize-1"]
     size: int
     fov_threshold: int
 
     def build(self) -> Geometry:
         """The values as preprocessing takes them."""
-        return Geometry(self.size, self.fov_threshold)
+        light: Light = "grey" if self.path.startswith("grey") else "brightest"
+        return Geometry(self.size, self.fov_threshold, light)
 
 
 class RulesPart(Strict):
@@ -66,6 +73,60 @@ class RulesPart(Strict):
     def build(self) -> Rules:
         """The values as post-processing takes them."""
         return Rules(**self.model_dump())
+
+
+class EstimatePart(Strict):
+    """A rate on the validation split with its 95 % interval (Wilson)."""
+
+    value: Probability
+    low: Probability
+    high: Probability
+
+
+class PointPart(Strict):
+    """An operating point: positive from this probability on, and what that gave on the validation split."""
+
+    threshold: Probability
+    sensitivity: EstimatePart
+    specificity: EstimatePart
+
+
+class PointsPart(Strict):
+    high_sensitivity: PointPart
+    balanced: PointPart
+    high_specificity: PointPart
+
+
+class DecisionPart(Strict):
+    """How one output of a classifier is read.
+
+    temperature: what the graph divides the logit by; uncertain_logit: nearer than this to the threshold, in logits, the
+    classifier abstains; map_scale: the logit of the heat map that is drawn as full heat, null without a map.
+    """
+
+    temperature: Annotated[float, Field(gt=0)]
+    points: PointsPart
+    uncertain_logit: Annotated[float, Field(ge=0)]
+    map_scale: Annotated[float, Field(gt=0)] | None
+
+
+class DecisionsPart(Strict):
+    """glaucoma; referable_dr: diabetic retinopathy of grade 2 and more; any_dr: of grade 1 and more."""
+
+    glaucoma: DecisionPart
+    referable_dr: DecisionPart
+    any_dr: DecisionPart
+
+
+class MapGridPart(Strict):
+    """Where the heat maps' cells lie: cell k is centred on pixel offset_px + k * stride_px of the network's square."""
+
+    stride_px: Annotated[float, Field(gt=0)]
+    offset_px: float
+
+    def to_square(self) -> NDArray[np.float64]:
+        """Affine (3, 3) from cells to the square's pixels."""
+        return np.array([[self.stride_px, 0, self.offset_px], [0, self.stride_px, self.offset_px], [0, 0, 1]])
 
 
 class DataPart(Strict):
@@ -94,26 +155,46 @@ class TermsPart(Strict):
     notice: str
 
 
-class Contract(Strict):
-    """The whole document; every key is required."""
+class Common(Strict):
+    """What both kinds of model say of themselves; every key is required."""
 
     format: Literal["funduscope/1"]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    kind: Literal["multi-task"]
     name: str
     version: str
     precision: Literal["fp32", "fp16", "int8"]
     input: Tensor
     outputs: list[Tensor]
     geometry: GeometryPart
-    rules: RulesPart
-    glaucoma_threshold: Probability
     training: TrainingPart
     terms: TermsPart
 
     def to_json(self) -> str:
         """Canonical JSON, which starts with the words that `verified` looks for."""
         return json.dumps(self.model_dump(), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+class MultiTask(Common):
+    """Disc, cup, fovea and glaucoma from one network."""
+
+    kind: Literal["multi-task"]
+    rules: RulesPart
+    glaucoma_threshold: Probability
+
+
+class Classifier(Common):
+    """Glaucoma and diabetic retinopathy. point: the operating point where none is asked for; disagreement: how far its
+    glaucoma may be from the multi-task model's, each seen from its own threshold, before a result says so."""
+
+    kind: Literal["classifier"]
+    decisions: DecisionsPart
+    point: PointName
+    disagreement: Probability
+    map_grid: MapGridPart | None
+
+
+Contract = MultiTask | Classifier
+_CONTRACT: TypeAdapter[Contract] = TypeAdapter(Annotated[Contract, Field(discriminator="kind")])
 
 
 @dataclass(frozen=True)
@@ -137,16 +218,14 @@ def embedded() -> dict[str, Path]:
 
 
 def find(model: str | Path) -> Path:
-    """The file of a model: an embedded name, `default`, or a path. Raises ModelError with the names there are."""
+    """The file of a model: an embedded name, or a path. Raises ModelError with the names there are."""
     names = embedded()
-    if str(model) == "default" and names:
-        return names["multitask"]
     if str(model) in names:
         return names[str(model)]
     path = Path(model)
     if not os.path.isfile(path):  # noqa: PTH113 -- pathlib's raises on an overlong name
         raise ModelError(
-            f"{model}: no such model file, nor an embedded model. Embedded are: default, {', '.join(names)}"
+            f"{model}: no such model file, nor an embedded model. Embedded are: {', '.join(names)}; default is all of them"
         )
     return path
 
@@ -184,9 +263,11 @@ def parse(document: bytes, label: str) -> Contract:
     """The contract at the start of `document`; what follows it is ignored. Raises ModelError that names file and key."""
     try:
         value: Any = json.JSONDecoder().raw_decode(document[: 1 << 20].decode("utf-8", "replace"))[0]
-        return Contract.model_validate(value)
+        return _CONTRACT.validate_python(value)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'contract'}: {e['msg']}" for e in error.errors()]
+        kinds = ("multi-task", "classifier")  # pydantic names the kind in front of the key
+        places = [".".join(str(part) for part in e["loc"] if part not in kinds) for e in error.errors()]
+        lines = [f"  {place or 'contract'}: {e['msg']}" for place, e in zip(places, error.errors(), strict=True)]
         raise ModelError(f"{label}: the contract is not valid\n" + "\n".join(lines)) from None
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{label}: the contract is not JSON ({error})") from None

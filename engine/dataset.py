@@ -6,6 +6,7 @@ An empty cell means *not labelled*, never 0. Labels stay in the pixels of the st
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,10 +16,13 @@ from PIL import Image
 
 from . import refuge
 from .errors import DataError
-from .sample import SPLITS, Sample
+from .photo import Eye
+from .sample import SPLITS, Sample, Split
 
-_COLUMNS = {"image", "split"}
+_COLUMNS = {"image"}
+_SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}  # where a folder has no split of its own
 _ORIENTATION = 274  # EXIF tag
+_EYES: dict[str | None, Eye | None] = {"OD": "right", "OS": "left", None: None}
 
 
 def read(folder: Path) -> list[Sample]:
@@ -100,6 +104,8 @@ def _read_index(folder: Path) -> list[Sample]:
         raise DataError(f"{index}: column {sorted(missing)} is missing")
     if not rows:
         raise DataError(f"{index}: no rows")
+    if "split" not in columns:
+        _split(rows)
     samples = []
     for line, row in enumerate(rows, start=2):
         try:
@@ -107,6 +113,21 @@ def _read_index(folder: Path) -> list[Sample]:
         except ValueError as error:
             raise DataError(f"{index}, line {line}: {error}") from None
     return samples
+
+
+def _split(rows: list[dict[str, str]]) -> None:
+    """Split rows 60/20/20 by patient, by picture where none is named; the same names always give the same split."""
+    groups: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        groups[row.get("patient") or row["image"] or ""].append(row)
+    order = sorted(groups, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest())
+    placed = 0
+    for name in order:
+        middle = (placed + len(groups[name]) / 2) / len(rows)
+        part: Split = "train" if middle < _SHARES["train"] else "val" if middle < 1 - _SHARES["test"] else "test"
+        for row in groups[name]:
+            row["split"] = part
+        placed += len(groups[name])
 
 
 def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
@@ -149,5 +170,6 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
         glaucoma=int(glaucoma) if glaucoma else None,
         dr_grade=int(grade) if grade else None,
         patient=cell("patient"),
+        eye=_EYES[cell("eye", "OD", "OS")],
         scale=scale or 1.0,
     )

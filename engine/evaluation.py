@@ -1,22 +1,27 @@
-"""A model file judged on labelled pictures, each set alone, through the engine that ships.
+"""Model files judged on labelled pictures, each set alone, through the engine that ships.
 
 A picture without a result counts as Dice 0, and its vCDR as 0; how many those are stands beside every figure.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..postprocess import measures, metrics
+from . import photo
 from .errors import DataError
-from .results import Screening, Structure
+from .results import DISEASES, Classification, Screening, Structure
 from .sample import Sample
 from .screener import Screener
+
+_LIT = 20  # brightest channel of a pixel inside the field of view
 
 
 @dataclass
@@ -33,6 +38,8 @@ class _Tally:
     fovea_unmeasured: int = 0
     labels: list[int] = field(default_factory=list)
     scores: list[tuple[float | None, float | None, float | None]] = field(default_factory=list)
+    opinions: list[tuple[Sample, Classification | None]] = field(default_factory=list)
+    heat_in_disc: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
 
 def evaluate(screener: Screener, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -41,24 +48,36 @@ def evaluate(screener: Screener, samples: Sequence[Sample]) -> dict[str, Any]:
     Returns: per set: n, n_rejected and, where labelled, disc_dice, cup_dice, vcdr_error (mean |difference|),
     fovea_error_percent (of the picture's width) and fovea_error_px (original pixels), each as mean (and median), and auc
     for the averaged score and its parts, each with n, n_not_measurable and a 95 % interval; counts at the threshold.
+    Of a classifier, under `classifier`, per disease: auc, rates at the operating point with their intervals, and how many
+    it abstained on; heat_in_disc: the share of the heat within a disc's radius of the drawn disc, and that region's share
+    of the field of view, which is what chance would give.
     """
     if not samples:
         raise DataError("no pictures to evaluate; does the data set have this split?")
     tallies: dict[str, _Tally] = {}
     for sample, result in zip(samples, screener.stream(s.image for s in samples), strict=True):
         tally = tallies.setdefault(sample.set_name, _Tally())
-        _add(tally, sample, result if isinstance(result, Screening) else None)
-    return {name: _figures(tally, screener.contract.glaucoma_threshold) for name, tally in tallies.items()}
+        screening = result if isinstance(result, Screening) else None
+        tally.n += 1
+        tally.rejected += screening is None
+        if screener.multitask:
+            _add_measures(tally, sample, screening)
+        if screener.classifier:
+            _add_opinions(tally, sample, screening)
+    threshold = screener.multitask.glaucoma_threshold if screener.multitask else None
+    return {name: _figures(tally, threshold) | _opinions(tally) for name, tally in tallies.items()}
 
 
 def choose(samples: Iterable[Sample], split: str) -> list[Sample]:
     """The samples of a split that carry a label which this evaluation can use."""
-    return [s for s in samples if s.split == split and (s.mask or s.fovea or s.glaucoma is not None)]
+    return [
+        s
+        for s in samples
+        if s.split == split and (s.mask or s.fovea or s.glaucoma is not None or s.dr_grade is not None)
+    ]
 
 
-def _add(tally: _Tally, sample: Sample, result: Screening | None) -> None:
-    tally.n += 1
-    tally.rejected += result is None
+def _add_measures(tally: _Tally, sample: Sample, result: Screening | None) -> None:
     drawn = sample.read_masks()
     if drawn is not None and drawn.disc.any():
         tally.disc_dice.append(_dice(result, "disc", drawn.disc))
@@ -85,7 +104,57 @@ def _dice(result: Screening | None, structure: Structure, truth: NDArray[np.bool
     return 0.0 if result is None else metrics.dice(result.mask(structure), truth) or 0.0
 
 
-def _figures(tally: _Tally, threshold: float) -> dict[str, Any]:
+def _add_opinions(tally: _Tally, sample: Sample, result: Screening | None) -> None:
+    found = result.classification if result else None
+    tally.opinions.append((sample, found))
+    drawn = sample.read_masks()
+    if result is None or found is None or drawn is None or not drawn.disc.any():
+        return
+    radius = measures.vertical_diameter(drawn.disc) // 2
+    near = cv2.dilate(drawn.disc.astype(np.uint8), np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) > 0
+    lit = photo.read(sample.image).pixels.max(axis=2) > _LIT
+    for disease in DISEASES:
+        heat = found.of(disease).heat
+        if heat is not None and (mass := heat.on_photo(result.width, result.height) * lit).sum() > 0:
+            share = float(mass[near].sum() / mass.sum())
+            tally.heat_in_disc[disease].append((share, float((near & lit).sum() / lit.sum())))
+
+
+def _opinions(tally: _Tally) -> dict[str, Any]:
+    """Figures of the classifier; nothing where there was none."""
+    figures: dict[str, Any] = {}
+    for disease in DISEASES:
+        labelled = [(s.diseased(disease), found.of(disease) if found else None) for s, found in tally.opinions]
+        known = [(label, opinion) for label, opinion in labelled if label is not None]
+        if not known:
+            continue
+        row: dict[str, Any] = {
+            "auc": _auc([o.probability if o else None for _, o in known], [label for label, _ in known])
+        }
+        seen = [(label, opinion) for label, opinion in known if opinion is not None]
+        if seen:
+            counts = metrics.Counts.at(
+                0.0, [o.probability - o.threshold for _, o in seen], [label for label, _ in seen]
+            )
+            row["at_threshold"] = {"threshold": seen[0][1].threshold, **counts.__dict__}
+            for name, hits, total in (
+                ("sensitivity", counts.tp, counts.tp + counts.fn),
+                ("specificity", counts.tn, counts.tn + counts.fp),
+            ):
+                row["at_threshold"][name] = metrics.wilson(hits, total).__dict__ if total else None
+            row["n_uncertain"] = sum(opinion.positive is None for _, opinion in seen)
+        figures[disease] = row
+    for name, shares in tally.heat_in_disc.items():
+        mean, chance = np.mean(shares, axis=0)
+        figures.setdefault(name, {})["heat_in_disc"] = {
+            "n": len(shares),
+            "share": float(mean),
+            "chance": float(chance),
+        }
+    return {"classifier": figures} if figures else {}
+
+
+def _figures(tally: _Tally, threshold: float | None) -> dict[str, Any]:
     figures: dict[str, Any] = {"n": tally.n, "n_rejected": tally.rejected}
     for name, values, missing in (
         ("disc_dice", tally.disc_dice, tally.disc_unmeasured),
@@ -108,7 +177,7 @@ def _figures(tally: _Tally, threshold: float) -> dict[str, Any]:
             for k, name in enumerate(("averaged", "network", "vcdr"))
         }
         kept = [(s[0], label) for s, label in zip(tally.scores, tally.labels, strict=True) if s[0] is not None]
-        if kept:
+        if kept and threshold is not None:
             counts = metrics.Counts.at(threshold, *zip(*kept, strict=True))
             rates = {"sensitivity": counts.sensitivity, "specificity": counts.specificity}
             figures["at_threshold"] = {"threshold": threshold, **counts.__dict__, **rates}

@@ -6,27 +6,50 @@ import csv
 import glob
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SettingsError
-from .photo import SUFFIXES
+from .photo import SUFFIXES, Eye
 
 _COLUMNS = ("path", "image", "file", "filename", "name")
+_EYES: dict[str, Eye | None] = {
+    "": None,
+    "right": "right",
+    "od": "right",
+    "r": "right",
+    "left": "left",
+    "os": "left",
+    "l": "left",
+}
 
 
-def expand(arguments: Iterable[str], leave_out: Path | None = None) -> list[str]:
-    """Paths in order, each once. A file named explicitly always stays; folders are walked for pictures by suffix.
+@dataclass(frozen=True)
+class Listed:
+    """A picture that is named, with what its list says of it. A screener takes it like a path."""
+
+    path: str
+    patient: str | None = None
+    eye: Eye | None = None
+
+
+def expand(arguments: Iterable[str], leave_out: Path | None = None) -> list[Listed]:
+    """Pictures in order, each path once. A file named explicitly always stays; folders are walked for pictures by suffix.
 
     A glob that the shell has left is expanded here; one that matches nothing stays, and becomes a row that says so.
     A CSV list has one path a row, in a column named path, image, file, filename or name (else its only or first
-    column), relative to the list's own folder. Folders are not searched inside `leave_out`, where results go.
+    column), relative to the list's own folder; columns `patient` and `eye` (right, left, OD, OS, R, L, or empty) say
+    whose eye it is. Folders are not searched inside `leave_out`, where results go.
     Raises: SettingsError where no picture is meant, or a list or folder cannot be read.
     """
     named = (path for argument in arguments for path in _globbed(argument))
-    found = dict.fromkeys(path for name in named for path in _pictures(name, leave_out))
+    found: dict[str, Listed] = {}
+    for name in named:
+        for picture in _pictures(name, leave_out):
+            found.setdefault(picture.path, picture)
     if not found:
         raise SettingsError(f"no pictures there; folders are searched for {', '.join(sorted(SUFFIXES))}")
-    return list(found)
+    return list(found.values())
 
 
 def _globbed(argument: str) -> list[str]:
@@ -35,14 +58,14 @@ def _globbed(argument: str) -> list[str]:
     return sorted(glob.glob(argument, recursive=True)) or [argument]
 
 
-def _pictures(name: str, leave_out: Path | None) -> Iterator[str]:
+def _pictures(name: str, leave_out: Path | None) -> Iterator[Listed]:
     suffix = os.path.splitext(name)[1].lower()  # os.path answers on any name, where pathlib raises on an overlong one
     if os.path.isdir(name) and suffix not in SUFFIXES:  # noqa: PTH112
-        yield from _walk(name, leave_out)
+        yield from map(Listed, _walk(name, leave_out))
     elif suffix == ".csv" and os.path.isfile(name):  # noqa: PTH113
         yield from _listed(Path(name))
     else:
-        yield name
+        yield Listed(name)
 
 
 def _walk(folder: str, leave_out: Path | None) -> Iterator[str]:
@@ -61,7 +84,7 @@ def _refuse_folder(error: OSError) -> None:
     raise SettingsError(f"{error.filename}: the folder cannot be searched ({error.strerror})")
 
 
-def _listed(path: Path) -> Iterator[str]:
+def _listed(path: Path) -> Iterator[Listed]:
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
@@ -71,8 +94,18 @@ def _listed(path: Path) -> Iterator[str]:
         raise SettingsError(f"{path}: the list is empty")
     header = [cell.strip().lower() for cell in rows[0]]
     column = next((header.index(name) for name in _COLUMNS if name in header), None)
+
+    def cell(row: list[str], where: int | None) -> str:
+        return row[where] if where is not None and where < len(row) else ""
+
+    patient_at, eye_at = (header.index(n) if column is not None and n in header else None for n in ("patient", "eye"))
     for row in rows if column is None else rows[1:]:
-        name = row[column or 0] if len(row) > (column or 0) else ""
+        name = cell(row, column or 0)
         if not name:
             raise SettingsError(f"{path}: the row {','.join(row)!r} names no picture")
-        yield str(path.parent / name)
+        eye = cell(row, eye_at).strip().lower()
+        if eye not in _EYES:
+            raise SettingsError(
+                f"{path}: eye {eye!r} in the row {','.join(row)!r}; allowed are right, left, OD, OS, R, L and empty"
+            )
+        yield Listed(str(path.parent / name), cell(row, patient_at).strip() or None, _EYES[eye])

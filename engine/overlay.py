@@ -1,4 +1,4 @@
-"""The picture that a person looks at: the photo with the contours of disc and cup, and the fovea."""
+"""The pictures that a person looks at: the photo with the contours of disc and cup and the fovea; and the heat maps."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from .photo import Photo
-from .results import Result, Screening, Structure
+from .results import Disease, HeatMap, Result, Screening, Structure
 from .sinks import remove, write_bytes
 
 DISC, CUP, FOVEA = (64, 220, 96), (70, 170, 255), (255, 225, 60)  # RGB; distinct for colour-blind readers too
 SIDE = 1024
 _CLOSE = 0.9  # half the side of a close-up, in vertical disc diameters
 _SHIFT = 4  # fractional bits of the drawn coordinates
+_HEATED: tuple[Disease, ...] = ("referable_dr", "glaucoma")  # the diseases that have a heat map drawn
+_DARK = 12  # brightest channel of a pixel outside the field of view: no heat is drawn there
+_OPACITY = 0.55  # of full heat
 
 
 class Overlays:
@@ -31,9 +34,34 @@ class Overlays:
         """Draw one result; a rejected one has no drawing, but keeps its number. Raises OutputError."""
         if isinstance(result, Screening) and result.photo is not None:
             stem = Path(result.name).stem.encode("utf-8", "replace").decode()[:60]
-            picture = simplejpeg.encode_jpeg(draw(result.photo, result), quality=90)
-            write_bytes(self._folder / f"{self._number:06d}_{stem}.jpg", picture)
+            pictures = {"": draw(result.photo, result)} if result.model else {}
+            pictures |= {f".{disease}": heated(result.photo, heat) for disease, heat in heat_maps(result).items()}
+            for part, picture in pictures.items():
+                jpeg = simplejpeg.encode_jpeg(picture, quality=90)
+                write_bytes(self._folder / f"{self._number:06d}_{stem}{part}.jpg", jpeg)
         self._number += 1
+
+
+def heat_maps(screening: Screening) -> dict[Disease, HeatMap]:
+    """The heat maps of a result that are drawn, by disease; none where no classifier with maps was asked."""
+    found = screening.classification
+    maps = {disease: found.of(disease).heat for disease in _HEATED} if found else {}
+    return {disease: heat for disease, heat in maps.items() if heat is not None}
+
+
+def heated(photo: Photo, heat: HeatMap, side: int = SIDE) -> NDArray[np.uint8]:
+    """The photo with a heat map over it: clear where there is none, then blue, green, yellow, red.
+
+    Returns: uint8 (h, w, 3) RGB, its longer side `side` px at most.
+    """
+    height, width = photo.pixels.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    picture = cv2.resize(photo.pixels, size, interpolation=cv2.INTER_AREA)
+    warmth = heat.on_photo(*size, scale)
+    colours = cv2.applyColorMap((warmth * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    opacity = (_OPACITY * np.minimum(1, 2 * warmth))[..., None] * (picture.max(axis=2, keepdims=True) > _DARK)
+    return np.asarray(np.rint(picture * (1 - opacity) + colours * opacity), np.uint8)
 
 
 def draw(photo: Photo, screening: Screening, side: int = SIDE) -> NDArray[np.uint8]:
@@ -44,6 +72,7 @@ def draw(photo: Photo, screening: Screening, side: int = SIDE) -> NDArray[np.uin
 
 def close_up(photo: Photo, screening: Screening, side: int) -> NDArray[np.uint8]:
     """The disc and what is around it. Returns: uint8 (side, side, 3) RGB; black beyond the photo's border."""
+    assert screening.disc is not None
     half = max(8, round(_CLOSE * screening.disc.vertical_diameter_px))
     left, top = round(screening.disc.x) - half, round(screening.disc.y) - half
     padded = np.zeros((2 * half, 2 * half, 3), np.uint8)

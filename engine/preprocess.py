@@ -6,6 +6,7 @@ Pixel arithmetic (scaling, mean, layout) is not here: it is inside the model's g
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,12 +20,16 @@ _LINE_SHARE = 0.02  # of a row or column must be bright, so that a date or a spe
 _MIN_SHARE = 0.1  # of the picture's width and height must remain
 
 
+Light = Literal["brightest", "grey"]
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """How a photo becomes a square; part of the model's contract. size: pixels; fov_threshold: 0 to 255."""
+    """How a photo becomes a square; part of the model's contract. size: pixels; fov_threshold: 0 to 255, on fov_light."""
 
     size: int
     fov_threshold: int
+    fov_light: Light
 
 
 @dataclass(frozen=True)
@@ -64,15 +69,21 @@ class Prepared:
     placement: Placement
 
 
-def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, int, int]:
+def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Luma as 16-bit fixed point, to the last digit as the classifier's graph computes it. Args: uint8 (..., 3) RGB."""
+    return np.asarray((pixels @ np.array([19595, 38470, 7471], np.uint32) + 32768) >> 16, np.uint8)
+
+
+def field_of_view(pixels: NDArray[np.uint8], threshold: int, light: Light) -> tuple[int, int, int, int]:
     """The box (left, top, right, bottom) around the lit part of a photo, in pixels, right and bottom exclusive.
 
-    Args: pixels: uint8 (H, W, 3); threshold: a pixel is lit where its brightest channel is above it.
+    Args: pixels: uint8 (H, W, 3); threshold: a pixel is lit where its `light` (brightest channel, or grey) is above it.
     Raises: PhotoError NO_FIELD_OF_VIEW where next to nothing is lit.
     """
     height, width = pixels.shape[:2]
     stride = max(1, min(height, width) // _LINES)
-    lit = pixels[::stride, ::stride].max(axis=2) > threshold
+    seen = pixels[::stride, ::stride]
+    lit = (seen.max(axis=2) if light == "brightest" else grey(seen)) > threshold
     rows = np.flatnonzero(np.count_nonzero(lit, axis=1) > _LINE_SHARE * lit.shape[1])
     columns = np.flatnonzero(np.count_nonzero(lit, axis=0) > _LINE_SHARE * lit.shape[0])
     if rows.size < _MIN_SHARE * lit.shape[0] or columns.size < _MIN_SHARE * lit.shape[1]:
@@ -84,7 +95,7 @@ def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, 
 
 def prepare(photo: Photo, geometry: Geometry) -> Prepared:
     """Crop to the field of view, resize its longer side to the square's, centre it on black."""
-    left, top, right, bottom = field_of_view(photo.pixels, geometry.fov_threshold)
+    left, top, right, bottom = field_of_view(photo.pixels, geometry.fov_threshold, geometry.fov_light)
     size = geometry.size
     longer = max(right - left, bottom - top)
     width = max(1, round((right - left) * size / longer))

@@ -1,5 +1,7 @@
 """What comes out: a `Screening`, or a `Rejected` that says why not. Both give one flat row under the same columns.
 
+What the multi-task model found stands in the Screening itself, what the classifier found in its `classification`.
+
 Coordinates are pixels of the photo as displayed (EXIF orientation applied), pixel centres at integers.
 """
 
@@ -14,12 +16,15 @@ from numpy.typing import NDArray
 
 from ..postprocess import measures
 from ..postprocess.findings import Findings
+from .contract import PointName
 from .errors import Code
-from .photo import Photo
+from .photo import Eye, Photo
 from .preprocess import Placement
 
 UNGRADABLE = frozenset({Code.NO_FIELD_OF_VIEW, Code.DISC_NOT_FOUND})  # a picture, but not one that can be read
 Structure = Literal["disc", "cup"]
+Disease = Literal["glaucoma", "referable_dr", "any_dr"]
+DISEASES: tuple[Disease, ...] = ("glaucoma", "referable_dr", "any_dr")  # the classifier's outputs
 Status = Literal["ok", "ungradable", "error"]
 
 
@@ -46,13 +51,70 @@ class Outline:
     area_px: float
 
 
+@dataclass(frozen=True, eq=False)
+class HeatMap:
+    """Where in the picture the classifier sees a disease: cells of a class-activation map, float32 (h, w) in [0, 1].
+
+    grid: affine (2, 3) from cells to the photo's pixels.
+    """
+
+    cells: NDArray[np.float32]
+    grid: NDArray[np.float64]
+
+    def on_photo(self, width: int, height: int, scale: float = 1.0) -> NDArray[np.float32]:
+        """The map on the photo, bilinear: float32 (height, width) in [0, 1].
+
+        Args: scale: of the photo, where it is drawn smaller; width and height are those of the drawing.
+        """
+        matrix = scale * self.grid + np.array([[0, 0, (scale - 1) / 2]] * 2)
+        border = cv2.BORDER_REPLICATE
+        drawn = cv2.warpAffine(self.cells, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border)
+        return np.asarray(np.clip(drawn, 0, 1), np.float32)
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """The classifier's word on one disease. probability: calibrated; positive: whether it reaches the threshold, None
+    where it is too near to it to say."""
+
+    probability: float
+    threshold: float
+    positive: bool | None
+    heat: HeatMap | None = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What the classifier found. referable_dr: diabetic retinopathy of grade 2 and more; any_dr: of grade 1 and more."""
+
+    glaucoma: Opinion
+    referable_dr: Opinion
+    any_dr: Opinion
+    point: PointName
+    model: ModelName
+
+    def of(self, disease: Disease) -> Opinion:
+        """The opinion on one of DISEASES."""
+        return getattr(self, disease)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Whose eye a picture shows. source: where `eye` comes from: the list of pictures, the file (DICOM), or the side of
+    the fovea on which the disc lies."""
+
+    patient: str | None = None
+    eye: Eye | None = None
+    source: Literal["list", "file", "picture"] | None = None
+
+
 @dataclass(frozen=True)
 class Screening:
-    """One screened photograph. None: not measurable, with the reason among `warnings`.
+    """One screened photograph. None: not measurable, with the reason among `warnings`, or its model was not asked.
 
     width, height: of the photo, px. vcdr: vertical cup-to-disc ratio, in [0, 1]. glaucoma_probability: the mean of
     glaucoma_network (the classifier after the encoder) and glaucoma_vcdr (logistic regression on the vCDR); glaucoma:
-    whether it reaches `threshold`.
+    whether it reaches `threshold`. model: the multi-task model. classification: the classifier's word on the diseases.
     photo: kept only where `keep_photo` was asked for.
     """
 
@@ -61,18 +123,20 @@ class Screening:
     width: int
     height: int
     warnings: tuple[Code, ...]
-    vcdr: float | None
-    disc: Outline
-    cup: Outline | None
-    fovea: tuple[float, float] | None
-    glaucoma: bool | None
-    glaucoma_probability: float | None
-    glaucoma_network: float
-    glaucoma_vcdr: float | None
-    threshold: float
-    model: ModelName
-    findings: Findings = field(repr=False, compare=False)
-    placement: Placement = field(repr=False, compare=False)
+    eyes: Eyes = Eyes()
+    vcdr: float | None = None
+    disc: Outline | None = None
+    cup: Outline | None = None
+    fovea: tuple[float, float] | None = None
+    glaucoma: bool | None = None
+    glaucoma_probability: float | None = None
+    glaucoma_network: float | None = None
+    glaucoma_vcdr: float | None = None
+    threshold: float | None = None
+    model: ModelName | None = None
+    classification: Classification | None = None
+    findings: Findings | None = field(default=None, repr=False, compare=False)
+    placement: Placement | None = field(default=None, repr=False, compare=False)
     photo: Photo | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -81,15 +145,17 @@ class Screening:
         return "ok"
 
     def mask(self, structure: Structure) -> NDArray[np.bool_]:
-        """The mask of disc or cup on the photo, bool (H, W)."""
+        """The mask of disc or cup on the photo, bool (H, W); all False where the multi-task model was not asked."""
+        if self.findings is None or self.findings.region is None or self.placement is None:
+            return np.zeros((self.height, self.width), bool)
         region = self.findings.region
-        assert region is not None
         return region.draw(getattr(region, structure), self.placement.matrix(), (self.height, self.width))
 
     def contour(self, structure: Structure) -> NDArray[np.float64]:
-        """The outer contour of disc or cup, float64 (N, 2), x and y in the photo's pixels; N = 0 for no cup."""
+        """The outer contour of disc or cup, float64 (N, 2), x and y in the photo's pixels; N = 0 where there is none."""
+        if self.findings is None or self.findings.region is None or self.placement is None:
+            return np.empty((0, 2))
         region = self.findings.region
-        assert region is not None
         found, _ = cv2.findContours(
             getattr(region, structure).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
         )
@@ -107,6 +173,7 @@ class Screening:
             "reason": None,
             "warnings": [str(warning) for warning in self.warnings],
             "sha256": self.sha256,
+            **_eye_columns(self.eyes),
             "width": self.width,
             "height": self.height,
             "vcdr": _rounded(self.vcdr),
@@ -121,7 +188,15 @@ class Screening:
         for structure, outline in (("disc", self.disc), ("cup", self.cup)):
             for key in Outline.__dataclass_fields__:
                 row[f"{structure}_{key}"] = _rounded(getattr(outline, key), 2) if outline else None
-        return _in_order(row | _model_columns(self.model))
+        found = self.classification
+        if found is not None:
+            for disease, column in _COLUMN.items():
+                opinion = found.of(disease)
+                row[column] = opinion.positive
+                row[f"{column}_probability"] = _rounded(opinion.probability)
+                row[f"{column}_threshold"] = _rounded(opinion.threshold)
+            row["operating_point"] = found.point
+        return _in_order(row | _model_columns(self.model, found.model if found else None))
 
 
 @dataclass(frozen=True)
@@ -132,7 +207,9 @@ class Rejected:
     sha256: str | None
     code: Code
     reason: str
-    model: ModelName
+    model: ModelName | None = None
+    classifier: ModelName | None = None
+    eyes: Eyes = Eyes()
 
     @property
     def status(self) -> Status:
@@ -142,27 +219,52 @@ class Rejected:
     def to_dict(self) -> dict[str, Any]:
         """One flat row of JSON values under `COLUMNS`; all measures are None."""
         row: dict[str, Any] = {"name": self.name, "status": self.status, "code": str(self.code), "reason": self.reason}
-        return _in_order(row | {"warnings": [], "sha256": self.sha256} | _model_columns(self.model))
+        row |= {"warnings": [], "sha256": self.sha256} | _eye_columns(self.eyes)
+        return _in_order(row | _model_columns(self.model, self.classifier))
 
 
 Result = Screening | Rejected
 
+_COLUMN: dict[Disease, str] = {"referable_dr": "referable_dr", "any_dr": "any_dr", "glaucoma": "glaucoma_second"}
+_OF_MODEL = {  # column of each field of ModelName, for the multi-task model and the classifier
+    "name": ("model", "classifier"),
+    "version": ("model_version", "classifier_version"),
+    "sha256": ("model_sha256", "classifier_sha256"),
+    "backend": ("backend", "classifier_backend"),
+    "precision": ("precision", "classifier_precision"),
+}
+
 COLUMNS = (
-    *("name", "status", "code", "reason", "warnings", "sha256", "width", "height", "vcdr"),
+    *(
+        "name",
+        "status",
+        "code",
+        "reason",
+        "warnings",
+        "sha256",
+        "patient",
+        "eye",
+        "eye_source",
+        "width",
+        "height",
+        "vcdr",
+    ),
     *(f"{structure}_{key}" for structure in ("disc", "cup") for key in Outline.__dataclass_fields__),
     *("fovea_x", "fovea_y", "glaucoma", "glaucoma_probability", "glaucoma_network", "glaucoma_vcdr", "threshold"),
-    *("model", "model_version", "model_sha256", "backend", "precision"),
+    *(column + part for column in _COLUMN.values() for part in ("", "_probability", "_threshold")),
+    "operating_point",
+    *(columns[k] for k in (0, 1) for columns in _OF_MODEL.values()),
 )
 
 
-def _model_columns(model: ModelName) -> dict[str, Any]:
+def _model_columns(*models: ModelName | None) -> dict[str, Any]:
     return {
-        "model": model.name,
-        "model_version": model.version,
-        "model_sha256": model.sha256,
-        "backend": model.backend,
-        "precision": model.precision,
+        columns[k]: getattr(model, key) for k, model in enumerate(models) if model for key, columns in _OF_MODEL.items()
     }
+
+
+def _eye_columns(eyes: Eyes) -> dict[str, Any]:
+    return {"patient": eyes.patient, "eye": eyes.eye, "eye_source": eyes.source}
 
 
 def _in_order(row: dict[str, Any]) -> dict[str, Any]:

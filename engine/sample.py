@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
+from .photo import Eye
 
 Split = Literal["train", "val", "test"]
+GRADES = {
+    "any_dr": 1,
+    "referable_dr": 2,
+    "severe_dr": 3,
+    "proliferative_dr": 4,
+}  # diabetic retinopathy from this grade on
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -38,6 +46,7 @@ class Sample:
     glaucoma: int | None = None
     dr_grade: int | None = None
     patient: str | None = None
+    eye: Eye | None = None
     scale: float = 1.0
 
     def labels(self, task: str) -> bool:
@@ -48,6 +57,17 @@ class Sample:
             "fovea": self.fovea is not None,
             "glaucoma": self.glaucoma is not None,
         }[task]
+
+    def diseased(self, disease: str) -> int | None:
+        """1, 0, or None where it is not labelled. Args: disease: `glaucoma` or a key of GRADES."""
+        if disease == "glaucoma":
+            return self.glaucoma
+        return None if self.dr_grade is None else int(self.dr_grade >= GRADES[disease])
+
+    def teaching(self, diseases: Collection[str]) -> Sample:
+        """The same picture with no other disease labels than `glaucoma` and `dr`, where they are among `diseases`."""
+        glaucoma = self.glaucoma if "glaucoma" in diseases else None
+        return replace(self, glaucoma=glaucoma, dr_grade=self.dr_grade if "dr" in diseases else None)
 
     def read_masks(self) -> Masks | None:
         """Disc and cup as drawn. Raises DataError where the file is missing or holds other values than it should."""

@@ -1,4 +1,7 @@
-"""The way of one photograph: read, prepare, run, find, place back. One picture at a time, or a stream in batches."""
+"""The way of one photograph: read, prepare, run, find, place back. One picture at a time, or a stream in batches.
+
+Up to two models look at the same decoded picture: the multi-task model and the classifier. Each has its own preparation.
+"""
 
 from __future__ import annotations
 
@@ -6,59 +9,127 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..postprocess import findings
+from ..postprocess import findings, measures, scores
 from . import contract, photo, preprocess, results, runners
+from .contract import PointName
 from .errors import Code, PhotoError, SettingsError
+from .inputs import Listed
 from .photo import Photo
-from .results import ModelName, Rejected, Result, Screening
+from .results import DISEASES, Classification, Eyes, HeatMap, ModelName, Opinion, Rejected, Result, Screening
 
-Source = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo
+Source = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo | Listed
+Outputs = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
 class _Ready:
-    """A picture that waits for the network; its full-size pixels only where they were asked for."""
+    """A picture that waits for the networks; its full-size pixels only where they were asked for.
+
+    prepared: by the multi-task model and by the classifier; None where that model is not open, or cannot use the picture.
+    """
 
     name: str
     sha256: str | None
+    eyes: Eyes
+    warnings: tuple[Code, ...]
     width: int
     height: int
-    prepared: preprocess.Prepared
+    prepared: tuple[preprocess.Prepared | None, preprocess.Prepared | None]
     photo: Photo | None
 
 
-class Screener:
-    """Owns a runner; safe to call from several threads. Use as a context manager, or call `close`."""
+class _Opened:
+    """One model, ready to run."""
 
-    def __init__(self, model: contract.Model, backend: str, runner: runners.Runner) -> None:
+    def __init__(self, model: contract.Model, backend: str, batch: int, threads: int | None) -> None:
+        name, self.runner = runners.open_runner(model, backend, max_batch=batch, threads=threads)
         own = model.contract
-        self.model = ModelName(own.name, own.version, model.sha256, backend, own.precision)
-        self.contract = own
-        self._runner = runner
-        self._geometry = own.geometry.build()
-        self._rules = own.rules.build()
+        self.name = ModelName(own.name, own.version, own.sha256, name, own.precision)
+        self.geometry = own.geometry.build()
+
+    def run(self, prepared: Sequence[preprocess.Prepared | None]) -> Iterator[Outputs | None]:
+        """Each picture's outputs; None for a picture that is not there. All outputs of one are finite or it is an error."""
+        present = [one.image for one in prepared if one is not None]
+        outputs = self.runner(np.stack(present)) if present else {}
+        rows = iter(range(len(present)))
+        for one in prepared:
+            k = next(rows) if one is not None else None
+            yield None if k is None else {name: output[k] for name, output in outputs.items()}
+
+
+class Screener:
+    """Owns the runners; safe to call from several threads. Use as a context manager, or call `close`.
+
+    multitask, classifier: the contracts of the open models; None for a kind that is not open.
+    """
+
+    def __init__(
+        self, models: Sequence[contract.Model], backend: str, batch: int, threads: int | None, point: PointName | None
+    ):
+        self.multitask: contract.MultiTask | None = None
+        self.classifier: contract.Classifier | None = None
+        self._multitask: _Opened | None = None
+        self._classifier: _Opened | None = None
+        self._batch_size = batch
+        with ExitStack() as undo:
+            for model in models:
+                own = model.contract
+                if isinstance(own, contract.MultiTask) and self.multitask is None:
+                    self._multitask, self.multitask = _Opened(model, backend, batch, threads), own
+                    undo.callback(self._multitask.runner.close)
+                elif isinstance(own, contract.Classifier) and self.classifier is None:
+                    self._classifier, self.classifier = _Opened(model, backend, batch, threads), own
+                    undo.callback(self._classifier.runner.close)
+                else:
+                    raise SettingsError(
+                        f"{model.path}: a second model of the kind {own.kind}; open one of each kind at most"
+                    )
+            if point is not None and self.classifier is None:
+                raise SettingsError(
+                    f"operating point {point}: only a classifier has operating points, and none is open"
+                )
+            undo.pop_all()
+        self.point: PointName | None = point or (self.classifier.point if self.classifier else None)
 
     @classmethod
     def open(
-        cls, model: str | Path = "default", *, backend: str = "auto", batch: int = 8, threads: int | None = None
+        cls,
+        *models: str | Path,
+        backend: str = "auto",
+        batch: int = 8,
+        threads: int | None = None,
+        point: PointName | None = None,
     ) -> Self:
-        """Open a model: a path, or the name of an embedded one.
+        """Open models: paths, or names of embedded ones; none, or `default`: all that are embedded.
 
-        Args: batch: the most pictures that `stream` runs at once; threads: of the backend, None for its own choice.
+        Args: batch: the most pictures that `stream` runs at once; threads: of the backend, None for its own choice;
+        point: the classifier's operating point, None for its own choice.
         Raises: ModelError, BackendError, SettingsError.
         """
         if batch < 1 or (threads is not None and threads < 1):
             raise SettingsError(f"batch {batch}, threads {threads}: each must be 1 or more")
-        verified = contract.read(model)
-        name, runner = runners.open_runner(verified, backend, max_batch=batch, threads=threads)
-        return cls(verified, name, runner)
+        names: Iterable[str | Path] = models
+        if not models or tuple(map(str, models)) == ("default",):
+            names = contract.embedded()
+        return cls([contract.read(name) for name in names], backend, batch, threads, point)
+
+    @property
+    def contracts(self) -> tuple[contract.Contract, ...]:
+        """The contracts of the open models."""
+        return tuple(own for own in (self.multitask, self.classifier) if own is not None)
+
+    @property
+    def models(self) -> tuple[ModelName, ...]:
+        """The names of the open models, in the order of `contracts`."""
+        return tuple(own.name for own in (self._multitask, self._classifier) if own is not None)
 
     def __call__(self, source: Source, name: str | None = None, *, keep_photo: bool = False) -> Result:
         """Screen one photograph, at the lowest latency. A bad picture gives a Rejected, never an exception.
@@ -69,7 +140,7 @@ class Screener:
         return ready if isinstance(ready, Rejected) else self._run([ready])[0]
 
     def stream(self, sources: Iterable[Source], *, workers: int = 2, keep_photo: bool = False) -> Iterator[Result]:
-        """Screen many, in input order: reading and preparing overlap with the network, in bounded memory.
+        """Screen many, in input order: reading and preparing overlap with the networks, in bounded memory.
 
         Args: sources: read lazily (an array must not change until its result has come); workers: threads that read and
         prepare; keep_photo: leave the full-size pixels in the results, for drawing. Raises: SettingsError.
@@ -79,7 +150,7 @@ class Screener:
         return self._stream(sources, workers, keep_photo)
 
     def _stream(self, sources: Iterable[Source], workers: int, keep_photo: bool) -> Iterator[Result]:
-        size = self._runner.max_batch
+        size = self._batch_size
         pool = ThreadPoolExecutor(workers, thread_name_prefix="funduscope")
         try:
             waiting: deque[Future[_Ready | Rejected]] = deque()
@@ -93,8 +164,10 @@ class Screener:
             pool.shutdown(cancel_futures=True)  # the caller may have stopped in mid-stream
 
     def close(self) -> None:
-        """Free the model."""
-        self._runner.close()
+        """Free the models."""
+        for own in (self._multitask, self._classifier):
+            if own is not None:
+                own.runner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -103,15 +176,34 @@ class Screener:
         self.close()
 
     def _read(self, source: Source, name: str | None, keep_photo: bool) -> _Ready | Rejected:
+        listed = source if isinstance(source, Listed) else Listed("", None, None)
         label = name or _label(source)
         read: Photo | None = None
+        warnings: list[Code] = []
         try:
-            read = photo.read(source, name)
-            prepared = preprocess.prepare(read, self._geometry)
+            read = photo.read(source.path if isinstance(source, Listed) else source, name)
+            eyes = _eyes(listed, read)
+            if listed.eye and read.eye and listed.eye != read.eye:
+                warnings.append(Code.LATERALITY_CONFLICT)
+            first = preprocess.prepare(read, self._multitask.geometry) if self._multitask else None
+            second = None
+            if self._classifier:
+                try:
+                    second = preprocess.prepare(read, self._classifier.geometry)
+                except PhotoError:
+                    if first is None:  # nothing else could say anything of this picture
+                        raise
+                    warnings.append(Code.CLASSIFIER_UNGRADABLE)
         except PhotoError as error:
-            return Rejected(label, read.sha256 if read else error.sha256, error.code, error.reason, self.model)
+            eyes = _eyes(listed, read)
+            return self._rejected(label, read.sha256 if read else error.sha256, error.code, error.reason, eyes)
         height, width = read.pixels.shape[:2]
-        return _Ready(read.name, read.sha256, width, height, prepared, read if keep_photo else None)
+        kept = read if keep_photo else None
+        return _Ready(read.name, read.sha256, eyes, tuple(warnings), width, height, (first, second), kept)
+
+    def _rejected(self, name: str, sha256: str | None, code: Code, reason: str, eyes: Eyes) -> Rejected:
+        first, second = (own.name if own else None for own in (self._multitask, self._classifier))
+        return Rejected(name, sha256, code, reason, first, second, eyes)
 
     def _batch(self, items: Sequence[_Ready | Rejected]) -> Iterator[Result]:
         ready = [item for item in items if isinstance(item, _Ready)]
@@ -120,49 +212,118 @@ class Screener:
             yield item if isinstance(item, Rejected) else next(done)
 
     def _run(self, items: Sequence[_Ready]) -> list[Result]:
-        outputs = self._runner(np.stack([item.prepared.image for item in items]))
-        return [
-            self._result(item, {name: output[k] for name, output in outputs.items()}) for k, item in enumerate(items)
-        ]
+        nothing: list[Outputs | None] = [None] * len(items)
+        first, second = (
+            nothing if own is None else list(own.run([item.prepared[k] for item in items]))
+            for k, own in enumerate((self._multitask, self._classifier))
+        )
+        return [self._result(*each) for each in zip(items, first, second, strict=True)]
 
-    def _result(self, item: _Ready, maps: Mapping[str, NDArray[np.float32]]) -> Result:
-        if not all(np.isfinite(output).all() for output in maps.values()):
-            return Rejected(item.name, item.sha256, Code.MODEL_NONFINITE, "the model gave NaN or infinity", self.model)
-        found = findings.find(maps, self._rules)
-        if found.region is None:
-            reason = "no optic disc was found; is this a fundus photograph that shows one?"
-            return Rejected(item.name, item.sha256, Code.DISC_NOT_FOUND, reason, self.model)
-        placement = item.prepared.placement
-        back = placement.matrix() @ np.vstack([found.region.to_map(), [0, 0, 1]])
-        disc, cup = results.outline(found.region.disc, back), results.outline(found.region.cup, back)
-        assert disc is not None
-        threshold = self.contract.glaucoma_threshold
-        warnings = [Code.CUP_NOT_FOUND] * (cup is None) + [Code.FOVEA_NOT_FOUND] * (found.fovea is None)
-        return Screening(
+    def _result(self, item: _Ready, maps: Outputs | None, opinions: Outputs | None) -> Result:
+        for outputs in (maps, opinions):
+            if outputs is not None and not all(np.isfinite(output).all() for output in outputs.values()):
+                reason = "the model gave NaN or infinity"
+                return self._rejected(item.name, item.sha256, Code.MODEL_NONFINITE, reason, item.eyes)
+        screening = Screening(
             name=item.name,
             sha256=item.sha256,
             width=item.width,
             height=item.height,
-            warnings=tuple(warnings),
+            warnings=item.warnings,
+            eyes=item.eyes,
+            photo=item.photo,
+        )
+        if maps is not None:
+            found = self._measured(screening, maps, item.prepared[0])
+            if found is None:
+                reason = "no optic disc was found; is this a fundus photograph that shows one?"
+                return self._rejected(item.name, item.sha256, Code.DISC_NOT_FOUND, reason, item.eyes)
+            screening = found
+        if opinions is not None:
+            screening = self._classified(screening, opinions, item.prepared[1])
+        return screening
+
+    def _measured(self, screening: Screening, maps: Outputs, prepared: preprocess.Prepared | None) -> Screening | None:
+        """With what the multi-task model found; None without a disc."""
+        own, opened = self.multitask, self._multitask
+        assert own is not None
+        assert opened is not None
+        assert prepared is not None
+        found = findings.find(maps, own.rules.build())
+        if found.region is None:
+            return None
+        placement = prepared.placement
+        back = placement.matrix() @ np.vstack([found.region.to_map(), [0, 0, 1]])
+        disc, cup = results.outline(found.region.disc, back), results.outline(found.region.cup, back)
+        assert disc is not None
+        fovea = placement.to_photo(*found.fovea) if found.fovea else None
+        warnings = [Code.CUP_NOT_FOUND] * (cup is None) + [Code.FOVEA_NOT_FOUND] * (fovea is None)
+        eyes = screening.eyes
+        seen = measures.eye_of((disc.x, disc.y), fovea, disc.vertical_diameter_px) if fovea else None
+        if seen and eyes.eye is None:
+            eyes = replace(eyes, eye=seen, source="picture")
+        elif seen and seen != eyes.eye and Code.LATERALITY_CONFLICT not in screening.warnings:
+            warnings.append(Code.LATERALITY_CONFLICT)
+        threshold = own.glaucoma_threshold
+        return replace(
+            screening,
+            warnings=(*screening.warnings, *warnings),
+            eyes=eyes,
             vcdr=found.vcdr,
             disc=disc,
             cup=cup,
-            fovea=placement.to_photo(*found.fovea) if found.fovea else None,
+            fovea=fovea,
             glaucoma=None if found.glaucoma is None else found.glaucoma >= threshold,
             glaucoma_probability=found.glaucoma,
             glaucoma_network=found.glaucoma_network,
             glaucoma_vcdr=found.glaucoma_vcdr,
             threshold=threshold,
-            model=self.model,
+            model=opened.name,
             findings=found,
             placement=placement,
-            photo=item.photo,
         )
+
+    def _classified(self, screening: Screening, outputs: Outputs, prepared: preprocess.Prepared | None) -> Screening:
+        """With the classifier's opinions."""
+        own, opened, point = self.classifier, self._classifier, self.point
+        assert own is not None
+        assert opened is not None
+        assert prepared is not None
+        assert point is not None
+        opinions = {}
+        for disease in DISEASES:
+            decision: contract.DecisionPart = getattr(own.decisions, disease)
+            probability = float(outputs[disease])
+            threshold = getattr(decision.points, point).threshold
+            heat = None
+            if own.map_grid is not None and decision.map_scale is not None:
+                cells = np.clip(outputs[f"{disease}_map"] / np.float32(decision.map_scale), 0, 1)
+                heat = HeatMap(cells, prepared.placement.matrix() @ own.map_grid.to_square())
+            positive = scores.decide(probability, threshold, decision.uncertain_logit)
+            opinions[disease] = Opinion(probability, threshold, positive, heat)
+        found = Classification(**opinions, point=point, model=opened.name)
+        warnings = [Code.GLAUCOMA_UNCERTAIN] * (found.glaucoma.positive is None)
+        warnings += [Code.DR_UNCERTAIN] * (found.referable_dr.positive is None)
+        if screening.glaucoma_probability is not None and screening.threshold is not None:
+            first = scores.from_threshold(screening.glaucoma_probability, screening.threshold)
+            second = scores.from_threshold(found.glaucoma.probability, found.glaucoma.threshold)
+            warnings += [Code.GLAUCOMA_DISAGREEMENT] * (abs(first - second) > own.disagreement)
+        return replace(screening, classification=found, warnings=(*screening.warnings, *warnings))
+
+
+def _eyes(listed: Listed, read: Photo | None) -> Eyes:
+    """What the list and the file say of whose eye it is; the list has the last word."""
+    patient = listed.patient or (read.patient if read else None)
+    if listed.eye:
+        return Eyes(patient, listed.eye, "list")
+    return Eyes(patient, read.eye, "file") if read and read.eye else Eyes(patient)
 
 
 def _label(source: Source) -> str:
     if isinstance(source, Photo):
         return source.name
+    if isinstance(source, Listed):
+        return source.path
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     return "array" if isinstance(source, np.ndarray) else "bytes"

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self, TextIO
@@ -52,7 +52,7 @@ class Rows:
         self.counts[row["code"] or row["status"]] += 1
         try:
             self._files[0].write(json.dumps(row, allow_nan=False) + "\n")
-            self._csv.writerow([_cell(value) for value in row.values()])
+            self._csv.writerow([cell(value) for value in row.values()])
             for file in self._files:
                 file.flush()
         except OSError as error:
@@ -74,14 +74,17 @@ class Rows:
             raise _refused(self._folder, error) from None
 
 
-def write_run(folder: Path, model: ModelName, contract: Contract, started: datetime, extra: dict[str, Any]) -> None:
+def write_run(
+    folder: Path, models: Sequence[ModelName], contracts: Sequence[Contract], started: datetime, extra: dict[str, Any]
+) -> None:
     """Write `run.json`: what ran, on what, when, under which terms. Raises OutputError."""
     record = {
         "funduscope": __version__,
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": model.__dict__,
-        "terms": contract.terms.model_dump(),
+        "models": [
+            model.__dict__ | {"terms": own.terms.model_dump()} for model, own in zip(models, contracts, strict=True)
+        ],
         "machine": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
         **extra,
     }
@@ -120,7 +123,8 @@ def _refused(folder: Path, error: OSError) -> OutputError:
     return OutputError(f"{folder}: cannot be written ({error.strerror}); choose another --out or make room")
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """A value as a CSV cell: lists joined, truth in lower case, what a spreadsheet would run made text."""
     if isinstance(value, list):
         return " ".join(value)
     if isinstance(value, bool):

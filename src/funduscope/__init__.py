@@ -1,4 +1,6 @@
-"""Funduscope screens colour photographs of the retina for glaucoma. A screening aid for research use, not a diagnosis.
+"""Funduscope screens colour photographs of the retina for glaucoma and diabetic retinopathy.
+
+A screening aid for research use, not a diagnosis.
 
 with funduscope.Screener.open() as screener:
 result = screener("eye.jpg")
@@ -16,20 +18,26 @@ from .engine.errors import (
     PhotoError,
     SettingsError,
 )
+from .engine.inputs import Listed
 from .engine.photo import Photo
-from .engine.results import ModelName, Outline, Rejected, Result, Screening
+from .engine.results import Classification, Eyes, HeatMap, ModelName, Opinion, Outline, Rejected, Result, Screening
 from .engine.screener import Screener
 from .version import __version__
 
 __all__ = [
     "BackendError",
+    "Classification",
     "Code",
     "Contract",
     "DataError",
+    "Eyes",
     "FunduscopeError",
+    "HeatMap",
+    "Listed",
     "MissingExtra",
     "ModelError",
     "ModelName",
+    "Opinion",
     "Outline",
     "OutputError",
     "Photo",

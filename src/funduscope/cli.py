@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import cv2
 import typer
@@ -21,8 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .engine import contract, dataset, errors, evaluation, inputs, overlay, report, sinks
-from .engine.results import Rejected, Result, Screening
+from .engine import contract, dataset, errors, evaluation, inputs, overlay, patients, report, sinks
+from .engine.contract import PointName
+from .engine.results import DISEASES, Rejected, Result, Screening
 from .engine.sample import SPLITS
 from .engine.screener import Screener
 from .version import __version__
@@ -41,13 +42,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Screens colour photographs of the retina for glaucoma. A screening aid for research use, not a diagnosis.",
+    help="Screens colour photographs of the retina for glaucoma and diabetic retinopathy. "
+    "A screening aid for research use, not a diagnosis.",
 )
 _stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 _stdout = Console(highlight=False)
 _SHOWN = 20  # rows of the printed table
 
-ModelOption = Annotated[str, typer.Option("--model", help="A model file, or the name of an embedded model.")]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", help="A model file, or the name of an embedded model; repeat for one of each kind. Default: all."
+    ),
+]
+PointOption = Annotated[
+    str | None,
+    typer.Option("--point", help="The classifier's operating point: high_sensitivity, balanced, high_specificity."),
+]
 BackendOption = Annotated[str, typer.Option("--backend", help="auto, or a backend's name.")]
 
 
@@ -57,27 +68,38 @@ def screen(
         list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, CSV lists of paths.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
-    model: ModelOption = "default",
+    model: ModelOption = None,
     backend: BackendOption = "auto",
+    point: PointOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read and prepare.")] = 2,
-    overlays: Annotated[bool, typer.Option("--overlays", help="Also write pictures with contours and fovea.")] = False,
+    overlays: Annotated[
+        bool, typer.Option("--overlays", help="Also write pictures with contours, fovea and heat maps.")
+    ] = False,
     with_report: Annotated[bool, typer.Option("--report", help="Also write one HTML page.")] = False,
     fail_on_bad: Annotated[
         bool, typer.Option("--fail-on-bad", help="Exit with 1 where a picture has no result.")
     ] = False,
 ) -> None:
-    """Screen pictures: a row for each, whatever happens to it, in DIR/screenings.jsonl and DIR/screenings.csv."""
+    """Screen pictures: a row for each, whatever happens to it, in DIR/screenings.jsonl and DIR/screenings.csv.
+
+    Where a list or the files name patients, DIR/patients.csv has a row for each of them.
+    """
     paths = inputs.expand(pictures, leave_out=out)
     started, clock = datetime.now(UTC), time.monotonic()
     shown: list[Result] = []
-    with Screener.open(model, backend=backend, batch=batch) as screener, ExitStack() as stack:
+    with (
+        Screener.open(*(model or ()), backend=backend, batch=batch, point=_point(point)) as screener,
+        ExitStack() as stack,
+    ):
         outputs: list[sinks.Sink] = []
         if overlays:
             outputs.append(overlay.Overlays(out / "overlays"))
         if with_report:
-            page = report.Report(out / "report.html", screener.contract, screener.model.backend)
+            page = report.Report(out / "report.html", screener.contracts, screener.models[0].backend)
             outputs.append(stack.enter_context(page))
+        sinks.remove(path for path in (out / patients.FILE,) if path.exists())  # of an earlier run
+        outputs.append(stack.enter_context(patients.Patients(out)))
         rows = stack.enter_context(sinks.Rows(out))  # last in, first closed: the rows are whole whatever a drawing does
         outputs.append(rows)
         results = screener.stream(paths, workers=workers, keep_photo=overlays or with_report)
@@ -87,12 +109,25 @@ def screen(
             if len(shown) < _SHOWN:
                 shown.append(replace(result, photo=None) if isinstance(result, Screening) else result)
     seconds = time.monotonic() - clock
-    record = {"inputs": pictures, "pictures": len(paths), "counts": dict(rows.counts), "seconds": round(seconds, 3)}
-    record["settings"] = {"batch": batch, "workers": workers, "overlays": overlays, "report": with_report}
-    sinks.write_run(out, screener.model, screener.contract, started, record)
+    record: dict[str, Any] = {
+        "inputs": pictures,
+        "pictures": len(paths),
+        "counts": dict(rows.counts),
+        "seconds": round(seconds, 3),
+    }
+    settings = {
+        "batch": batch,
+        "workers": workers,
+        "overlays": overlays,
+        "report": with_report,
+        "point": screener.point,
+    }
+    record["settings"] = settings
+    sinks.write_run(out, screener.models, screener.contracts, started, record)
     _print_results(shown, len(paths))
     _stderr.print(f"{len(paths)} pictures in {seconds:.1f} s: {dict(rows.counts)}; rows in {out}/screenings.csv")
-    _stderr.print(screener.contract.terms.notice, style="dim")
+    for notice in dict.fromkeys(own.terms.notice for own in screener.contracts):
+        _stderr.print(notice, style="dim")
     if fail_on_bad and set(rows.counts) != {"ok"}:
         raise typer.Exit(1)
 
@@ -103,11 +138,15 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="The whole contract as JSON.")] = False,
 ) -> None:
     """Show what a model file says of itself, after checking that it is whole."""
-    read = contract.read(model)
+    for read in [contract.read(name) for name in (contract.embedded() if model == "default" else [model])]:
+        if as_json:
+            print(json.dumps(read.contract.model_dump(), indent=2))
+        else:
+            _print_contract(read)
+
+
+def _print_contract(read: contract.Model) -> None:
     own = read.contract
-    if as_json:
-        print(json.dumps(own.model_dump(), indent=2))
-        return
     table = Table(show_header=False, box=None)
     table.add_column()
     table.add_column(overflow="fold")
@@ -118,8 +157,7 @@ def info(
         "terms": f"{own.terms.licence}\n{own.terms.notice}",
         "input": f"{own.input.name} {own.input.dtype} {own.input.shape} RGB",
         "outputs": "\n".join(f"{o.name} {o.dtype} {o.shape}" for o in own.outputs),
-        "rules": "\n".join(f"{key} {value}" for key, value in own.rules.model_dump().items()),
-        "glaucoma from": f"{own.glaucoma_threshold:.4f}",
+        **_decisions(own),
         "network": f"{own.training.network}; {own.training.strategy}; {own.training.steps} steps on {own.training.device}",
         "learned from": "\n".join(f"{d.name}: {d.pictures} pictures ({d.terms})" for d in own.training.data),
         "validation": "\n".join(
@@ -132,22 +170,55 @@ def info(
     _stdout.print(table)
 
 
+def _decisions(own: contract.Contract) -> dict[str, str]:
+    """How a model's outputs are read, as rows of a table."""
+    if isinstance(own, contract.MultiTask):
+        rules = "\n".join(f"{key} {value}" for key, value in own.rules.model_dump().items())
+        return {"rules": rules, "glaucoma from": f"{own.glaucoma_threshold:.4f}"}
+    rows: dict[str, str] = {"operating point": own.point}
+    for disease in DISEASES:
+        decision: contract.DecisionPart = getattr(own.decisions, disease)
+        lines = [
+            f"temperature {decision.temperature:g}, uncertain within {decision.uncertain_logit:.3f} of a threshold's logit"
+        ]
+        for name, at in decision.points:
+            rates = (
+                f"{rate} {part.value:.3f} ({part.low:.2f} to {part.high:.2f})"
+                for rate, part in at
+                if rate != "threshold"
+            )
+            lines.append(f"{name} from {at.threshold:.4f}: {', '.join(rates)}")
+        rows[disease] = "\n".join(lines)
+    return rows
+
+
+def _point(name: str | None) -> PointName | None:
+    allowed = get_args(PointName)
+    if name is not None and name not in allowed:
+        raise errors.SettingsError(f"--point {name}: allowed are {', '.join(allowed)}")
+    return cast(PointName | None, name)
+
+
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A model file, or the name of an embedded model.")],
+    model: Annotated[
+        str, typer.Argument(help="A model file, the name of an embedded model, or default for all of them.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DATASET", help="A folder with index.csv, or REFUGE's layout.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     backend: BackendOption = "auto",
+    point: PointOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
     """Measure a model on a labelled data set, through the engine that ships."""
     if split not in SPLITS:
         raise errors.SettingsError(f"--split {split}: allowed are {', '.join(SPLITS)}")
     samples = evaluation.choose(dataset.read(folder), split)
-    with Screener.open(model, backend=backend) as screener:
+    with Screener.open(model, backend=backend, point=_point(point)) as screener:
         figures = evaluation.evaluate(screener, samples)
     if as_json:
-        print(json.dumps({"model": screener.model.__dict__, "split": split, "sets": figures}, indent=2))
+        models = [own.__dict__ for own in screener.models]
+        print(json.dumps({"models": models, "split": split, "sets": figures}, indent=2))
         return
     for name, row in figures.items():
         title = f"{name}, {split}: {row['n']} pictures, {row['n_rejected']} rejected"
@@ -161,7 +232,24 @@ def evaluate(
         if "at_threshold" in row:
             at = row["at_threshold"]
             table.add_row("at the threshold", str(at["tp"] + at["fp"] + at["fn"] + at["tn"]), "", _rates(at))
+        for disease, own in row.get("classifier", {}).items():
+            _add_opinion(table, f"classifier, {disease}", own)
         _stdout.print(table)
+
+
+def _add_opinion(table: Table, title: str, own: dict[str, Any]) -> None:
+    if "auc" in own:
+        table.add_row(f"{title}: auc", str(own["auc"]["n"]), str(own["auc"]["n_not_measurable"]), _figure(own["auc"]))
+    if "at_threshold" in own:
+        at = own["at_threshold"]
+        rates = ", ".join(f"{rate} {_figure(at[rate])}" for rate in ("sensitivity", "specificity") if at[rate])
+        seen = str(at["tp"] + at["fp"] + at["fn"] + at["tn"])
+        table.add_row(f"{title}: from {at['threshold']:.3f}", seen, f"{own['n_uncertain']} uncertain", rates)
+    if "heat_in_disc" in own:
+        heat = own["heat_in_disc"]
+        table.add_row(
+            f"{title}: heat at the disc", str(heat["n"]), "", f"{heat['share']:.3f}, by chance {heat['chance']:.3f}"
+        )
 
 
 @app.command()
@@ -190,7 +278,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint to go on from.")] = None,
 ) -> None:
-    """Train a network, then calibrate it on the validation split."""
+    """Train a network of either kind, then calibrate it on the validation split."""
     _require_training()
     from .training.calibrate import calibrate as fit
     from .training.train import train as run
@@ -207,7 +295,7 @@ def calibrate(
     data: Annotated[Path | None, typer.Option("--data", help="Folder of the data sets, in place of the run's.")] = None,
     fit_on: Annotated[str, typer.Option(help="predicted, or paper: the source's drawn masks.")] = "predicted",
 ) -> None:
-    """Fit thresholds and the logistic regression on the vCDR, on the validation split."""
+    """Fit thresholds, and what else lies between outputs and decisions, on the validation split."""
     _require_training()
     from .training.calibrate import calibrate as fit
 
@@ -218,23 +306,43 @@ def calibrate(
 
 
 @app.command()
+def tables(
+    grid: Annotated[Path, typer.Argument(help="The grid's TOML file; see training/configs/tables.toml.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for results.jsonl and tables.md; finished cells there stay.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the data sets, in place of the file's.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    minutes: Annotated[float | None, typer.Option(help="Start no run after so long; call again to go on.")] = None,
+) -> None:
+    """Compare classifier networks, losses and learning rates over seeds, and print the tables."""
+    _require_training()
+    from .training.classifier.tables import tables as run
+
+    print(run(grid, out, data_root=data, device=device, minutes=minutes))
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A folder that `train` made.")],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
     data: Annotated[list[Path], typer.Option("--data", help="Data sets; 32 pictures of them go through the gate.")],
-    name: Annotated[str, typer.Option(help="The model's name in its contract.")] = "multitask",
+    name: Annotated[
+        str | None, typer.Option(help="The model's name in its contract; the file's own where none is given.")
+    ] = None,
     version: Annotated[str, typer.Option(help="The model's version in its contract.")] = "1",
 ) -> None:
     """Export a trained network to an ONNX file with its contract; refused where it differs from torch."""
     for module in ("torch", "onnx", "onnxscript"):
         errors.require(module, "export")
-    from .export import gate
     from .export.onnx import export as write
 
     per_set = -(-32 // len(data))
     pictures = [sample.image for folder in data for sample in dataset.read(folder)[:per_set]]
-    model, outcome = write(run, out, pictures, name=name, version=version)
-    for line in outcome.lines(gate.FP32):
+    model, outcome = write(run, out, pictures, name=name or out.stem, version=version)
+    for line in outcome.lines():
         _stderr.print(line)
     print(f"{model.path}  {len(model.data) / 1e6:.2f} MB  sha256 {model.sha256}")
 
@@ -281,25 +389,24 @@ def _progress() -> Progress:
 
 def _print_results(shown: list[Result], total: int) -> None:
     table = Table(caption=f"and {total - len(shown)} more" if total > len(shown) else None)
-    for column in ("picture", "status", "vCDR", "glaucoma", "probability", "fovea", "remarks"):
+    for column in ("picture", "status", "eye", "vCDR", "glaucoma", "second opinion", "referable DR", "remarks"):
         table.add_column(column)
     for result in shown:
         name = Path(result.name).name
         if isinstance(result, Rejected):
-            table.add_row(Text(name), result.status, "", "", "", "", Text(f"{result.code}: {result.reason}"))
+            table.add_row(Text(name), result.status, *[""] * 5, Text(f"{result.code}: {result.reason}"))
             continue
-        called = {True: "refer", False: "not called", None: "not measurable"}[result.glaucoma]
-        fovea = f"{result.fovea[0]:.0f}, {result.fovea[1]:.0f}" if result.fovea else ""
-        table.add_row(
-            Text(name),
-            result.status,
-            _number(result.vcdr),
-            called,
-            _number(result.glaucoma_probability),
-            fovea,
-            " ".join(result.warnings),
-        )
+        found = result.classification
+        glaucoma = _called(result.glaucoma, "not measurable", result.glaucoma_probability) if result.model else "–"
+        opinions = (found.glaucoma, found.referable_dr) if found else ()
+        called = [_called(own.positive, "uncertain", own.probability) for own in opinions] or ["–", "–"]
+        eye, remarks = result.eyes.eye or "–", " ".join(result.warnings)
+        table.add_row(Text(name), result.status, eye, _number(result.vcdr), glaucoma, *called, remarks)
     _stdout.print(table)
+
+
+def _called(call: bool | None, otherwise: str, probability: float | None) -> str:
+    return f"{ {True: 'refer', False: 'not called', None: otherwise}[call] } {_number(probability)}"
 
 
 def _number(value: float | None) -> str:
