@@ -42,12 +42,13 @@ def cc0() -> Path:
 
 @pytest.fixture(scope="session")
 def model() -> contract.Model:
-    return contract.read("default")
+    return contract.read("multitask")
 
 
-@pytest.fixture(scope="session")
-def screener() -> Iterator[Screener]:
-    with Screener.open() as opened:
+@pytest.fixture(scope="session", params=[("multitask",), ("classifier",), ("multitask", "classifier")], ids="+".join)
+def screener(request: pytest.FixtureRequest) -> Iterator[Screener]:
+    """Each model alone, and both on one decode: that should take less than the sum of the two."""
+    with Screener.open(*request.param) as opened:
         yield opened
 
 
@@ -69,5 +70,10 @@ def bare(model: contract.Model) -> onnxruntime.InferenceSession:
 
 
 @pytest.fixture(scope="session", params=[1, 8], ids=lambda n: f"batch{n}")
-def images(request: pytest.FixtureRequest, prepared: Prepared) -> np.ndarray:
-    return np.repeat(prepared.image[None], request.param, axis=0)
+def batch(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture(scope="session")
+def images(batch: int, prepared: Prepared) -> np.ndarray:
+    return np.repeat(prepared.image[None], batch, axis=0)

@@ -25,7 +25,7 @@ print(json.dumps({{"seconds": seconds, "peak_mb": peak / 1024, "value": value}})
 _BODIES = {
     "engine": """
 from funduscope import Screener
-with Screener.open() as screener:
+with Screener.open("multitask") as screener:
     value = screener(sys.argv[1]).glaucoma_network
 """,
     "bare onnxruntime": """

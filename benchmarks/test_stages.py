@@ -70,6 +70,30 @@ def test_inference_torch_eager(
     _note_rate(benchmark, len(images))
 
 
+@pytest.mark.benchmark(group="classifier")
+def test_classifier_engine(benchmark: Any, cc0: Path, batch: int) -> None:
+    images, model = _classifier_images(cc0, batch)
+    with runners.open_runner(model, "onnxruntime", max_batch=batch)[1] as opened:
+        outputs = benchmark(opened, images)
+    assert outputs["referable_dr"].shape == (batch,)
+    _note_rate(benchmark, batch)
+
+
+@pytest.mark.benchmark(group="classifier")
+def test_classifier_bare_onnxruntime(benchmark: Any, cc0: Path, batch: int) -> None:
+    images, model = _classifier_images(cc0, batch)
+    session = onnxruntime.InferenceSession(model.data, providers=["CPUExecutionProvider"])
+    (probabilities,) = benchmark(session.run, ["referable_dr"], {"images": images})
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    _note_rate(benchmark, batch)
+
+
+def _classifier_images(cc0: Path, batch: int) -> tuple[np.ndarray, contract.Model]:
+    model = contract.read("classifier")
+    prepared = preprocess.prepare(photo.read(cc0), model.contract.geometry.build())
+    return np.repeat(prepared.image[None], batch, axis=0), model
+
+
 @pytest.mark.benchmark(group="end to end")
 def test_one_picture(benchmark: Any, cc0: Path, screener: Screener) -> None:
     data = cc0.read_bytes()

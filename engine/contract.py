@@ -265,8 +265,7 @@ def parse(document: bytes, label: str) -> Contract:
         value: Any = json.JSONDecoder().raw_decode(document[: 1 << 20].decode("utf-8", "replace"))[0]
         return _CONTRACT.validate_python(value)
     except ValidationError as error:
-        kinds = ("multi-task", "classifier")  # pydantic names the kind in front of the key
-        places = [".".join(str(part) for part in e["loc"] if part not in kinds) for e in error.errors()]
+        places = [".".join(map(str, e["loc"][1:])) for e in error.errors()]  # pydantic puts the kind in front of the key
         lines = [f"  {place or 'contract'}: {e['msg']}" for place, e in zip(places, error.errors(), strict=True)]
         raise ModelError(f"{label}: the contract is not valid\n" + "\n".join(lines)) from None
     except (ValueError, RecursionError) as error:

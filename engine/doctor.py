@@ -14,7 +14,7 @@ from typing import Literal
 from . import contract
 from .errors import MissingExtra, ModelError, require
 
-_LISTED = ("train", "export", "tensorrt", "tensorrt-rtx", "openvino", "bench")
+_LISTED = ("train", "export", "dicom", "tensorrt", "tensorrt-rtx", "openvino", "bench")
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,9 @@ def expand(arguments: Iterable[str], leave_out: Path | None = None) -> list[List
     found: dict[str, Listed] = {}
     for name in named:
         for picture in _pictures(name, leave_out):
-            found.setdefault(picture.path, picture)
+            known = found.get(picture.path)
+            if known is None or (known.patient is None and known.eye is None):  # a list knows more than a folder
+                found[picture.path] = picture
     if not found:
         raise SettingsError(f"no pictures there; folders are searched for {', '.join(sorted(SUFFIXES))}")
     return list(found.values())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from .errors import Code
 from .results import Rejected, Result, Screening
 from .sinks import cell, write_text
 
@@ -111,5 +112,7 @@ def table(patients: Iterable[Patient]) -> str:
 
 
 def _asked(result: Screening, name: str) -> bool:
-    """Whether the model behind a column has looked at the picture."""
-    return result.model is not None if name == "glaucoma" else result.classification is not None
+    """Whether the model behind a column was asked, even where it could not read the picture."""
+    if name == "glaucoma":
+        return result.model is not None
+    return result.classification is not None or Code.CLASSIFIER_UNGRADABLE in result.warnings

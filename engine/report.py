@@ -120,6 +120,7 @@ def _row(entry: Entry) -> str:
             _called(own.positive, "uncertain", own.probability, own.threshold)
             for own in (found.glaucoma, found.referable_dr)
         )
+        retinopathy += f'<br><span class="hint">of any grade {_number(found.any_dr.probability)}</span>'
     return (
         f'<tr><td class="p">{images}{name}<td class="n">{glaucoma}<td class="n">{_number(result.vcdr)}'
         f'<td class="n">{second}<td class="n">{retinopathy}<td>{", ".join(result.warnings)}</tr>'

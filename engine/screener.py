@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,9 +116,13 @@ class Screener:
         """
         if batch < 1 or (threads is not None and threads < 1):
             raise SettingsError(f"batch {batch}, threads {threads}: each must be 1 or more")
+        if point is not None and point not in get_args(PointName):
+            raise SettingsError(f"operating point {point}: allowed are {', '.join(get_args(PointName))}")
         names: Iterable[str | Path] = models
         if not models or tuple(map(str, models)) == ("default",):
             names = contract.embedded()
+        elif "default" in map(str, models):
+            raise SettingsError("default means all embedded models; name it alone, or name each model")
         return cls([contract.read(name) for name in names], backend, batch, threads, point)
 
     @property

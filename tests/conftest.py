@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from funduscope.engine import contract
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,3 +65,85 @@ def draw_fundus(height: int = 200, width: int = 260, seed: int = 0) -> np.ndarra
 def fundus():
     """The function `draw_fundus(height, width, seed)`."""
     return draw_fundus
+
+
+CELL = 8  # pixels of the square that one cell of the drawn classifier's heat maps covers
+CHANNEL = {"referable_dr": 0, "glaucoma": 1, "any_dr": 2}  # of RGB, which it takes for the disease
+
+
+def classifier_document(size: int) -> dict[str, Any]:
+    """The contract of the classifier below, without its digest."""
+
+    def decision(*thresholds: float) -> dict[str, Any]:
+        rate = {"value": 0.9, "low": 0.8, "high": 0.95}
+        points = {
+            name: {"threshold": threshold, "sensitivity": rate, "specificity": rate}
+            for name, threshold in zip(contract.PointsPart.model_fields, thresholds, strict=True)
+        }
+        return {"temperature": 1.0, "points": points, "uncertain_logit": 0.1, "map_scale": 1.0}
+
+    names = ("glaucoma", "referable_dr", "any_dr")
+    outputs = [{"name": name, "dtype": "float32", "shape": ["batch"]} for name in names]
+    outputs += [{"name": f"{n}_map", "dtype": "float32", "shape": ["batch", *[size // CELL] * 2]} for n in names]
+    return {
+        "format": contract.FORMAT,
+        "sha256": contract.ZEROS,
+        "kind": "classifier",
+        "name": "channels",
+        "version": "7",
+        "precision": "fp32",
+        "input": {"name": "images", "dtype": "uint8", "shape": ["batch", size, size, 3]},
+        "outputs": outputs,
+        "geometry": {"path": "grey-crop-pad-resize-1", "size": size, "fov_threshold": 40},
+        "decisions": {
+            "glaucoma": decision(0.2, 0.4, 0.6),
+            "referable_dr": decision(0.3, 0.5, 0.7),
+            "any_dr": decision(0.25, 0.45, 0.65),
+        },
+        "point": "balanced",
+        "disagreement": 0.3,
+        "map_grid": {"stride_px": float(CELL), "offset_px": (CELL - 1) / 2},
+        "training": {"network": "means", "strategy": "none", "steps": 0, "device": "CPU", "data": [], "figures": {}},
+        "terms": {"licence": "none", "notice": "Drawn for tests, not a diagnosis."},
+    }
+
+
+def write_classifier(path: Path, size: int = 96) -> contract.Model:
+    """A classifier that can be computed by hand: a disease's probability is the mean of one channel over the square, as a
+    share of 255, and its heat map the same of each cell."""
+    from onnx import TensorProto, helper
+
+    from funduscope.export.stamp import stamp
+
+    document = contract.Classifier.model_validate(classifier_document(size))
+    nodes = [
+        helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["values"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("ReduceMean", ["planes", "sides"], ["mean"], keepdims=0),  # of integers: exact
+        helper.make_node("Div", ["mean", "white"], ["means"]),
+        helper.make_node("AveragePool", ["planes"], ["pooled"], kernel_shape=[CELL, CELL], strides=[CELL, CELL]),
+        helper.make_node("Div", ["pooled", "white"], ["cells"]),
+    ]
+    initializers = [
+        helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),
+        helper.make_tensor("sides", TensorProto.INT64, [2], [2, 3]),
+    ]
+    for name, channel in CHANNEL.items():
+        initializers.append(helper.make_tensor(f"{name}_channel", TensorProto.INT64, [], [channel]))
+        nodes.append(helper.make_node("Gather", ["means", f"{name}_channel"], [name], axis=1))
+        nodes.append(helper.make_node("Gather", ["cells", f"{name}_channel"], [f"{name}_map"], axis=1))
+    values = [
+        helper.make_tensor_value_info(tensor.name, kind, tensor.shape)
+        for kind, tensors in ((TensorProto.UINT8, [document.input]), (TensorProto.FLOAT, document.outputs))
+        for tensor in tensors
+    ]
+    made = helper.make_graph(nodes, "channels", values[:1], values[1:], initializers)
+    graph = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return stamp(graph, document, path)
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory) -> contract.Model:
+    """The file that `write_classifier` writes, verified."""
+    pytest.importorskip("onnx")
+    return write_classifier(tmp_path_factory.mktemp("classifier") / "channels.onnx")

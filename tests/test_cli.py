@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from funduscope import __version__
+from funduscope.engine import contract
 
 ENVIRONMENT = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100", "NO_COLOR": "1"}
 
@@ -120,8 +121,20 @@ def test_the_record_says_what_ran(screened, folder):
     assert record["inputs"] == [str(folder), "absent.jpg"]
     assert record["funduscope"] == __version__
     assert record["pictures"] == sum(record["counts"].values()) == 12
-    assert record["model"]["sha256"] == rows(out)[0]["model_sha256"]
-    assert record["settings"] == {"batch": 3, "workers": 2, "overlays": True, "report": True}
+    first = rows(out)[0]
+    names = [contract.read(name).contract.name for name in ("multitask", "classifier") if name in contract.embedded()]
+    assert [own["name"] for own in record["models"]] == names
+    assert [own["sha256"] for own in record["models"]] == [
+        first[column] for column in ("model_sha256", "classifier_sha256") if first[column]
+    ]
+    assert all("not a diagnosis" in own["terms"]["notice"] for own in record["models"])
+    assert record["settings"] == {
+        "batch": 3,
+        "workers": 2,
+        "overlays": True,
+        "report": True,
+        "point": first["operating_point"],
+    }
 
 
 def test_nothing_unfinished_is_left(screened):
@@ -143,6 +156,18 @@ def test_fail_on_bad_exits_with_1_after_all_rows(folder, tmp_path):
         (["screen", "x.jpg", "--out", "o", "--model", "notes.txt"], 3, "notes.txt: no Funduscope contract in it"),
         (["screen", "empty", "--out", "o"], 3, "no pictures there; folders are searched for .bmp"),
         (["evaluate", "default", "absent"], 3, "absent: no such folder"),
+        (
+            ["screen", "x.jpg", "--out", "o", "--point", "best"],
+            3,
+            "--point best: allowed are high_sensitivity, balanced, high_specificity",
+        ),
+        (["screen", "x.jpg", "--out", "o", *["--model", "multitask"] * 2], 3, "a second model of the kind multi-task"),
+        (
+            ["screen", "x.jpg", "--out", "o", "--model", "multitask", "--point", "balanced"],
+            3,
+            "operating point balanced: only a classifier has operating points",
+        ),
+        (["screen", "eyes.csv", "--out", "o"], 3, "eyes.csv: eye 'both' in the row 'x.jpg,both'"),
         (["screen", "x.jpg", "--out", "o", "--backend", "abacus"], 4, "no backend named 'abacus'; there are: auto, "),
         (["screen", "x.jpg", "--out", "notes.txt"], 5, "notes.txt: cannot be written"),
     ],
@@ -151,6 +176,7 @@ def test_fail_on_bad_exits_with_1_after_all_rows(folder, tmp_path):
 def test_what_cannot_be_done_is_said_in_a_line_with_its_code(tmp_path, arguments, code, words):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("no model")
+    (tmp_path / "eyes.csv").write_text("path,eye\nx.jpg,both\n")
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == code
     assert words in message(done)
@@ -184,24 +210,151 @@ def test_evaluate_gives_pure_json_on_stdout(tmp_path, fundus):
 def test_info_shows_the_contract(model_sha256):
     done = run("info")
     assert done.returncode == 0
-    assert model_sha256 in done.stdout
+    assert all(contract.read(name).sha256 in done.stdout for name in contract.embedded())
     assert "not a diagnosis" in " ".join(done.stdout.split())
-    as_json = run("info", "--json")
+    as_json = run("info", "multitask", "--json")
     assert json.loads(as_json.stdout)["sha256"] == model_sha256
     assert as_json.stderr == ""
 
 
 @pytest.fixture(scope="module")
 def model_sha256() -> str:
-    from funduscope.engine import contract
+    return contract.read("multitask").sha256
 
-    return contract.read("default").sha256
+
+# with a classifier
+
+
+@pytest.fixture(scope="module")
+def eyes(tmp_path_factory, fundus) -> Path:
+    """A list of two patients and a nameless one; of the second patient one eye is not there, of the third all is."""
+    root = tmp_path_factory.mktemp("eyes")
+    picture = fundus()
+    cv2.imwrite(str(root / "od.png"), picture[..., ::-1])
+    cv2.imwrite(str(root / "os.png"), picture[:, ::-1, ::-1])
+    shutil.copy(root / "od.png", root / "od2.png")
+    shutil.copy(root / "od.png", root / "none.png")
+    lines = [
+        "path,patient,eye",
+        "od.png,=1+1,OD",
+        "os.png,=1+1,OS",
+        "od2.png,p2,right",
+        "absent.png,p2,left",
+        "none.png,,",
+    ]
+    (root / "list.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def classified(eyes, classifier, tmp_path_factory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """One run over the list with both models, at a point of its own, with everything written."""
+    out = tmp_path_factory.mktemp("classified")
+    models = ("--model", classifier.path, "--model", "multitask", "--point", "high_sensitivity")
+    return run("screen", eyes / "list.csv", "--out", out, *models, "--overlays", "--report"), out
+
+
+def test_both_models_fill_their_columns(classified, classifier, model_sha256):
+    done, out = classified
+    assert done.returncode == 0
+    found = rows(out)
+    assert [row["status"] for row in found] == ["ok", "ok", "ok", "error", "ok"]
+    for row in found:
+        assert (row["model_sha256"], row["classifier_sha256"]) == (model_sha256, classifier.sha256)
+        if row["status"] == "ok":
+            assert (row["operating_point"], row["referable_dr_threshold"]) == ("high_sensitivity", 0.3)
+            assert row["referable_dr"] is (row["referable_dr_probability"] >= 0.3)
+            assert row["glaucoma_network"] is not None
+    assert [(row["patient"], row["eye"]) for row in found[:2]] == [("=1+1", "right"), ("=1+1", "left")]
+    assert found[0]["eye_source"] == found[3]["eye_source"] == "list"
+    assert "refer 0." in done.stdout
+    assert "LATERALITY_CONFLICT" not in found[0]["warnings"]
+
+
+def test_the_record_has_both_models_and_the_point(classified, classifier, model_sha256):
+    record = json.loads((classified[1] / "run.json").read_text())
+    assert [own["sha256"] for own in record["models"]] == [model_sha256, classifier.sha256]
+    assert record["models"][1]["terms"]["notice"] == classifier.contract.terms.notice
+    assert record["settings"]["point"] == "high_sensitivity"
+    assert classifier.contract.terms.notice in message(classified[0])
+
+
+def test_each_screened_picture_has_contours_and_heat(classified):
+    names = [f"{k:06d}_{stem}" for k, stem in ((0, "od"), (1, "os"), (2, "od2"), (4, "none"))]
+    found = {path.name for path in (classified[1] / "overlays").iterdir()}
+    assert found == {f"{name}{part}.jpg" for name in names for part in ("", ".glaucoma", ".referable_dr")}
+
+
+def test_the_report_has_the_second_opinion(classified):
+    text = (classified[1] / "report.html").read_text(encoding="utf-8")
+    assert text.count('alt="heat of retinopathy"') == text.count('alt="heat of glaucoma"') == 4
+    assert text.count("(from 0.200)") == text.count("(from 0.300)") == 4
+    assert "channels 7" in text
+
+
+def test_patients_have_their_rows(classified):
+    with (classified[1] / "patients.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    row = rows(classified[1])[0]
+    assert (first["patient"], first["pictures"], first["right_pictures"], first["left_pictures"]) == (
+        "'=1+1",
+        "2",
+        "1",
+        "1",
+    )
+    assert first["referable_dr"] == str(row["referable_dr"]).lower()
+    assert "ONE_EYE" not in first["warnings"]
+    assert (second["patient"], second["pictures"], second["rejected_pictures"]) == ("p2", "2", "1")
+    assert "ONE_EYE" not in second["warnings"]  # there is a picture of each
+    assert second["vcdr_difference"] == ""
+
+
+def test_a_run_without_patients_removes_those_of_an_earlier_one(eyes, classifier, tmp_path):
+    (tmp_path / "patients.csv").write_text("of an earlier run")
+    assert run("screen", eyes / "none.png", "--out", tmp_path, "--model", classifier.path).returncode == 0
+    assert rows(tmp_path)[0]["model"] is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json", "screenings.csv", "screenings.jsonl"]
+
+
+def test_info_shows_a_classifiers_decisions(classifier):
+    done = run("info", classifier.path)
+    assert done.returncode == 0
+    told = " ".join(done.stdout.split())
+    assert "channels 7 (classifier, fp32)" in told
+    assert "operating point balanced" in told
+    for disease, threshold in (("glaucoma", "0.2000"), ("referable_dr", "0.3000"), ("any_dr", "0.2500")):
+        assert f"{disease} temperature 1, uncertain within 0.100 of a threshold's logit" in told
+        rates = "sensitivity 0.900 (0.80 to 0.95), specificity 0.900 (0.80 to 0.95)"
+        assert f"high_sensitivity from {threshold}: {rates}" in told
+    assert "rules" not in told
+    assert json.loads(run("info", classifier.path, "--json").stdout) == classifier.contract.model_dump()
+
+
+def test_evaluate_measures_a_classifier(tmp_path, fundus, classifier):
+    folder = labelled(tmp_path / "clinic", fundus)
+    done = run("evaluate", classifier.path, folder, "--point", "high_specificity", "--json")
+    assert done.returncode == 0
+    figures = json.loads(done.stdout)
+    assert [own["sha256"] for own in figures["models"]] == [classifier.sha256]
+    found = figures["sets"]["clinic"]["classifier"]
+    assert set(found) == {"glaucoma", "referable_dr", "any_dr"}
+    assert (found["glaucoma"]["auc"]["n"], found["glaucoma"]["at_threshold"]["threshold"]) == (3, 0.6)
+    assert found["any_dr"]["heat_in_disc"]["n"] == 3
+    told = " ".join(run("evaluate", classifier.path, folder).stdout.split())
+    assert "clinic, test: 3 pictures, 0 rejected" in told
+    for words in (
+        "classifier, glaucoma: auc",
+        "classifier, glaucoma: from 0.400",
+        "classifier, any_dr: heat at the disc",
+    ):
+        assert words in told
+    assert f"by chance {found['any_dr']['heat_in_disc']['chance']:.3f}" in told
 
 
 def test_doctor_finds_this_installation_able_to_screen():
     done = run("doctor")
     assert done.returncode == 0
-    for word in ("python", "onnxruntime", "NVIDIA GPU", "extra train", "model multitask"):
+    for word in ("python", "onnxruntime", "NVIDIA GPU", "extra train", "extra dicom", "model multitask"):
         assert word in done.stdout
 
 

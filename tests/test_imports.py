@@ -25,11 +25,12 @@ MAY_IMPORT = {  # room -> other rooms; `version` is the one string of the face t
     "face": {"postprocess", "engine", "training", "export", "cli", "version"},
 }
 CORE = {"numpy", "cv2", "onnxruntime", "simplejpeg", "PIL", "pydantic"}
+OPTIONAL = {ROOT / "engine" / "dicom.py": {"pydicom"}, ROOT / "engine" / "refuge.py": {"openpyxl"}}  # by `require`
 BACKENDS = {"tensorrt", "tensorrt_rtx", "pycuda", "cuda", "openvino"}
 
 
 def imported(path: Path, package: str) -> set[str]:
-    """Absolute names of what a file imports, wherever in it; what is for the type checker alone does not count."""
+    """Absolute names of what a file imports or `require`s, wherever in it; what is for the type checker alone does not count."""
     found: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while waiting:
@@ -38,7 +39,9 @@ def imported(path: Path, package: str) -> set[str]:
             waiting += node.orelse
             continue
         waiting += ast.iter_child_nodes(node)
-        if isinstance(node, ast.Import):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "require":
+            found |= {first.value for first in node.args[:1] if isinstance(first, ast.Constant)}
+        elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
@@ -71,15 +74,19 @@ def test_the_table_of_who_may_import_whom_holds(room, path, package):
     if room == "postprocess":
         assert others <= {"numpy", "cv2"}
     if room == "engine":
-        assert others <= CORE | (BACKENDS if "runners" in path.parts else set())
+        assert others <= CORE | OPTIONAL.get(path, set()) | (BACKENDS if "runners" in path.parts else set())
+    assert "pydicom" not in others or path.name == "dicom.py"
     assert "torch" not in others or room == "training" or is_exporter
 
 
 def test_the_reader_of_imports_sees_them_all(tmp_path):  # the test above can fail
     path = tmp_path / "x.py"
-    path.write_text("import torch.nn\ndef f():\n    from ...engine import photo\n    from . import y\n")
+    path.write_text(
+        "import torch.nn\ndef f():\n    from ...engine import photo\n    from . import y\n    errors.require('onnx.x', 'z')\n"
+    )
     assert imported(path, "funduscope.export.inner") == {
         "torch.nn",
+        "onnx.x",
         "funduscope.engine.photo",
         "funduscope.export.inner.y",
     }
@@ -129,7 +136,26 @@ pixels = np.full((200, 200, 3), 90, np.uint8)
 with funduscope.Screener.open(threads=1) as screener:
     print(screener(pixels).model.backend)
 """
-    assert run(script, *TRAINING_ONLY, "funduscope.training", "funduscope.export").strip() == "onnxruntime"
+    blocked = (*TRAINING_ONLY, "pydicom", "funduscope.training", "funduscope.export")
+    assert run(script, *blocked).strip() == "onnxruntime"
+
+
+def test_pydicom_is_imported_by_a_dicom_file_and_nothing_else():
+    script = """
+import funduscope, sys
+from funduscope.engine import photo
+loaded = ["pydicom" in sys.modules]
+for source in (sys.argv[1], b"x" * 200, bytes(128) + b"DICM"):
+    try:
+        photo.read(source)
+    except funduscope.PhotoError:
+        pass
+    loaded.append("pydicom" in sys.modules)
+print(loaded)
+"""
+    command = [sys.executable, "-c", script, str(ROOT / "examples" / "retina_cc0.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[False, False, False, True]", done.stderr
 
 
 def test_stamp_and_gate_work_without_torch():
@@ -138,13 +164,18 @@ def test_stamp_and_gate_work_without_torch():
 
 
 def test_importing_funduscope_brings_nothing_heavy():
-    heavy = (*TRAINING_ONLY, "typer", "rich", "funduscope.training", "funduscope.export")
+    heavy = (*TRAINING_ONLY, "pydicom", "typer", "rich", "funduscope.training", "funduscope.export")
     assert run(f"import funduscope; print([name for name in {heavy!r} if name in sys.modules])").strip() == "[]"
 
 
-def test_training_without_torch_gives_the_pip_line_and_code_4():
-    script = """
-sys.argv = ["funduscope", "train", "x.toml", "--out", "x"]
+@pytest.mark.parametrize(
+    "command",
+    [["train", "x.toml", "--out", "x"], ["calibrate", "x"], ["tables", "x.toml", "--out", "x"]],
+    ids=lambda command: command[0],
+)
+def test_training_without_torch_gives_the_pip_line_and_code_4(command):
+    script = f"""
+sys.argv = {["funduscope", *command]!r}
 from funduscope.cli import main
 try:
     main()

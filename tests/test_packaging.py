@@ -63,6 +63,8 @@ def test_the_wheel_holds_every_source_file_below_one_name(names):
 
 def test_the_wheel_holds_what_is_no_source(names):
     assert {"funduscope/py.typed", "funduscope/models/multitask.onnx", "funduscope/models/MODEL_LICENSE"} <= names
+    models = ROOT / "src" / "funduscope" / "models"
+    assert {f"funduscope/models/{path.name}" for path in models.iterdir() if path.suffix in (".onnx", ".md")} <= names
     configs = {f"funduscope/training/configs/{path.name}" for path in (ROOT / "training" / "configs").glob("*.toml")}
     assert configs
     assert configs <= names
@@ -71,9 +73,9 @@ def test_the_wheel_holds_what_is_no_source(names):
     assert not [name for name in names if "test" in name.split("/") or "__pycache__" in name]
 
 
-def test_the_embedded_model_is_unchanged_in_the_wheel(wheel):
-    packed = zipfile.ZipFile(wheel).read("funduscope/models/multitask.onnx")
-    assert packed == (ROOT / "src/funduscope/models/multitask.onnx").read_bytes()
+@pytest.mark.parametrize("path", sorted((ROOT / "src/funduscope/models").glob("*.onnx")), ids=lambda path: path.stem)
+def test_an_embedded_model_is_unchanged_in_the_wheel(wheel, path):
+    assert zipfile.ZipFile(wheel).read(f"funduscope/models/{path.name}") == path.read_bytes()
 
 
 def test_the_wheel_brings_no_torch_unasked(wheel, names):
@@ -81,7 +83,8 @@ def test_the_wheel_brings_no_torch_unasked(wheel, names):
     text = zipfile.ZipFile(wheel).read(metadata).decode()
     needed = [line for line in text.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
     assert len(needed) >= 8
-    assert not [line for line in needed if "torch" in line or "onnxscript" in line]
+    assert not [line for line in needed if "torch" in line or "onnxscript" in line or "pydicom" in line]
+    assert 'Requires-Dist: pydicom<4,>=3; extra == "dicom"' in text.splitlines()
     assert "License-Expression: Apache-2.0" in text
 
 
@@ -98,10 +101,11 @@ def test_the_installed_wheel_screens_from_anywhere(wheel, tmp_path, cc0):
 import funduscope, funduscope.engine.screener, funduscope.postprocess.masks
 import sys
 with funduscope.Screener.open(threads=1) as screener:
-    print(screener(sys.argv[1]).model.name)
+    print(screener(sys.argv[1]).model.name, *(own.name for own in screener.contracts))
 print(funduscope.__file__)
 print(funduscope.postprocess.masks.__file__)
 """
     told = run("-c", script, cc0, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(target)}).split()
     assert told[0] == "multitask"
-    assert told[1:] == [str(target / "funduscope/__init__.py"), str(target / "funduscope/postprocess/masks.py")]
+    assert set(told[1:-2]) == {path.stem for path in (ROOT / "src/funduscope/models").glob("*.onnx")}
+    assert told[-2:] == [str(target / "funduscope/__init__.py"), str(target / "funduscope/postprocess/masks.py")]

@@ -13,7 +13,7 @@ from funduscope.engine import contract, errors, photo
 PUBLIC = {
     *("Screener", "Screening", "Rejected", "Result", "Outline", "ModelName", "Photo", "Contract", "Code"),
     *("FunduscopeError", "PhotoError", "ModelError", "SettingsError", "DataError", "BackendError", "MissingExtra"),
-    *("OutputError", "__version__"),
+    *("Classification", "Opinion", "HeatMap", "Eyes", "Listed", "OutputError", "__version__"),
 }
 CLASSES = [value for value in vars(funduscope).values() if inspect.isclass(value)]
 CLASSES.append(contract.Model)
@@ -111,7 +111,7 @@ def test_parsing_a_contract_raises_model_errors_only(document):
 
 
 def test_a_rejected_photo_is_a_result_and_no_exception():
-    with funduscope.Screener.open(threads=1) as screener:
+    with funduscope.Screener.open("multitask", threads=1) as screener:
         for source in BYTES + PATHS[2:4]:
             assert isinstance(screener(source), funduscope.Rejected)
         assert isinstance(screener(np.zeros((200, 200, 3), np.uint8)), funduscope.Rejected)

@@ -30,8 +30,9 @@ def load(path: Path) -> Config:
 
 
 def key(location: tuple[int | str, ...]) -> str:
-    """Where in the file: pydantic puts the kind before it."""
-    return ".".join(str(part) for part in location if part not in ("multi-task", "classifier")) or "file"
+    """Where in the file: pydantic puts the kind in front."""
+    inner = location[1:] if location[:1] in (("multi-task",), ("classifier",)) else location
+    return ".".join(map(str, inner)) or "file"
 
 
 def from_json(document: str) -> Config:

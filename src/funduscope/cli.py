@@ -135,14 +135,16 @@ def screen(
 @app.command()
 def info(
     model: Annotated[str, typer.Argument(help="A model file, or the name of an embedded model.")] = "default",
-    as_json: Annotated[bool, typer.Option("--json", help="The whole contract as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole contract as JSON; of `default`, each by its name.")] = False,
 ) -> None:
     """Show what a model file says of itself, after checking that it is whole."""
-    for read in [contract.read(name) for name in (contract.embedded() if model == "default" else [model])]:
-        if as_json:
-            print(json.dumps(read.contract.model_dump(), indent=2))
-        else:
-            _print_contract(read)
+    models = [contract.read(name) for name in (contract.embedded() if model == "default" else [model])]
+    if as_json:
+        documents = {own.contract.name: own.contract.model_dump() for own in models}
+        print(json.dumps(documents if model == "default" else documents.popitem()[1], indent=2))
+    else:
+        for own in models:
+            _print_contract(own)
 
 
 def _print_contract(read: contract.Model) -> None:

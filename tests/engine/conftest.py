@@ -1,13 +1,14 @@
-"""A model without a network: maps that a test paints, behind the interface of every backend."""
+"""Models without a network: outputs that a test paints, behind the interface of every backend."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
 
-from funduscope.engine import contract
+from funduscope.engine import contract, runners
 from funduscope.engine.screener import Screener
 
 Maps = Mapping[str, np.ndarray]
@@ -43,7 +44,7 @@ class FakeRunner:
 class Painter:
     """Paints maps whose edges lie exactly where the contract's thresholds cut."""
 
-    def __init__(self, document: contract.Contract) -> None:
+    def __init__(self, document: contract.MultiTask) -> None:
         self.size = document.geometry.size
         self.rules = document.rules
 
@@ -68,9 +69,22 @@ class Painter:
         }
 
 
+def paint_opinions(glaucoma: float = 0.1, referable_dr: float = 0.1, any_dr: float = 0.1) -> Maps:
+    """The outputs of the drawn classifier (see `classifier`) for one picture, without heat."""
+    blank = np.zeros((12, 12), np.float32)
+    scores = {"glaucoma": glaucoma, "referable_dr": referable_dr, "any_dr": any_dr}
+    return {name: np.float32(score) for name, score in scores.items()} | {f"{name}_map": blank for name in scores}
+
+
+@pytest.fixture(scope="session")
+def opinions():
+    """The function `paint_opinions(glaucoma, referable_dr, any_dr)`."""
+    return paint_opinions
+
+
 @pytest.fixture(scope="session")
 def model() -> contract.Model:
-    """The embedded model file, verified."""
+    """The embedded multi-task model file, verified."""
     return contract.read("multitask")
 
 
@@ -80,11 +94,39 @@ def painter(model: contract.Model) -> Painter:
 
 
 @pytest.fixture
-def fake(model: contract.Model, painter: Painter) -> Callable[..., Screener]:
-    """Makes a Screener over a FakeRunner: `fake(paint, max_batch=4)`; without `paint`, every picture has the same maps."""
+def fake(model: contract.Model, painter: Painter, monkeypatch) -> Callable[..., Screener]:
+    """Makes a Screener over FakeRunners: `fake(paint, max_batch=4)`; without `paint`, every picture has the same maps.
 
-    def make(paint: Callable[[np.ndarray], Maps] | None = None, max_batch: int = 4) -> Screener:
+    models: what is opened; point: the operating point; classify: paints a classifier's outputs, which runs in ONNX Runtime
+    where it is not given.
+    """
+    real = runners.open_runner
+
+    def make(
+        paint: Callable[[np.ndarray], Maps] | None = None,
+        max_batch: int = 4,
+        *,
+        models: Sequence[contract.Model] = (model,),
+        classify: Callable[[np.ndarray], Maps] | None = None,
+        point: contract.PointName | None = None,
+    ) -> Screener:
         maps = painter.maps()
-        return Screener(model, "fake", FakeRunner(paint or (lambda image: maps), max_batch))
+
+        def open_runner(opened, backend, *, max_batch, threads):
+            if isinstance(opened.contract, contract.MultiTask):
+                return "fake", FakeRunner(paint or (lambda image: maps), max_batch)
+            if classify:
+                return "fake", FakeRunner(classify, max_batch)
+            return real(opened, "onnxruntime", max_batch=max_batch, threads=1)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runners, "open_runner", open_runner)
+            return Screener(models, "fake", max_batch, None, point)
 
     return make
+
+
+@pytest.fixture
+def both(fake, model: contract.Model, classifier: contract.Model) -> Callable[..., Screener]:
+    """`fake` with the multi-task model and the classifier."""
+    return functools.partial(fake, models=(model, classifier))

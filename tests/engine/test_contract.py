@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funduscope.engine import contract
-from funduscope.engine.contract import Contract
 from funduscope.engine.errors import ModelError
+from funduscope.engine.preprocess import Geometry
 from funduscope.engine.screener import Screener
 
 
@@ -32,8 +32,8 @@ def refusal(data: bytes) -> str:
     return str(caught.value)
 
 
-def changed(model: contract.Model, *path: str, **values: object) -> dict:
-    """The embedded contract as a dict, with `values` set at `path`."""
+def changed(model: contract.Model, *path: str | int, **values: object) -> dict:
+    """A model's contract as a dict, with `values` set at `path`."""
     document = json.loads(model.contract.to_json())
     part = document
     for key in path:
@@ -42,9 +42,24 @@ def changed(model: contract.Model, *path: str, **values: object) -> dict:
     return document
 
 
-def test_a_contract_returns_from_its_json(model):
-    assert contract.parse(model.contract.to_json().encode(), "x") == model.contract
-    assert contract.parse(model.contract.to_json().encode() + b"\x00 and more", "x") == model.contract
+def encoded(document: dict) -> str:
+    return json.dumps(document, separators=(",", ":"))
+
+
+@pytest.fixture(params=["model", "classifier"])
+def either(request) -> contract.Model:
+    """A model of each kind."""
+    return request.getfixturevalue(request.param)
+
+
+def test_a_contract_returns_from_its_json(either):
+    assert contract.parse(either.contract.to_json().encode(), "x") == either.contract
+    assert contract.parse(either.contract.to_json().encode() + b"\x00 and more", "x") == either.contract
+
+
+def test_a_contract_returns_as_its_own_kind(model, classifier):
+    assert type(contract.parse(model.contract.to_json().encode(), "x")) is contract.MultiTask
+    assert type(contract.parse(classifier.contract.to_json().encode(), "x")) is contract.Classifier
 
 
 probability = st.floats(0, 1)
@@ -61,9 +76,24 @@ def test_any_values_return_from_their_json(model, name, threshold, slope, figure
     assert contract.parse(document.to_json().encode(), "x") == document
 
 
-def test_a_small_stamped_file_is_whole(model):
-    read = contract.verified(stamped(model.contract.to_json()), "x")
-    assert read.model_copy(update={"sha256": model.sha256}) == model.contract
+@given(
+    threshold=probability,
+    uncertain=st.floats(0, 50),
+    scale=st.none() | st.floats(1e-9, 1e9),
+    stride=st.floats(1e-3, 99),
+)
+def test_any_values_of_a_classifier_return_from_their_json(classifier, threshold, uncertain, scale, stride):
+    values = changed(classifier, "decisions", "any_dr", uncertain_logit=uncertain, map_scale=scale)
+    values["decisions"]["any_dr"]["points"]["balanced"]["threshold"] = threshold
+    values["map_grid"] = None if scale is None else {"stride_px": stride, "offset_px": -stride}
+    document = contract.Classifier.model_validate(values)
+    assert contract.parse(document.to_json().encode(), "x") == document
+    assert document.decisions.any_dr.points.balanced.threshold == threshold
+
+
+def test_a_small_stamped_file_is_whole(either):
+    read = contract.verified(stamped(either.contract.to_json()), "x")
+    assert read.model_copy(update={"sha256": either.sha256}) == either.contract
 
 
 def test_the_embedded_file_states_its_digest(model):
@@ -127,11 +157,46 @@ def test_another_format_is_refused_with_the_one_that_is_read(model):
     assert "another format; this Funduscope reads funduscope/1" in refusal(other)
 
 
-@pytest.mark.parametrize("key", [key for key in Contract.model_fields if key not in ("format", "sha256")])
-def test_a_missing_key_is_named(model, key):
-    document = changed(model)
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        (kind, key)
+        for kind, part in (("model", contract.MultiTask), ("classifier", contract.Classifier))
+        for key in part.model_fields
+        if key not in ("format", "sha256", "kind")
+    ],
+)
+def test_a_missing_key_is_named(request, kind, key):
+    document = changed(request.getfixturevalue(kind))
     del document[key]
-    assert f"  {key}: Field required" in refusal(stamped(json.dumps(document, separators=(",", ":"))))
+    assert f"  {key}: Field required" in refusal(stamped(encoded(document)))
+
+
+def test_a_missing_kind_is_named(either):
+    document = changed(either)
+    del document["kind"]
+    assert "'kind'" in refusal(stamped(encoded(document)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("decisions", "referable_dr"),
+        ("decisions", "glaucoma", "temperature"),
+        ("decisions", "glaucoma", "map_scale"),
+        ("decisions", "any_dr", "points", "high_specificity"),
+        ("decisions", "any_dr", "points", "balanced", "sensitivity", "low"),
+        ("map_grid", "offset_px"),
+        ("geometry", "fov_threshold"),
+    ],
+    ids=".".join,
+)
+def test_a_missing_key_at_depth_is_named(classifier, path):
+    document = part = changed(classifier)
+    for key in path[:-1]:
+        part = part[key]
+    del part[path[-1]]
+    assert f"\n  {'.'.join(path)}: Field required" in refusal(stamped(encoded(document)))
 
 
 @pytest.mark.parametrize(
@@ -150,16 +215,77 @@ def test_a_missing_key_is_named(model, key):
         (("geometry",), {"size": 256.0}, "geometry.size"),
         (("geometry",), {"path": "crop-pad-resize-2"}, "geometry.path"),
         ((), {"precision": "fp8"}, "precision"),
-        ((), {"kind": "classifier"}, "kind"),
         ((), {"outputs": "disc"}, "outputs"),
         (("input",), {"dtype": "float64"}, "input.dtype"),
         (("terms",), {"notice": 3}, "terms.notice"),
     ],
 )
 def test_a_wrong_value_is_named_with_file_and_key(model, path, values, named):
-    document = json.dumps(changed(model, *path, **values), separators=(",", ":"))
-    message = refusal(stamped(document))
+    message = refusal(stamped(encoded(changed(model, *path, **values))))
     assert "the contract is not valid" in message
+    assert f"\n  {named}: " in message
+
+
+BALANCED = ("decisions", "glaucoma", "points", "balanced")
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "named"),
+    [
+        ((), {"colour": 1}, "colour"),
+        ((), {"rules": {}}, "rules"),
+        ((), {"glaucoma_threshold": 0.5}, "glaucoma_threshold"),
+        (("decisions",), {"colour": 1}, "decisions.colour"),
+        (("decisions", "glaucoma"), {"colour": 1}, "decisions.glaucoma.colour"),
+        (("decisions", "glaucoma"), {"temperature": 0.0}, "decisions.glaucoma.temperature"),
+        (("decisions", "any_dr"), {"uncertain_logit": -0.1}, "decisions.any_dr.uncertain_logit"),
+        (("decisions", "any_dr"), {"map_scale": 0.0}, "decisions.any_dr.map_scale"),
+        (BALANCED[:-1], {"best": {}}, "decisions.glaucoma.points.best"),
+        (BALANCED, {"colour": 1}, "decisions.glaucoma.points.balanced.colour"),
+        (BALANCED, {"threshold": 1.5}, "decisions.glaucoma.points.balanced.threshold"),
+        (BALANCED, {"threshold": float("nan")}, "decisions.glaucoma.points.balanced.threshold"),
+        ((*BALANCED, "specificity"), {"high": "1"}, "decisions.glaucoma.points.balanced.specificity.high"),
+        ((), {"point": "best"}, "point"),
+        ((), {"disagreement": -0.1}, "disagreement"),
+        (("map_grid",), {"stride_px": 0.0}, "map_grid.stride_px"),
+        (("map_grid",), {"stride_x": 1.0}, "map_grid.stride_x"),
+        (("geometry",), {"path": "grey"}, "geometry.path"),
+    ],
+)
+def test_a_wrong_value_of_a_classifier_is_named_with_file_and_key(classifier, path, values, named):
+    message = refusal(stamped(encoded(changed(classifier, *path, **values))))
+    assert "the contract is not valid" in message
+    assert f"\n  {named}: " in message
+
+
+@pytest.mark.parametrize("kind", ["detector", "Classifier", 1, None])
+def test_an_unknown_kind_is_refused_with_those_there_are(either, kind):
+    message = refusal(stamped(encoded(changed(either, kind=kind))))
+    assert "'kind'" in message
+    assert "'multi-task', 'classifier'" in message
+
+
+def test_a_contract_of_one_kind_is_not_one_of_the_other(model, classifier):
+    message = refusal(stamped(encoded(changed(model, kind="classifier"))))
+    assert "\n  decisions: Field required" in message
+    assert "\n  rules: Extra inputs are not permitted" in message
+    message = refusal(stamped(encoded(changed(classifier, kind="multi-task"))))
+    assert "\n  rules: Field required" in message
+    assert "\n  decisions: Extra inputs are not permitted" in message
+
+
+@pytest.mark.parametrize("key", ["decisions", "point", "disagreement", "map_grid"])
+def test_a_multi_task_contract_with_a_key_of_the_classifier_is_refused(model, classifier, key):
+    values = {key: changed(classifier)[key]}
+    assert f"\n  {key}: Extra inputs are not permitted" in refusal(stamped(encoded(changed(model, **values))))
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [((), "classifier"), (("rules",), "rules.classifier"), (("training", "figures"), "training.figures.classifier")],
+)
+def test_a_key_that_is_called_like_a_kind_is_named(model, path, named):
+    message = refusal(stamped(encoded(changed(model, *path, classifier=1))))
     assert f"\n  {named}: " in message
 
 
@@ -168,14 +294,24 @@ def test_a_contract_that_is_no_json_is_refused(model):
         contract.parse(model.contract.to_json().encode()[:200], "x")
 
 
-def test_a_contract_is_frozen(model):
+def test_a_contract_is_frozen(model, classifier):
     with pytest.raises(ValueError, match="frozen"):
         model.contract.glaucoma_threshold = 0.1
+    with pytest.raises(ValueError, match="frozen"):
+        classifier.contract.decisions.glaucoma.temperature = 2.0
 
 
-def test_default_and_multitask_are_the_embedded_model(model):
+def test_multitask_is_an_embedded_model(model):
     assert "multitask" in contract.embedded()
-    assert contract.read("default").path == model.path == contract.embedded()["multitask"]
+    assert contract.read("multitask").path == model.path == contract.embedded()["multitask"]
+    assert type(model.contract) is contract.MultiTask
+
+
+@pytest.mark.parametrize("name", contract.embedded())
+def test_every_embedded_model_is_whole_and_bears_its_name(name):
+    read = contract.read(name)
+    assert read.contract.name == name
+    assert read.contract.kind == {"multitask": "multi-task", "classifier": "classifier"}[name]
 
 
 def test_a_path_names_a_model_too(model):
@@ -184,10 +320,21 @@ def test_a_path_names_a_model_too(model):
 
 @pytest.mark.parametrize("name", ["unknown", "absent/model.onnx", ".", "null\0"])
 def test_an_unknown_model_is_refused_with_the_names_there_are(name):
-    with pytest.raises(ModelError, match=r"Embedded are: default, .*multitask"):
+    with pytest.raises(ModelError, match=r"Embedded are: .*multitask; default is all of them"):
         contract.read(name)
 
 
 def test_values_reach_preparation_and_post_processing(model):
     assert model.contract.geometry.build().size == model.contract.geometry.size
     assert model.contract.rules.build().__dict__ == model.contract.rules.model_dump()
+
+
+def test_the_path_of_preparation_says_in_which_light(model, classifier):
+    assert model.contract.geometry.build() == Geometry(256, 24, "brightest")
+    assert classifier.contract.geometry.build() == Geometry(96, 40, "grey")
+
+
+def test_the_grid_of_a_heat_map_places_its_cells(classifier):
+    to_square = classifier.contract.map_grid.to_square()
+    assert to_square @ (0, 0, 1) == pytest.approx((3.5, 3.5, 1))
+    assert to_square @ (11, 2, 1) == pytest.approx((91.5, 19.5, 1))

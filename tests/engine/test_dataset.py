@@ -12,7 +12,7 @@ from funduscope.engine import dataset
 from funduscope.engine.errors import DataError
 from funduscope.engine.sample import Sample
 
-HEADER = "image,mask,mask_has,fovea_x,fovea_y,glaucoma,dr_grade,patient,split,width,height,scale"
+HEADER = "image,mask,mask_has,fovea_x,fovea_y,glaucoma,dr_grade,patient,split,width,height,scale,eye"
 
 
 def picture(path: Path, width: int = 64, height: int = 48) -> Path:
@@ -46,8 +46,8 @@ def index(folder: Path, *rows: str, header: str = HEADER) -> Path:
     return folder
 
 
-A = "images/a.jpg,masks/a.png,disc+cup,10.5,20,1,3,p1,train,64,48,0.5"
-B = "images/b.jpg,masks/b.png,disc,,,0,,p2,val,64,48,"
+A = "images/a.jpg,masks/a.png,disc+cup,10.5,20,1,3,p1,train,64,48,0.5,OD"
+B = "images/b.jpg,masks/b.png,disc,,,0,,p2,val,64,48,,OS"
 C = "images/c.jpg,,,,,,,,test,64,48,"
 
 
@@ -63,9 +63,10 @@ def test_rows_become_samples(folder):
         glaucoma=1,
         dr_grade=3,
         patient="p1",
+        eye="right",
         scale=0.5,
     )
-    assert (b.split, b.mask_has_cup, b.glaucoma, b.fovea, b.scale) == ("val", False, 0, None, 1.0)
+    assert (b.split, b.mask_has_cup, b.glaucoma, b.fovea, b.eye, b.scale) == ("val", False, 0, None, "left", 1.0)
     assert c == Sample(image=folder / "images/c.jpg", set_name="clinic", split="test")
 
 
@@ -115,6 +116,8 @@ def refusal(folder: Path) -> str:
         ("images/a.jpg,,,left,3,,,,train,,,", "left"),
         ("images/a.jpg,,,nan,3,,,,train,,,", "fovea_x nan is not a finite number"),
         ("images/a.jpg,,,,,,,,train,,,-1", "scale -1.0 is not positive"),
+        ("images/a.jpg,,,,,,,,train,,,,right", "eye 'right'; allowed are OD, OS and empty"),
+        ("images/a.jpg,,,,,,,,train,,,,od", "eye 'od'"),
         ("images/a.jpg", "split"),
     ],
 )
@@ -180,9 +183,10 @@ def test_a_mask_that_was_damaged_since_is_refused(folder, content):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"", "column ['image', 'split'] is missing"),
-        (b"image,mask\n", "column ['split'] is missing"),
+        (b"", "column ['image'] is missing"),
+        (b"picture,mask\n", "column ['image'] is missing"),
         (b"image,split\n", "no rows"),
+        (b"image,mask\n", "no rows"),
         (b"image,split\n\xff\xfe.jpg,train\n", "cannot be read"),
     ],
 )
@@ -193,6 +197,78 @@ def test_a_table_that_is_none_is_refused(folder, text, words):
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
     assert "no such folder" in refusal(tmp_path / "absent")
+
+
+def test_a_disease_is_there_from_its_grade_on():
+    diseases = ("any_dr", "referable_dr", "severe_dr", "proliferative_dr")
+    found = {grade: [sample(dr_grade=grade).diseased(disease) for disease in diseases] for grade in range(5)}
+    assert found == {0: [0, 0, 0, 0], 1: [1, 0, 0, 0], 2: [1, 1, 0, 0], 3: [1, 1, 1, 0], 4: [1, 1, 1, 1]}
+    assert [sample(glaucoma=1).diseased(disease) for disease in diseases] == [None] * 4
+    assert [sample(glaucoma=label, dr_grade=4).diseased("glaucoma") for label in (0, 1, None)] == [0, 1, None]
+
+
+def test_a_set_teaches_only_the_diseases_that_it_is_used_for():
+    labelled = sample(glaucoma=1, dr_grade=0, patient="p1")
+    assert labelled.teaching(["glaucoma", "dr"]) == labelled
+    assert labelled.teaching(["dr"]) == sample(dr_grade=0, patient="p1")
+    assert labelled.teaching({"glaucoma": 0.5}) == sample(glaucoma=1, patient="p1")
+    assert labelled.teaching([]) == sample(patient="p1")
+
+
+def sample(**labels) -> Sample:
+    return Sample(Path("x.jpg"), "clinic", "train", **labels)
+
+
+# a table without a column `split`
+
+
+def unsplit(folder: Path, rows: list[tuple[str, str]]) -> dict[str, str]:
+    """The split of each picture. rows: picture and patient."""
+    for name, _ in rows:
+        (folder / name).touch()
+    (folder / "index.csv").write_text("\n".join(["image,patient", *map(",".join, rows)]) + "\n")
+    return {one.image.name: one.split for one in dataset.read(folder)}
+
+
+def shares(splits) -> list[float]:
+    found = list(splits)
+    return [found.count(split) / len(found) for split in ("train", "val", "test")]
+
+
+PATIENTS = [(f"{k:03d}.jpg", f"p{k * k % 89}") for k in range(200)]  # 45 patients of 2 to 6 pictures
+
+
+def test_pictures_without_a_split_are_split_60_20_20(tmp_path):
+    found = unsplit(tmp_path, [(f"{k:03d}.jpg", "") for k in range(100)])
+    assert shares(found.values()) == [0.6, 0.2, 0.2]
+    assert shares(list(found.values())[:50]) == pytest.approx(
+        [0.6, 0.2, 0.2], abs=0.15
+    )  # not by their place in the table
+
+
+def test_a_patient_is_in_one_split_and_the_shares_hold(tmp_path):
+    found = unsplit(tmp_path, PATIENTS)
+    assert shares(found.values()) == pytest.approx([0.6, 0.2, 0.2], abs=0.02)
+    by_patient = {(patient, found[name]) for name, patient in PATIENTS}
+    assert len(by_patient) == len({patient for _, patient in PATIENTS}) == 45
+
+
+def test_a_split_does_not_depend_on_the_rows_order(tmp_path):
+    first = unsplit(tmp_path, PATIENTS)
+    assert unsplit(tmp_path, PATIENTS[::-1]) == unsplit(tmp_path, PATIENTS[7:] + PATIENTS[:7]) == first
+    assert unsplit(tmp_path, [(name, f"x{patient}") for name, patient in PATIENTS]) != first  # it can
+
+
+def test_the_same_names_always_give_the_same_split(tmp_path):
+    found = unsplit(tmp_path, [(f"{k}.jpg", f"patient {k}") for k in range(10)])
+    assert {k for k in range(10) if found[f"{k}.jpg"] == "val"} == {0, 5}
+    assert {k for k in range(10) if found[f"{k}.jpg"] == "test"} == {1, 2}
+
+
+def test_a_column_split_is_never_filled(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "index.csv").write_text("image,split\na.jpg,\n")
+    assert "split ''; allowed are train, val, test" in refusal(tmp_path)
 
 
 # split: pictures, disc masks, cup masks, foveas, with glaucoma, without

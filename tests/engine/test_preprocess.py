@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from funduscope.engine import photo, preprocess
 from funduscope.engine.errors import Code, PhotoError
 from funduscope.engine.preprocess import Geometry, Placement
 
-GEOMETRY = Geometry(size=256, fov_threshold=24)
+GEOMETRY = Geometry(size=256, fov_threshold=24, fov_light="brightest")
 scales = st.floats(0.02, 20)
 offsets = st.floats(-5000, 5000)
 coordinates = st.floats(-100, 12_000)
@@ -31,12 +32,18 @@ def test_a_point_returns_from_the_square(scale_x, scale_y, offset_x, offset_y, x
 
 
 @settings(max_examples=40)
-@given(st.integers(160, 700), st.integers(160, 700), st.sampled_from([128, 256, 512]), st.data())
-def test_a_lit_spot_is_found_where_the_placement_says(height, width, size, data):
+@given(
+    st.integers(160, 700),
+    st.integers(160, 700),
+    st.sampled_from([128, 256, 512]),
+    st.sampled_from(["brightest", "grey"]),
+    st.data(),
+)
+def test_a_lit_spot_is_found_where_the_placement_says(height, width, size, light, data):
     pixels = np.full((height, width, 3), 60, np.uint8)
     x, y = data.draw(st.integers(30, width - 31)), data.draw(st.integers(30, height - 31))
     cv2.circle(pixels, (x, y), 12, (255, 255, 255), -1)
-    prepared = preprocess.prepare(photo.read(pixels), Geometry(size, 24))
+    prepared = preprocess.prepare(photo.read(pixels), Geometry(size, 24, light))
     weights = np.clip(prepared.image[..., 0].astype(float) - 60, 0, None)
     rows, columns = np.mgrid[:size, :size]
     found = (weights * columns).sum() / weights.sum(), (weights * rows).sum() / weights.sum()
@@ -48,7 +55,7 @@ def test_a_lit_spot_is_found_where_the_placement_says(height, width, size, data)
     [(400, 600, 300, 200, 180), (600, 400, 200, 300, 150), (500, 500, 250, 250, 240), (1000, 1600, 500, 480, 300)],
 )
 def test_the_field_of_view_is_the_circles_box(height, width, x, y, radius):
-    left, top, right, bottom = preprocess.field_of_view(circle(height, width, x, y, radius), 24)
+    left, top, right, bottom = preprocess.field_of_view(circle(height, width, x, y, radius), 24, "brightest")
     # a line counts once 2 % of it is lit, and every 8th pixel is looked at
     assert (left, top) == pytest.approx((x - radius, y - radius), abs=16)
     assert (right, bottom) == pytest.approx((x + radius, y + radius), abs=16)
@@ -61,17 +68,17 @@ def test_a_date_and_specks_in_the_border_do_not_count():
     dated[900:902, 1200:1202] = 255
     for _ in range(20):
         dated[np.random.default_rng(1).integers(0, 960), 40] = 255
-    assert preprocess.field_of_view(dated, 24) == preprocess.field_of_view(clean, 24)
+    assert preprocess.field_of_view(dated, 24, "brightest") == preprocess.field_of_view(clean, 24, "brightest")
 
 
 def test_a_field_that_fills_the_picture_is_the_picture():
-    assert preprocess.field_of_view(np.full((203, 301, 3), 90, np.uint8), 24) == (0, 0, 301, 203)
+    assert preprocess.field_of_view(np.full((203, 301, 3), 90, np.uint8), 24, "brightest") == (0, 0, 301, 203)
 
 
 def test_any_one_bright_channel_is_light():
     pixels = np.zeros((200, 200, 3), np.uint8)
     pixels[..., 0] = 60
-    assert preprocess.field_of_view(pixels, 24) == (0, 0, 200, 200)
+    assert preprocess.field_of_view(pixels, 24, "brightest") == (0, 0, 200, 200)
 
 
 @pytest.mark.parametrize(
@@ -130,3 +137,53 @@ def test_a_shifted_mask_does_not_follow():  # the test above can fail
     placement = preprocess.prepare(photo.read(np.full((200, 200, 3), 40, np.uint8)), GEOMETRY).placement
     right, wrong = placement.square_mask(mask, 256), placement.square_mask(np.roll(mask, 5), 256)
     assert 2 * (right & wrong).sum() / (right.sum() + wrong.sum()) < 0.97
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))))
+def test_grey_is_the_luma_in_integers_to_the_last_digit(pixels):
+    found = preprocess.grey(pixels)
+    assert found.dtype == np.uint8
+    expected = [[(19595 * r + 38470 * g + 7471 * b + 32768) // 65536 for r, g, b in row] for row in pixels.tolist()]
+    assert found.tolist() == expected
+
+
+def test_grey_rounds_where_a_truncated_luma_would_not():
+    assert preprocess.grey(np.array([255, 0, 0], np.uint8)) == 76  # 76.24
+    assert preprocess.grey(np.array([0, 255, 0], np.uint8)) == 150  # 149.69
+    assert preprocess.grey(np.array([0, 0, 255], np.uint8)) == 29  # 29.07
+
+
+def test_a_grey_pixel_keeps_its_value():
+    every = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    np.testing.assert_array_equal(preprocess.grey(every), np.arange(256))
+
+
+@pytest.mark.parametrize("channel", [0, 2], ids=["red", "blue"])
+def test_dim_red_or_blue_is_light_only_in_the_brightest_channel(channel):
+    pixels = np.zeros((200, 260, 3), np.uint8)
+    pixels[..., channel] = 100
+    assert preprocess.field_of_view(pixels, 40, "brightest") == (0, 0, 260, 200)
+    with pytest.raises(PhotoError) as caught:
+        preprocess.field_of_view(pixels, 40, "grey")
+    assert caught.value.code is Code.NO_FIELD_OF_VIEW
+
+
+def test_the_light_decides_where_the_field_of_view_ends():
+    pixels = np.zeros((200, 260, 3), np.uint8)
+    pixels[20:180, 30:230, 2] = 255  # blue: grey 29
+    pixels[60:150, 100:190] = 90
+    assert preprocess.field_of_view(pixels, 40, "brightest") == (30, 20, 230, 180)
+    assert preprocess.field_of_view(pixels, 40, "grey") == (100, 60, 190, 150)
+    square = [preprocess.prepare(photo.read(pixels), Geometry(64, 40, light)) for light in ("brightest", "grey")]
+    assert [one.placement.to_square(100, 60) for one in square] != [(0, 0)] * 2
+    assert square[1].placement.to_photo(31.5, 31.5) == pytest.approx((144.5, 104.5))
+
+
+@pytest.mark.parametrize(("value", "lit"), [(40, False), (41, True)])
+def test_grey_above_the_threshold_is_lit(value, lit):
+    pixels = np.full((200, 200, 3), value, np.uint8)
+    if lit:
+        assert preprocess.field_of_view(pixels, 40, "grey") == (0, 0, 200, 200)
+        return
+    with pytest.raises(PhotoError):
+        preprocess.field_of_view(pixels, 40, "grey")

@@ -1,5 +1,5 @@
 """The way of one photograph, with painted maps in the network's place, and with the embedded model where only
-sameness is asked for."""
+sameness is asked for. What both models make of one picture is in `test_classifier.py`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from funduscope.engine import photo, preprocess, results, screener
-from funduscope.engine.errors import BackendError, Code, ModelError
+from funduscope.engine import contract, photo, preprocess, results, screener
+from funduscope.engine.errors import BackendError, Code, ModelError, SettingsError
+from funduscope.engine.inputs import Listed
 from funduscope.engine.results import COLUMNS, Rejected, Screening
 from funduscope.engine.screener import Screener
 from funduscope.postprocess import scores
@@ -89,7 +90,7 @@ def test_the_batch_does_not_change_a_row(folder):
     paths = good_paths(folder)[:8]
     outcomes = []
     for batch in (1, 8):
-        with Screener.open(batch=batch, threads=1) as opened:
+        with Screener.open("multitask", batch=batch, threads=1) as opened:
             outcomes.append(rows(opened, paths))
     assert outcomes[0] == outcomes[1]
 
@@ -121,7 +122,7 @@ def test_bad_pictures_among_good_ones_each_give_their_row_and_change_no_other(fa
 def test_a_stream_of_bad_pictures_alone_never_runs_the_model(fake, folder):
     with fake() as opened:
         assert len(rows(opened, [str(folder / name) for name in BAD])) == len(BAD)
-        assert opened._runner.batches == []
+        assert opened._multitask.runner.batches == []
 
 
 def test_the_stream_reads_ahead_no_more_than_two_batches(fake, folder):
@@ -151,7 +152,7 @@ def test_a_closed_stream_leaves_no_thread(fake, folder):
 def test_batches_are_filled(fake, folder):
     with fake(max_batch=4) as opened:
         rows(opened, good_paths(folder)[:10])
-        assert opened._runner.batches == [4, 4, 2]
+        assert opened._multitask.runner.batches == [4, 4, 2]
 
 
 def test_eight_threads_on_one_screener_give_the_same_rows(fake, painter, folder):
@@ -173,7 +174,7 @@ def test_eight_threads_on_the_embedded_model_give_the_same_rows(folder):
 
 def test_closing_frees_the_runner(fake):
     with fake() as opened:
-        runner = opened._runner
+        runner = opened._multitask.runner
     assert runner.closed
 
 
@@ -192,8 +193,11 @@ def test_every_kind_of_source_is_screened_and_named(fake, fundus, tmp_path):
     with fake() as opened:
         by_path, by_bytes = opened(path), opened(path.read_bytes())
         by_array, by_photo = opened(pixels), opened(photo.read(pixels, "frame 7"))
+        by_list = opened(Listed(str(path)))
         assert [r.name for r in (by_path, by_bytes, by_array, by_photo)] == [str(path), "bytes", "array", "frame 7"]
+        assert by_list == by_path
         assert opened(pixels, "eye 3").name == "eye 3"
+        assert opened(Listed("absent.jpg")).name == "absent.jpg"
     assert by_path.sha256 == by_bytes.sha256 is not None
     assert by_array.sha256 is None
     assert by_path.vcdr == by_bytes.vcdr == by_array.vcdr == by_photo.vcdr
@@ -211,7 +215,7 @@ def test_an_array_of_another_type_is_a_programmers_error(fake, fundus):
 def test_painted_ellipses_come_back_in_the_photos_pixels(fake, painter, height, width):
     pixels = np.full((height, width, 3), 90, np.uint8)
     pixels[: height // 8], pixels[:, : width // 10] = 0, 0  # off centre
-    placement = preprocess.prepare(photo.read(pixels), preprocess.Geometry(painter.size, 24)).placement
+    placement = preprocess.prepare(photo.read(pixels), preprocess.Geometry(painter.size, 24, "brightest")).placement
     scale = placement.scale_x
     disc, cup, fovea = (150.0, 110.0, 44.0, 52.0), (147.0, 112.0, 20.0, 28.0), (95.0, 140.0)
     found = painted(fake, painter, pixels, disc=disc, cup=cup, fovea=fovea)
@@ -358,11 +362,21 @@ def test_results_are_frozen(fake, painter, fundus):
 
 
 def test_opening_names_the_model_and_the_backend(model):
-    with Screener.open(threads=1) as opened:
-        assert (opened.model.name, opened.model.version) == (model.contract.name, model.contract.version)
-        assert opened.model.sha256 == model.sha256
-        assert opened.model.backend == "onnxruntime"
-        assert opened.contract == model.contract
+    with Screener.open("multitask", threads=1) as opened:
+        (name,) = opened.models
+        assert (name.name, name.version) == (model.contract.name, model.contract.version)
+        assert name.sha256 == model.sha256
+        assert name.backend == "onnxruntime"
+        assert opened.contracts == (model.contract,)
+        assert opened.multitask == model.contract
+        assert opened.classifier is opened.point is None
+
+
+@pytest.mark.parametrize("names", [(), ("default",), (Path("default"),)])
+def test_without_a_name_all_embedded_models_are_opened(names):
+    with Screener.open(*names, threads=1) as opened:
+        assert sorted(own.name for own in opened.contracts) == sorted(contract.embedded())
+        assert [own.name for own in opened.models] == [own.name for own in opened.contracts]
 
 
 def test_opening_refuses_before_the_first_picture(tmp_path):
@@ -373,6 +387,10 @@ def test_opening_refuses_before_the_first_picture(tmp_path):
         Screener.open(tmp_path / "x.onnx")
     with pytest.raises(BackendError):
         Screener.open(backend="abacus")
+    with pytest.raises(SettingsError, match="batch 0, threads None: each must be 1 or more"):
+        Screener.open(batch=0)
+    with pytest.raises(SettingsError, match="workers 0: must be 1 or more"), Screener.open("multitask") as opened:
+        opened.stream([], workers=0)
 
 
 def test_the_example_is_screened(cc0):
@@ -385,3 +403,4 @@ def test_the_example_is_screened(cc0):
 def test_the_label_of_a_source_is_its_name():
     assert screener._label("a/b.jpg") == "a/b.jpg"
     assert screener._label(b"data") == "bytes"
+    assert screener._label(Listed("a/b.jpg", "p1", "left")) == "a/b.jpg"

@@ -166,16 +166,28 @@ def test_a_folder_that_was_removed_is_refused_at_the_end(tmp_path):
         written_while(tmp_path / "out", lambda: shutil.rmtree(tmp_path / "out"))
 
 
-def test_the_record_of_a_run_says_what_ran(tmp_path, model):
-    sinks.write_run(
-        tmp_path, MODEL, model.contract, datetime.now(UTC), {"inputs": [os.fsdecode(b"\xff.jpg")], "pictures": 1}
-    )
+def test_the_record_of_a_run_says_what_ran(tmp_path, model, classifier):
+    names = [MODEL, ModelName("channels", "7", "1" * 64, "fake", "fp32")]
+    contracts = [model.contract, classifier.contract]
+    extra = {"inputs": [os.fsdecode(b"\xff.jpg")], "pictures": 1}
+    sinks.write_run(tmp_path, names, contracts, datetime.now(UTC), extra)
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record["model"] == dataclasses.asdict(MODEL)
-    assert record["terms"]["notice"] == model.contract.terms.notice
+    terms = [own.terms.model_dump() for own in contracts]
+    assert record["models"] == [
+        dataclasses.asdict(name) | {"terms": own} for name, own in zip(names, terms, strict=True)
+    ]
+    assert terms[0]["notice"] != terms[1]["notice"]
     assert record["inputs"] == ["\udcff.jpg"]
     assert record["started"] <= record["finished"]
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_files_of_an_earlier_run_are_removed_or_that_is_refused(tmp_path):
+    (tmp_path / "old").write_text("x")
+    sinks.remove([tmp_path / "old"])
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OutputError, match="cannot be written"):
+        sinks.remove([tmp_path / "old"])
 
 
 def test_text_is_written_in_one_piece_or_refused(tmp_path):

@@ -135,3 +135,41 @@ def test_the_centre_moves_along_with_a_flip(mode, x, y):
 def test_the_centre_does_not_depend_on_the_maps_strength(mode):
     saliency = gaussian(30, 40, 64)
     assert measures.centre_of_mass(saliency / 8, mode) == pytest.approx(measures.centre_of_mass(saliency, mode))
+
+
+@pytest.mark.parametrize(
+    ("disc", "fovea", "eye"),
+    [
+        ((300, 200), (200, 220), "right"),
+        ((100, 200), (200, 220), "left"),
+        ((300, 200), (200, 300), "right"),  # as much below as beside
+        ((300, 200), (200, 301), None),  # more
+        ((300, 200), (200, 99), None),
+        ((250, 200), (200, 200), "right"),  # a disc's diameter
+        ((249, 200), (200, 200), None),  # nearer
+        ((151, 200), (200, 200), None),
+        ((150, 200), (200, 200), "left"),
+        ((200, 200), (200, 200), None),
+    ],
+)
+def test_the_eye_is_told_by_the_side_of_the_disc(disc, fovea, eye):
+    assert measures.eye_of(disc, fovea, 50) == eye
+
+
+points = st.tuples(st.floats(0, 1000), st.floats(0, 1000))
+
+
+@given(disc=points, fovea=points, diameter=st.floats(1, 300))
+def test_a_mirrored_picture_shows_the_other_eye(disc, fovea, diameter):
+    other = {"right": "left", "left": "right", None: None}
+    mirrored = [(-x, y) for x, y in (disc, fovea)]
+    assert measures.eye_of(*mirrored, diameter) == other[measures.eye_of(disc, fovea, diameter)]
+    upside_down = [(x, -y) for x, y in (disc, fovea)]
+    assert measures.eye_of(*upside_down, diameter) == measures.eye_of(disc, fovea, diameter)
+
+
+@pytest.mark.parametrize("scale", [0.1, 7])
+def test_the_eye_does_not_depend_on_the_pictures_size(scale):
+    for x in (120, 180, 220, 300):
+        small = measures.eye_of((x * scale, 200 * scale), (200 * scale, 210 * scale), 50 * scale)
+        assert small == measures.eye_of((x, 200), (200, 210), 50)

@@ -1,4 +1,4 @@
-"""The source's tables 3 to 5 on data of one's own: networks x losses x learning rates x seeds, at equal steps.
+"""The source's tables 3 to 5 on data of one's own: variants x losses x learning rates x seeds, at equal steps.
 
 Each cell is one training run by the base configuration. Finished cells stay in `results.jsonl`, so the command can be
 stopped and taken up again; the tables are made from that file alone.
@@ -36,22 +36,15 @@ from .networks import OUTPUTS
 _RATES = ("accuracy", "precision", "recall", "f1", "auc")
 
 
-class NetworkChoice(Strict):
-    """The keys of [network] in which the compared networks differ."""
-
-    architecture: config.Architecture
-    hidden: Annotated[int, Field(ge=0)]
-    imagenet: str
-
-
 class Grid(Strict):
-    """base: a configuration file, relative to this one; matched_specificity: at which recall is compared as well."""
+    """base: a configuration file, relative to this one. variants: by name, the keys in which each differs from the base,
+    its network first of all. matched_specificity: at which recall is compared as well."""
 
     base: str
     seeds: Annotated[list[int], Field(min_length=1)]
     rates: Annotated[list[float], Field(min_length=1)]
     matched_specificity: Share
-    networks: Annotated[dict[str, NetworkChoice], Field(min_length=1)]
+    variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     losses: Annotated[dict[str, config.Loss], Field(min_length=1)]
 
 
@@ -59,7 +52,7 @@ class Grid(Strict):
 class Cell:
     """One run."""
 
-    network: str
+    variant: str
     loss: str
     lr: float
     seed: int
@@ -67,7 +60,7 @@ class Cell:
     @property
     def name(self) -> str:
         """For a folder."""
-        return f"{self.network}_{self.loss}_{self.lr:g}_{self.seed}"
+        return f"{self.variant}_{self.loss}_{self.lr:g}_{self.seed}"
 
 
 def load(path: Path) -> Grid:
@@ -139,23 +132,26 @@ def tables(
 
 def cells(grid: Grid) -> Iterator[Cell]:
     """All cells, seed by seed, so that a grid that is stopped early has each cell once before any twice."""
-    for seed, network, lr, loss in product(grid.seeds, grid.networks, grid.rates, grid.losses):
-        yield Cell(network, loss, lr, seed)
+    for seed, variant, lr, loss in product(grid.seeds, grid.variants, grid.rates, grid.losses):
+        yield Cell(variant, loss, lr, seed)
 
 
 def settings_of(base: Config, grid: Grid, cell: Cell) -> Config:
-    """The base configuration with one cell's network, loss, rate and seed."""
-    network = base.network.model_copy(update=grid.networks[cell.network].model_dump())
-    changed = base.model_copy(
-        update={
-            "name": cell.name,
-            "seed": cell.seed,
-            "network": network,
-            "loss": grid.losses[cell.loss],
-            "schedule": base.schedule.model_copy(update={"lr": cell.lr}),
-        }
-    )
-    return Config.model_validate(changed.model_dump())  # model_copy does not validate
+    """The base configuration with one cell's variant, loss, rate and seed. Raises SettingsError for unknown keys."""
+    document = _merged(base.model_dump(), grid.variants[cell.variant])
+    document |= {"name": cell.name, "seed": cell.seed, "loss": grid.losses[cell.loss].model_dump()}
+    document["schedule"]["lr"] = cell.lr
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        lines = [f"  variants.{cell.variant}.{configs.key(e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("the grid is not valid\n" + "\n".join(lines)) from None
+
+
+def _merged(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested document with some of its values changed."""
+    both = {key: _merged(document[key], value) for key, value in changes.items() if isinstance(document.get(key), dict)}
+    return document | dict(changes) | both
 
 
 Predictions = Mapping[str, tuple[Sequence[Sample], Mapping[str, NDArray[np.float64]]]]
@@ -198,13 +194,13 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def _by_row(done: Sequence[dict[str, Any]], grid: Grid) -> dict[tuple[str, str, float], list[dict[str, Any]]]:
-    """The finished runs of each row of a table: same network, loss and rate; only what the grid has."""
+    """The finished runs of each row of a table: same variant, loss and rate; only what the grid has."""
     rows: dict[tuple[str, str, float], list[dict[str, Any]]] = defaultdict(list)
     ours = set(cells(grid))
     for line in done:
         cell = Cell(**line["cell"])
         if cell in ours:
-            rows[cell.network, cell.loss, cell.lr].append(line)
+            rows[cell.variant, cell.loss, cell.lr].append(line)
     return rows
 
 
@@ -213,14 +209,14 @@ def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float) -> str:
 
     In percent, with the standard deviation over seeds behind; counts are TP/FP/FN of the first seed.
     """
-    columns = ["network", "loss"]
+    columns = ["variant (runs)", "loss"]
     for title in ("glaucoma", "referable DR"):
         columns += [f"{title}: {name}" for name in (*_RATES, "TP/FP/FN")]
     lines = [f"Learning rate {lr:g}", "", _line(columns), _line(["---"] * len(columns))]
-    for (network, loss, own), runs in _by_row(done, grid).items():
+    for (variant, loss, own), runs in _by_row(done, grid).items():
         if own != lr:
             continue
-        row = [f"{network} ({len(runs)})", loss]
+        row = [f"{variant} ({len(runs)})", loss]
         for target in validation.DISEASES:
             parts = [run["val"]["all"] for run in runs]
             row += [_spread([part.get(f"{target}_{name}") for part in parts]) for name in _RATES]
@@ -231,7 +227,7 @@ def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float) -> str:
 
 def matched(done: Sequence[dict[str, Any]], grid: Grid) -> str:
     """The losses compared fairly, on test: AUC per set, and recall at a threshold that gives all the same specificity."""
-    columns = ["rate", "network", "loss"]
+    columns = ["rate", "variant", "loss"]
     for title in ("glaucoma", "referable DR"):
         columns += [
             f"{title}: recall at 1/2",
@@ -246,8 +242,8 @@ def matched(done: Sequence[dict[str, Any]], grid: Grid) -> str:
     ]
     columns += [f"AUC {target} {name}" for name, target in keys]
     lines = ["Test split", "", _line(columns), _line(["---"] * len(columns))]
-    for (network, loss, lr), runs in _by_row(done, grid).items():
-        row = [f"{lr:g}", network, loss]
+    for (variant, loss, lr), runs in _by_row(done, grid).items():
+        row = [f"{lr:g}", variant, loss]
         for target in validation.DISEASES:
             row += [
                 _spread([run["test"]["all"].get(f"{target}_{name}") for run in runs])
