@@ -124,10 +124,9 @@ def threshold_of_specificity(
     Raises: ValueError where one class is absent.
     """
     values, truth, worth = _weighted(scores, labels, weights)
-    order = np.argsort(values[~truth], kind="stable")
-    healthy, share = values[~truth][order], np.cumsum(worth[~truth][order]) / worth[~truth].sum()
-    last = healthy[min(int(np.searchsorted(share, specificity - 1e-12)), healthy.size - 1)]
-    return _midway(values, float(last))
+    out = _at_share(values[~truth], worth[~truth], specificity)
+    higher = values[values > out]
+    return _between(out, float(higher.min()) if higher.size else math.nextafter(out, math.inf))
 
 
 def threshold_of_sensitivity(
@@ -138,7 +137,9 @@ def threshold_of_sensitivity(
     Args, Raises: as `threshold_of_specificity`.
     """
     values, truth, worth = _weighted(scores, labels, weights)
-    return -threshold_of_specificity(-values, ~truth, sensitivity, worth)
+    called = -_at_share(-values[truth], worth[truth], sensitivity)
+    lower = values[values < called]
+    return _between(float(lower.max()), called) if lower.size else called
 
 
 def _weighted(
@@ -150,12 +151,17 @@ def _weighted(
     return values, truth, np.ones_like(values) if weights is None else np.asarray(weights, np.float64)
 
 
-def _midway(values: NDArray[np.float64], below: float) -> float:
-    """Between `below` and the next higher score, or just above it where there is none."""
-    higher = values[values > below]
-    following = float(higher.min()) if higher.size else math.nextafter(below, math.inf)
-    middle = (below + following) / 2
-    return middle if below < middle <= following else following
+def _at_share(values: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
+    """The lowest value up to which at least this share of the weight lies."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order]) / weights.sum()
+    return float(values[order][min(int(np.searchsorted(reached, share - 1e-12)), values.size - 1)])
+
+
+def _between(lower: float, upper: float) -> float:
+    """A cut that calls `upper` and not `lower`: midway, or `upper` where neighbouring floats have no midway."""
+    midway = (lower + upper) / 2
+    return midway if lower < midway else upper
 
 
 def threshold_of_youden(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:
@@ -170,6 +176,4 @@ def threshold_of_youden(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike
     gain = np.cumsum(share * hit) / share[hit].sum() - np.cumsum(share * ~hit) / share[~hit].sum()
     gain[:-1][ranked[:-1] == ranked[1:]] = -1  # no cut between equal scores
     best = int(gain.argmax())
-    upper, lower = float(ranked[best]), float(ranked[min(best + 1, ranked.size - 1)])
-    midway = (upper + lower) / 2
-    return midway if midway > lower else upper  # between neighbouring floats there is no midway
+    return _between(float(ranked[min(best + 1, ranked.size - 1)]), float(ranked[best]))

@@ -114,7 +114,13 @@ def test_an_abstention_and_what_is_not_measurable_are_said(both, painter, opinio
 
 def test_with_the_classifier_alone_its_opinions_stand_alone(fake, classifier, opinions, tmp_path):
     page = printed(fake(models=[classifier], classify=lambda image: opinions(0.7, 0.2)), tmp_path)
-    assert page.rows[2][2:] == ["–", "–", "refer0.700 (from 0.400)", "not called0.200 (from 0.500)of any grade 0.100", ""]
+    assert page.rows[2][2:] == [
+        "–",
+        "–",
+        "refer0.700 (from 0.400)",
+        "not called0.200 (from 0.500)of any grade 0.100",
+        "",
+    ]
     assert page.pictures[2] == ["the whole photo", "heat of retinopathy", "heat of glaucoma"]
 
 

@@ -1,4 +1,4 @@
-"""A tiny network that has learned a little, and a graph small enough to stamp by hand."""
+"""Tiny networks of both systems that have learned a little, and a graph small enough to stamp by hand."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,12 @@ from onnx import TensorProto, helper
 
 from funduscope.engine import contract, preprocess
 from funduscope.engine.photo import Photo
-from funduscope.training import batches, config, train
-from funduscope.training.networks import MultiTaskUNet
+from funduscope.training import config, train
+from funduscope.training.classifier.networks import OUTPUTS, Classifier
+from funduscope.training.multitask import batches
+from funduscope.training.multitask.networks import MultiTaskUNet
 
+torch.set_num_threads(1)  # beside other work, threads that wait for one another take fifty times as long
 SIZE = 64
 RULES = {
     "disc_threshold": 0.5,
@@ -41,7 +44,7 @@ def photographs(fundus, tmp_path_factory):
 def images(photographs):
     """The eyes as the engine prepares them: uint8 (10, 64, 64, 3)."""
     eyes = [cv2.imread(str(path))[..., ::-1] for path in photographs]
-    geometry = preprocess.Geometry(SIZE, 24)
+    geometry = preprocess.Geometry(SIZE, 24, "brightest")
     return np.stack([preprocess.prepare(Photo(np.ascontiguousarray(eye), "eye"), geometry).image for eye in eyes])
 
 
@@ -89,11 +92,60 @@ def run(network, tmp_path):
     return folder
 
 
+def decision(temperature, low, middle, high):
+    """As a calibration has it."""
+    rate = {"value": 0.9, "low": 0.8, "high": 0.95}
+    thresholds = {"high_sensitivity": low, "balanced": middle, "high_specificity": high}
+    points = {name: {"threshold": t, "sensitivity": rate, "specificity": rate} for name, t in thresholds.items()}
+    return {"temperature": temperature, "points": points, "uncertain_logit": 0.2, "map_scale": 1.5}
+
+
+@pytest.fixture(scope="session")
+def decisions():
+    """How the three outputs of the classifier are read."""
+    parts = ((2.0, 0.2, 0.5, 0.8), (0.5, 0.3, 0.4, 0.6), (1.25, 0.1, 0.2, 0.3))
+    return {name: decision(*own) for name, own in zip(OUTPUTS, parts, strict=True)}
+
+
+@pytest.fixture(scope="session")
+def classifier_settings():
+    """The shipped configuration at a tiny size."""
+    shipped = config.load(Path(config.__file__).parent / "configs" / "classifier-source.toml")
+    return shipped.model_copy(update={"geometry": shipped.geometry.model_copy(update={"size": SIZE, "cache": SIZE})})
+
+
+@pytest.fixture(scope="session")
+def classifier_network(classifier_settings, images):
+    """The small CNN after a few steps, with which its logits move away from one another."""
+    torch.manual_seed(0)
+    network = Classifier(classifier_settings.network)
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
+    labels = torch.arange(len(images)) % 2
+    for _ in range(10):
+        logits = network(torch.from_numpy(images))
+        loss = sum(F.binary_cross_entropy_with_logits(z, labels.float()) for z in logits.values())
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    return network.eval()
+
+
+@pytest.fixture
+def classifier_run(classifier_network, classifier_settings, decisions, tmp_path):
+    """The classifier as a finished and calibrated run."""
+    weights = classifier_network.state_dict()
+    folder = tmp_path / "classifier"
+    folder.mkdir()
+    train.save({"config": classifier_settings.model_dump_json(), "step": 10, "network": weights}, folder / "best.pt")
+    (folder / "calibration.json").write_text(json.dumps({"decisions": decisions, "training": TRAINING}))
+    return folder
+
+
 @pytest.fixture
 def document():
     """A contract for `graph`."""
     maps = [{"name": name, "dtype": "float32", "shape": ["batch", 8, 8]} for name in ("disc", "cup", "fovea")]
-    return contract.Contract.model_validate(
+    return contract.MultiTask.model_validate(
         {
             "format": contract.FORMAT,
             "sha256": contract.ZEROS,

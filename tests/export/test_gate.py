@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from funduscope.engine import contract
 from funduscope.export import gate
 from funduscope.postprocess import findings
 from funduscope.postprocess.findings import Rules
@@ -12,8 +13,19 @@ SIZE = 64
 RULES = Rules(0.5, 0.5, "robust", 0.2, 10.0, -5.0)
 THRESHOLD = 0.5
 LOOSE = gate.Bounds(
-    probability=1, vcdr_mean=1, height_px=SIZE, dice=0, flip_margin=0.005, map_probability=1, fovea_px=SIZE
+    probability=1, vcdr_mean=1, height_px=SIZE, dice=0, flip_margin=0.005, map_value=1, heat=100, fovea_px=SIZE
 )
+NAMES = {  # of the figures, by their bounds
+    "probability": "max |d probability|",
+    "map_value": "max |d map|",
+    "vcdr_mean": "mean |d vCDR|",
+    "height_px": "max |d height| (map px)",
+    "dice": "min mask Dice",
+    "fovea_px": "max fovea distance (map px)",
+    "flips": "decision flips",
+    "unlike": "measurable on one side only",
+    "nonfinite": "not finite",
+}
 
 
 def round_map(x, y, radius):
@@ -55,14 +67,24 @@ def damaged(change):
 
 
 def report(candidate, pictures=EYES, bounds=gate.FP32, batch=8, threshold=THRESHOLD):
-    return gate.compare(reference, candidate, pictures, RULES, threshold, bounds, batch)
+    rules = contract.RulesPart(**RULES.__dict__)
+    document = contract.MultiTask.model_construct(rules=rules, glaucoma_threshold=threshold)
+    return gate.compare(reference, candidate, pictures, document, bounds, batch)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
 def test_the_same_network_passes(batch):
     found = report(reference, batch=batch)
-    assert found == gate.Report(3, 0, 0, 0, 0, 1, 0, 0, 0, 0)
-    assert found.passes(gate.FP32)
+    assert found.pictures == 3
+    assert {figure.name: figure.seen for figure in found.figures} == dict.fromkeys(NAMES.values(), 0) | {
+        NAMES["dice"]: 1
+    }
+    assert found.passes()
+
+
+def test_every_figure_has_its_bound():
+    bounds = {name: getattr(gate.FP32, key, 0) for key, name in NAMES.items()}
+    assert {figure.name: figure.bound for figure in report(reference).figures} == bounds
 
 
 def add(name, value):
@@ -98,8 +120,8 @@ def put(name, value):
 def test_differences_within_the_tolerance_pass():
     for change in (add("glaucoma", 5e-6), noise("disc", 1e-6), noise("cup", 1e-6), noise("fovea", 1e-6)):
         found = report(damaged(change))
-        assert found.passes(gate.FP32)
-        assert max(found.probability, found.map_probability) > 0
+        assert found.passes()
+        assert max(found[NAMES["probability"]], found[NAMES["map_value"]]) > 0
 
 
 @pytest.mark.parametrize(
@@ -114,7 +136,7 @@ def test_differences_within_the_tolerance_pass():
         (put("cup", round_map(25, 30, 9)), "vcdr_mean"),
         (roll("disc", "cup", pixels=30), "dice"),
         (roll("fovea", pixels=5), "fovea_px"),
-        (put("fovea", round_map(45, 32, 5)), "map_probability"),
+        (put("fovea", round_map(45, 32, 5)), "map_value"),
         (put("disc", 0), "unlike"),
         (put("cup", 0), "unlike"),
         (put("fovea", 0), "unlike"),
@@ -125,8 +147,8 @@ def test_differences_within_the_tolerance_pass():
 )
 def test_damage_is_seen_in_its_figure_and_fails(change, figure):
     found, clean = report(damaged(change)), report(reference)
-    assert getattr(found, figure) != getattr(clean, figure)
-    assert not found.passes(gate.FP32)
+    assert found[NAMES[figure]] != clean[NAMES[figure]]
+    assert not found.passes()
 
 
 def across_the_threshold(outputs, _):
@@ -135,14 +157,14 @@ def across_the_threshold(outputs, _):
 
 def test_a_flipped_decision_fails_whatever_the_other_bounds():
     found = report(damaged(across_the_threshold), bounds=LOOSE)
-    assert found.flips == 1
-    assert not found.passes(LOOSE)
+    assert found["decision flips"] == 1
+    assert not found.passes()
 
 
 def test_the_same_change_without_a_flip_passes_loose_bounds():
     found = report(damaged(across_the_threshold), bounds=LOOSE, threshold=0.01)
-    assert found.flips == 0
-    assert found.passes(LOOSE)
+    assert found["decision flips"] == 0
+    assert found.passes()
 
 
 @pytest.mark.parametrize(("distance", "flips"), [(0.004, 0), (0.006, 1)])
@@ -150,7 +172,7 @@ def test_a_flip_counts_outside_the_margin_around_the_threshold(distance, flips):
     one = images(127)
     outputs = {name: output[0] for name, output in reference(one).items()}
     threshold = findings.find(outputs, RULES).glaucoma + distance
-    assert report(damaged(add("glaucoma", 0.05)), one, LOOSE, threshold=threshold).flips == flips
+    assert report(damaged(add("glaucoma", 0.05)), one, LOOSE, threshold=threshold)["decision flips"] == flips
 
 
 def test_a_candidate_that_is_wrong_in_the_second_row_of_a_batch_only_is_caught_in_batches():
@@ -158,8 +180,8 @@ def test_a_candidate_that_is_wrong_in_the_second_row_of_a_batch_only_is_caught_i
         if len(pictures) > 1:
             outputs["disc"][1] = round_map(25, 30, 11)
 
-    assert report(damaged(second_row), batch=1).passes(gate.FP32)
-    assert not report(damaged(second_row), batch=8).passes(gate.FP32)
+    assert report(damaged(second_row), batch=1).passes()
+    assert not report(damaged(second_row), batch=8).passes()
 
 
 def test_one_bad_picture_among_many_fails():
@@ -167,37 +189,184 @@ def test_one_bad_picture_among_many_fails():
         outputs["glaucoma"] = outputs["glaucoma"] + np.where(pictures[:, 0, 0, 0] == 250, 0.1, 0).astype(np.float32)
 
     many = images(*[40] * 30, 250)
-    assert not report(damaged(last), many).passes(gate.FP32)
-    assert report(damaged(last), many[:-1]).passes(gate.FP32)
+    assert not report(damaged(last), many).passes()
+    assert report(damaged(last), many[:-1]).passes()
 
 
 def test_the_figures_are_the_largest_differences():
     found = report(damaged(add("glaucoma", 0.03)))
-    assert found.probability == pytest.approx(0.03, abs=1e-6)
+    assert found[NAMES["probability"]] == pytest.approx(0.03, abs=1e-6)
     found = report(damaged(roll("fovea", pixels=3)))
-    assert found.fovea_px == pytest.approx(3, abs=1e-6)
+    assert found[NAMES["fovea_px"]] == pytest.approx(3, abs=1e-6)
     found = report(damaged(put("disc", round_map(25, 30, 16))))
-    assert found.height_px == pytest.approx(4, abs=0.5)
+    assert found[NAMES["height_px"]] == pytest.approx(4, abs=0.5)
 
 
-GOOD = gate.Report(3, 0, 0, 0, 0, 1, 0, 0, 0, 0)
+def changed(key, seen, bounds=gate.FP32):
+    """A report without differences, but for one figure."""
+    good = report(reference, bounds=bounds)
+    assert good.passes()
+    assert NAMES[key] in {figure.name for figure in good.figures}
+    figures = (
+        dataclasses.replace(figure, seen=seen) if figure.name == NAMES[key] else figure for figure in good.figures
+    )
+    return dataclasses.replace(good, figures=tuple(figures))
 
 
-@pytest.mark.parametrize("bound", ["probability", "vcdr_mean", "height_px", "dice"])
+@pytest.mark.parametrize("bound", ["probability", "map_value", "vcdr_mean", "height_px", "dice", "fovea_px"])
 def test_a_report_at_its_bound_passes_and_beyond_fails(bound):
     at = getattr(gate.FP32, bound)
-    beyond = math.nextafter(at, 0 if bound == "dice" else math.inf)
-    assert dataclasses.replace(GOOD, **{bound: at}).passes(gate.FP32)
-    assert not dataclasses.replace(GOOD, **{bound: beyond}).passes(gate.FP32)
+    assert changed(bound, at).passes()
+    assert not changed(bound, math.nextafter(at, 0 if bound == "dice" else math.inf)).passes()
+    assert not changed(bound, math.nan).passes()
 
 
 @pytest.mark.parametrize("count", ["flips", "nonfinite", "unlike"])
 def test_a_single_flip_or_unlike_or_nonfinite_picture_fails(count):
-    assert not dataclasses.replace(GOOD, **{count: 1}).passes(LOOSE)
+    assert not changed(count, 1, LOOSE).passes()
 
 
 def test_the_report_is_written_out_with_its_bounds():
-    text = "\n".join(dataclasses.replace(GOOD, probability=0.0123, flips=2).lines(gate.FP32))
-    assert "1.23e-02   bound 1e-05" in text
-    assert "decision flips              2" in text
-    assert "bound 0.9999" in text
+    text = "\n".join(changed("probability", 0.0123).lines())
+    assert "max |d probability|         0.0123      at most 1e-05   FAILS" in text
+    assert "min mask Dice               1           at least 0.9999\n" in text
+    assert text.count("FAILS") == 1
+    assert text.startswith("pictures                    3\n")
+    assert "decision flips              2           at most 0   FAILS" in "\n".join(changed("flips", 2).lines())
+
+
+def test_a_figure_that_is_not_there_is_not_read_as_0():
+    with pytest.raises(StopIteration):
+        report(reference)["max |d heat| (logits)"]
+
+
+DISEASES = ("glaucoma", "referable_dr", "any_dr")
+RATE = contract.EstimatePart(value=0.9, low=0.8, high=0.95)
+
+
+def read_at(*thresholds):
+    """How an output is read at three thresholds."""
+    points = (contract.PointPart(threshold=own, sensitivity=RATE, specificity=RATE) for own in thresholds)
+    parts = dict(zip(contract.PointsPart.model_fields, points, strict=True))
+    return contract.DecisionPart(
+        temperature=1.0, points=contract.PointsPart(**parts), uncertain_logit=0.1, map_scale=1.0
+    )
+
+
+def second_look(pictures):
+    """A classifier: the probabilities are the picture's first bytes / 255, and so is every cell of its heat maps."""
+    scores = pictures[:, 0, 0].astype(np.float32) / 255
+    outputs = {name: scores[:, k] for k, name in enumerate(DISEASES)}
+    return outputs | {f"{name}_map": np.tile(scores[:, k, None, None], (1, 4, 4)) for k, name in enumerate(DISEASES)}
+
+
+def photographs(*scores):
+    made = np.zeros((len(scores), 8, 8, 3), np.uint8)
+    made[:, 0, 0] = scores
+    return made
+
+
+TWO = photographs((26, 128, 230), (200, 90, 30))
+
+
+def classified(change, pictures=TWO, bounds=gate.FP32, batch=8, grid=True, points=(0.2, 0.45, 0.7)):
+    decisions = contract.DecisionsPart(**{name: read_at(*points) for name in DISEASES})
+    map_grid = contract.MapGridPart(stride_px=2.0, offset_px=0.5) if grid else None
+    document = contract.Classifier.model_construct(decisions=decisions, map_grid=map_grid)
+
+    def candidate(images):
+        outputs = {name: output.copy() for name, output in second_look(images).items()}
+        change(outputs)
+        return outputs
+
+    return gate.compare(second_look, candidate, pictures, document, bounds, batch)
+
+
+def nothing(_outputs):
+    pass
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_the_same_classifier_passes(batch):
+    found = classified(nothing, batch=batch)
+    bounds = {"not finite": 0, NAMES["probability"]: 1e-5, "max |d heat| (logits)": 1e-2, "decision flips": 0}
+    assert {figure.name: figure.bound for figure in found.figures} == bounds
+    assert {figure.seen for figure in found.figures} == {0}
+    assert (found.pictures, found.passes()) == (2, True)
+
+
+def set_to(name, value, row=1):
+    def change(outputs):
+        outputs[name][row] = value
+
+    return change
+
+
+def shifted(name):
+    """The heat map lies a cell to the right."""
+
+    def change(outputs):
+        outputs[name][0, 1, 1] += 0.5
+        outputs[name] = np.roll(outputs[name], 1, axis=2)
+
+    return change
+
+
+@pytest.mark.parametrize("disease", DISEASES)
+@pytest.mark.parametrize(
+    ("change", "figure"),
+    [
+        (lambda name: lambda outputs: outputs[name].__iadd__(np.float32(2e-5)), "max |d probability|"),
+        (lambda name: set_to(f"{name}_map", 9.0), "max |d heat| (logits)"),
+        (lambda name: shifted(f"{name}_map"), "max |d heat| (logits)"),
+        (lambda name: set_to(name, 0.99), "decision flips"),
+        (lambda name: set_to(name, np.nan), "not finite"),
+        (lambda name: set_to(f"{name}_map", np.inf), "not finite"),
+    ],
+)
+def test_damage_to_a_classifier_is_seen_in_its_figure_and_fails(disease, change, figure):
+    found = classified(change(disease), photographs((40, 40, 40), (40, 40, 40)))
+    assert found[figure] > 0
+    assert not found.passes()
+
+
+def test_differences_of_a_classifier_within_the_tolerance_pass():
+    def change(outputs):
+        outputs["any_dr"] += np.float32(5e-6)
+        outputs["glaucoma_map"] += np.float32(5e-3)
+
+    found = classified(change)
+    assert found.passes()
+    assert found["max |d probability|"] > 0
+    assert found["max |d heat| (logits)"] == pytest.approx(5e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize(("value", "flips"), [(0.1, 1), (0.3, 0), (0.5, 1), (0.8, 2)])
+def test_a_decision_is_looked_at_at_every_operating_point(value, flips):
+    found = classified(set_to("referable_dr", value), photographs((0, 0, 0), (0, 75, 0)), LOOSE)  # .29
+    assert found["decision flips"] == flips
+    assert found.passes() == (flips == 0)
+
+
+@pytest.mark.parametrize(("distance", "flips"), [(0.004, 0), (0.006, 1)])
+def test_a_classifiers_flip_counts_outside_the_margin_only(distance, flips):
+    points = (0.1, 0.1, 102 / 255 + distance)
+    found = classified(set_to("glaucoma", 0.5), photographs((0, 0, 0), (102, 0, 0)), LOOSE, points=points)
+    assert found["decision flips"] == flips
+
+
+def test_a_classifier_without_maps_is_compared_without_them():
+    def no_maps(outputs):
+        for name in DISEASES:
+            del outputs[f"{name}_map"]
+
+    assert classified(no_maps, grid=False).passes()
+
+
+def test_a_classifier_that_is_wrong_in_the_second_row_of_a_batch_only_is_caught_in_batches():
+    def change(outputs):
+        if len(outputs["glaucoma"]) > 1:
+            outputs["glaucoma"][1] += np.float32(1e-3)
+
+    assert classified(change, batch=1).passes()
+    assert not classified(change, batch=8).passes()

@@ -13,7 +13,7 @@ from funduscope.engine import contract, preprocess, runners
 from funduscope.engine.errors import ModelError, SettingsError
 from funduscope.export import gate
 from funduscope.export import onnx as export
-from funduscope.training.networks import OUTPUTS, Deployed
+from funduscope.training.multitask.networks import OUTPUTS, Deployed
 
 # torch.onnx meets its own deprecation
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:Futur
 @pytest.fixture(scope="session")
 def proto(network):
     """The network's graph, exported once."""
-    return export.to_onnx(Deployed(export.folded(network)).eval(), 64)
+    return export.to_onnx(export.folded(Deployed(network)), 64, OUTPUTS)
 
 
 @pytest.fixture
@@ -35,34 +35,32 @@ def quick(proto, monkeypatch):
 @pytest.fixture
 def model(quick, run, photographs, tmp_path):
     written, report = quick(run, tmp_path / "tiny.onnx", photographs, name="tiny", version="0.1")
-    assert report.passes(gate.FP32)
+    assert report.passes()
     return written
 
 
-def in_torch(network):
+def in_torch(deployed):
     def reference(batch):
         with torch.inference_mode():
-            return {n: o.numpy() for n, o in zip(OUTPUTS, Deployed(network)(torch.from_numpy(batch)), strict=True)}
+            return {n: o.numpy() for n, o in zip(OUTPUTS, deployed(torch.from_numpy(batch)), strict=True)}
 
     return reference
 
 
 def compared(network, model, images, batch):
-    document = model.contract
     with runners.open_runner(model, "onnxruntime", max_batch=batch, threads=1)[1] as runner:
-        rules, threshold = document.rules.build(), document.glaucoma_threshold
-        return gate.compare(in_torch(network), runner, images, rules, threshold, gate.FP32, batch)
+        return gate.compare(in_torch(Deployed(network)), runner, images, model.contract, gate.FP32, batch)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
 def test_an_exported_network_passes_the_gate_at_any_batch(network, model, images, batch):
     report = compared(network, model, images, batch)
-    assert report.passes(gate.FP32), report.lines(gate.FP32)
+    assert report.passes(), report.lines()
     assert report.pictures == 10
 
 
 def test_the_gate_had_something_to_compare(network, images):
-    outputs = in_torch(network)(images)
+    outputs = in_torch(Deployed(network))(images)
     assert (outputs["disc"].max(axis=(1, 2)) > 0.6).all()
     assert (outputs["cup"].max(axis=(1, 2)) > 0.6).all()
     assert (outputs["fovea"].max(axis=(1, 2)) > 0.2).all()
@@ -74,8 +72,17 @@ def test_another_network_does_not_pass(network, model, images):
         other.heads["disc"].bias += 0.2
         other.glaucoma[1].bias += 0.01
     report = compared(other, model, images, 8)
-    assert not report.passes(gate.FP32)
-    assert report.probability > gate.FP32.probability
+    assert not report.passes()
+    assert report["max |d probability|"] > gate.FP32.probability
+
+
+def test_the_gate_of_an_export_is_between_the_network_and_its_file(network, model, images):
+    report = export.check(Deployed(network), OUTPUTS, model, images)
+    assert report.passes(), report.lines()
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other.heads["disc"].bias += 0.2
+    assert not export.check(Deployed(other), OUTPUTS, model, images).passes()
 
 
 def test_the_batch_is_symbolic_and_the_pixels_are_bytes(proto):
@@ -119,10 +126,10 @@ def test_the_same_picture_gives_the_same_row_in_any_batch(model, images):
 
 def test_folding_keeps_the_outputs_and_the_network(network, images):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    folded = export.folded(network)
+    folded = export.folded(Deployed(network))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    first, second = in_torch(network)(images), in_torch(folded)(images)
+    first, second = in_torch(Deployed(network))(images), in_torch(folded)(images)
     assert all(np.abs(first[name] - second[name]).max() < 1e-4 for name in OUTPUTS)
 
 
@@ -134,6 +141,7 @@ def test_the_contract_holds_the_calibration(model, run):
     assert document.training.model_dump() == calibration["training"]
     assert (document.geometry.size, document.geometry.fov_threshold) == (64, 24)
     assert contract.read(model.path) == model
+    assert (document.kind, document.geometry.path) == ("multi-task", "crop-pad-resize-1")
 
 
 def test_a_run_that_is_not_calibrated_is_refused(run, photographs, tmp_path):
@@ -160,7 +168,7 @@ def test_a_file_that_fails_the_gate_is_refused_and_removed(proto, run, photograp
 
 def test_pictures_that_cannot_be_read_are_left_out_of_the_gate(photographs, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 broken")
-    geometry = preprocess.Geometry(64, 24)
+    geometry = preprocess.Geometry(64, 24, "brightest")
     assert len(export.prepared([tmp_path / "broken.jpg", *photographs[:2]], geometry)) == 2
     with pytest.raises(SettingsError, match="at least one readable photograph"):
         export.prepared([tmp_path / "broken.jpg"], geometry)
@@ -170,7 +178,7 @@ def test_an_exported_file_becomes_a_network_in_torch_again(model, images, networ
     back = export.from_onnx(model)
     with torch.inference_mode():
         outputs = dict(zip(OUTPUTS, back(torch.from_numpy(images)), strict=True))
-    expected = in_torch(network)(images)
+    expected = in_torch(Deployed(network))(images)
     assert all(np.abs(outputs[name].numpy() - expected[name]).max() < 1e-4 for name in OUTPUTS)
 
 

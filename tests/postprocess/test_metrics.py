@@ -204,3 +204,125 @@ def test_counts_reproduce_the_published_rows(tp, fp, fn, precision, recall, f1):
 def test_counts_without_a_denominator_have_no_rate():
     nothing = metrics.Counts(0, 0, 0, 5)
     assert (nothing.precision, nothing.sensitivity, nothing.f1) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("successes", "total", "low", "high"),
+    [  # Newcombe, Statistics in Medicine 1998, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (29, 29, 0.8830, 1.0),
+    ],
+)
+def test_wilsons_interval_is_as_published(successes, total, low, high):
+    found = metrics.wilson(successes, total)
+    assert found.value == successes / total
+    assert (found.low, found.high) == pytest.approx((low, high), abs=6e-5)
+
+
+@given(st.integers(1, 400).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_wilsons_interval_holds_its_share_and_mirrors(pair):
+    successes, total = pair
+    found, mirrored = metrics.wilson(successes, total), metrics.wilson(total - successes, total)
+    assert 0 <= found.low <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.high <= 1
+    assert found.low < found.high
+    assert (found.low, found.high) == pytest.approx((1 - mirrored.high, 1 - mirrored.low))
+
+
+def test_calibration_error_by_hand():
+    probabilities, labels = [0.05, 0.05, 0.62, 0.68, 1.0], [0, 1, 1, 1, 0]
+    # bins: (.1, one of two sick), (1.3, two of two), (1.0, none of one)
+    assert metrics.calibration_error(probabilities, labels) == pytest.approx((0.9 + 0.7 + 1.0) / 5)
+    assert metrics.calibration_error(probabilities, labels, bins=1) == pytest.approx(0.6 / 5)
+
+
+def test_calibration_error_goes_by_weight():
+    probabilities, labels = [0.2, 0.2, 0.7], [0, 1, 1]
+    weighted = metrics.calibration_error(probabilities, labels, [4, 1, 0])
+    assert weighted == pytest.approx(0) != metrics.calibration_error(probabilities, labels)
+    assert metrics.calibration_error(probabilities, labels, [1, 1, 3]) == pytest.approx((0.6 + 0.9) / 5)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1), st.floats(0.1, 9)), min_size=1, max_size=30))
+def test_calibration_error_is_a_share_and_0_for_certainty_that_is_right(rows):
+    probabilities, labels, weights = zip(*rows, strict=True)
+    assert -1e-12 <= metrics.calibration_error(probabilities, labels, weights) <= 1 + 1e-12
+    assert metrics.calibration_error(labels, labels, weights) == 0
+    assert metrics.calibration_error([1 - label for label in labels], labels, weights) == pytest.approx(1)
+
+
+def rates(threshold, scores, labels, weights):
+    """Sensitivity and specificity by weight."""
+    called = np.asarray(scores) >= threshold
+    truth, worth = np.asarray(labels, bool), np.asarray(weights, float)
+    return worth[called & truth].sum() / worth[truth].sum(), worth[~called & ~truth].sum() / worth[~truth].sum()
+
+
+ASKED = st.sampled_from([0.01, 0.25, 1 / 3, 0.5, 0.8, 0.9, 0.95, 0.999])
+
+
+@given(scored, ASKED)
+def test_an_asked_rate_is_reached_and_no_better_threshold_exists(rows, asked):
+    scores, labels, weights = zip(*rows, strict=True)
+    every = [s + d for s in scores for d in (-0.5, 0.5)]
+    for worth in (weights, None):
+        used = worth or [1] * len(scores)
+        for kind, find in enumerate((metrics.threshold_of_sensitivity, metrics.threshold_of_specificity)):
+            own = rates(find(scores, labels, asked, worth), scores, labels, used)
+            assert own[kind] >= asked - 1e-9
+            reached = [pair for pair in (rates(t, scores, labels, used) for t in every) if pair[kind] >= asked - 1e-9]
+            assert own[1 - kind] == pytest.approx(max(pair[1 - kind] for pair in reached))
+
+
+def test_thresholds_of_a_rate_lie_midway():
+    scores, labels = [0.1, 0.3, 0.6, 0.8], [0, 0, 1, 1]
+    assert metrics.threshold_of_sensitivity(scores, labels, 0.9) == pytest.approx(0.45)
+    assert metrics.threshold_of_specificity(scores, labels, 0.9) == pytest.approx(0.45)
+    assert metrics.threshold_of_sensitivity(scores, labels, 0.5) == pytest.approx(0.7)
+    assert metrics.threshold_of_specificity(scores, labels, 0.5) == pytest.approx(0.2)
+
+
+def test_weights_move_the_thresholds_of_a_rate():
+    scores, labels = [0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1]
+    assert metrics.threshold_of_sensitivity(scores, labels, 0.8, [1, 1, 1, 9]) == pytest.approx(0.35)
+    assert metrics.threshold_of_sensitivity(scores, labels, 0.8, [1, 9, 1, 1]) == pytest.approx(0.15)
+    assert metrics.threshold_of_specificity(scores, labels, 0.8, [9, 1, 1, 1]) == pytest.approx(0.15)
+    assert metrics.threshold_of_specificity(scores, labels, 0.8, [1, 1, 9, 1]) == pytest.approx(0.35)
+
+
+def test_thresholds_of_a_rate_lie_outside_where_all_are_called_or_none():
+    scores, labels = [0.2, 0.4, 0.6], [1, 1, 0]
+    low = metrics.threshold_of_sensitivity(scores, labels, 0.99)
+    high = metrics.threshold_of_specificity(scores, labels, 0.99)
+    assert low <= 0.2
+    assert high > 0.6
+    assert (low, high) == pytest.approx((0.2, 0.6))
+
+
+NEIGHBOURS = (0.5, float(np.nextafter(0.5, 1)))
+
+
+def test_a_threshold_of_specificity_parts_neighbouring_floats():
+    low, high = NEIGHBOURS
+    assert low < metrics.threshold_of_specificity([low, high], [0, 1], 0.9) <= high
+
+
+def test_a_threshold_of_sensitivity_parts_neighbouring_floats():
+    low, high = NEIGHBOURS
+    assert low < metrics.threshold_of_sensitivity([low, high], [0, 1], 0.9) <= high
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [1, 1]])
+@pytest.mark.parametrize("find", [metrics.threshold_of_sensitivity, metrics.threshold_of_specificity])
+def test_thresholds_of_a_rate_need_both_classes(find, labels):
+    with pytest.raises(ValueError, match="both classes"):
+        find([0.1, 0.2], labels, 0.9)
+
+
+def test_accuracy_is_the_share_that_is_called_as_it_is():
+    assert metrics.Counts(tp=3, fp=1, fn=2, tn=4).accuracy == 7 / 10
+    assert metrics.Counts(tp=0, fp=1, fn=1, tn=0).accuracy == 0
+    assert metrics.Counts(0, 0, 0, 0).accuracy is None

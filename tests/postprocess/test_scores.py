@@ -35,3 +35,56 @@ def test_average_is_the_mean_of_both():
 @pytest.mark.parametrize(("first", "second"), [(None, 0.5), (0.5, None), (None, None)])
 def test_half_a_score_is_no_score(first, second):
     assert scores.average(first, second) is None
+
+
+@pytest.mark.parametrize(("p", "expected"), [(0.5, 0.0), (0.8, math.log(4)), (0.2, -math.log(4)), (0.99, math.log(99))])
+def test_logit_of_known_values(p, expected):
+    assert scores.logit(p) == pytest.approx(expected)
+
+
+def test_logit_is_finite_at_0_and_1():
+    assert scores.logit(0.0) == pytest.approx(-math.log(1e9 - 1))
+    assert scores.logit(1.0) == pytest.approx(math.log(1e9 - 1))
+
+
+@given(st.floats(-20, 20))
+def test_logit_undoes_the_logistic(z):
+    assert scores.logit(scores.logistic(z, 1.0, 0.0)) == pytest.approx(z, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("p", "expected"), [(0.8, True), (0.5, True), (0.49999, False), (0.2, False), (1, True), (0, False)]
+)
+def test_a_probability_that_reaches_the_threshold_is_positive(p, expected):
+    assert scores.decide(p, 0.5, 0.0) is expected
+
+
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("threshold", [0.02, 0.5, 0.9])
+def test_near_the_threshold_there_is_no_decision(threshold, side):
+    def answer(distance):
+        return scores.decide(scores.logistic(scores.logit(threshold) + side * distance, 1.0, 0.0), threshold, 0.3)
+
+    assert answer(0.0) is None
+    assert answer(0.299) is None
+    assert answer(0.301) is (side == 1)
+
+
+@given(st.floats(0, 1), st.floats(0.01, 0.99), st.floats(0, 3))
+def test_abstaining_never_changes_a_decision(p, threshold, band):
+    assert scores.decide(p, threshold, band) in (None, p >= threshold)
+    assert scores.decide(p, threshold, 0.0) is (p >= threshold)
+
+
+@given(st.floats(0.01, 0.99))
+def test_a_threshold_seen_from_itself_is_a_half(threshold):
+    assert scores.from_threshold(threshold, threshold) == pytest.approx(0.5)
+    assert scores.from_threshold(threshold, 0.5) == pytest.approx(threshold)
+
+
+@given(st.floats(0.001, 0.999), st.floats(0.01, 0.99))
+def test_seen_from_a_threshold_the_odds_are_divided_by_its_odds(p, threshold):
+    found = scores.from_threshold(p, threshold)
+    assert found / (1 - found) == pytest.approx(p / (1 - p) / (threshold / (1 - threshold)))
+    if abs(p - threshold) > 1e-9:
+        assert (found > 0.5) == (p > threshold)

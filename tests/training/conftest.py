@@ -1,4 +1,4 @@
-"""A few drawn eyes with all labels, and a configuration small enough to train on them in a second."""
+"""A few drawn eyes with all labels, and configurations small enough to train on them in a second."""
 
 import csv
 import json
@@ -6,12 +6,15 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from funduscope.training import config
+from funduscope.training.classifier.config import Config as ClassifierConfig
+from funduscope.training.multitask.config import Config
 
+torch.set_num_threads(1)  # beside other work, threads that wait for one another take fifty times as long
 SIDE = 160
 SET = "eyes"
-COLUMNS = ("image", "split", "mask", "mask_has", "fovea_x", "fovea_y", "glaucoma", "patient")
+COLUMNS = ("image", "split", "mask", "mask_has", "fovea_x", "fovea_y", "glaucoma", "patient", "dr_grade")
 
 
 def circle(x, y, radius):
@@ -55,6 +58,28 @@ def draw_set(folder):
     write_index(folder, rows)
 
 
+def draw_graded_eye(path, glaucoma, grade, rng):
+    """One picture: glaucoma is a large bright disc, retinopathy dark spots, as many as the grade says."""
+    image = np.zeros((SIDE, SIDE, 3), np.float32)
+    image[circle(80, 80, 76)] = (40, 90, 160)
+    for x, y in rng.uniform(40, 120, (8 * grade, 2)):
+        image[circle(x, y, 6)] = (10, 20, 60)
+    image[circle(*rng.uniform(50, 65, 2), 30 if glaucoma else 10)] = (200, 240, 255)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), cv2.GaussianBlur(image, (0, 0), 1))
+
+
+def draw_graded_set(folder, seed):
+    """32 eyes, 16 to train on, 8 to validate on and 8 to test on, of every grade with and without glaucoma."""
+    rng, rows = np.random.default_rng(seed), []
+    for k in range(32):
+        name, glaucoma, grade = f"images/eye{k}.jpg", k % 2, k // 2 % 4
+        draw_graded_eye(folder / name, glaucoma, grade, rng)
+        split = "train" if k < 16 else "val" if k < 24 else "test"
+        rows.append({"image": name, "split": split, "glaucoma": glaucoma, "dr_grade": grade, "patient": f"p{k}"})
+    write_index(folder, rows)
+
+
 def write_index(folder, rows):
     with (folder / "index.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
@@ -79,11 +104,17 @@ def drawn_root(tmp_path):
 
 
 @pytest.fixture
-def edit_rows(drawn_root):
-    """Rewrites the index of `eyes`: the given function changes its rows in place."""
+def graded_root(tmp_path):
+    """A folder with two data sets for the classifier, `eyes` and `grades`."""
+    for seed, name in enumerate((SET, "grades")):
+        draw_graded_set(tmp_path / "graded" / name, seed)
+    return tmp_path / "graded"
+
+
+def editor(folder):
+    """Rewrites the index of a set: the given function changes its rows in place."""
 
     def edit(change):
-        folder = drawn_root / SET
         with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         change(rows)
@@ -93,9 +124,22 @@ def edit_rows(drawn_root):
 
 
 @pytest.fixture
+def edit_rows(drawn_root):
+    """Rewrites the index of `eyes`."""
+    return editor(drawn_root / SET)
+
+
+@pytest.fixture
+def edit_graded(graded_root):
+    """Rewrites the index of the classifier's `eyes`."""
+    return editor(graded_root / SET)
+
+
+@pytest.fixture
 def plan():
     """The contents of a tiny configuration, to be changed by a test."""
     return {
+        "kind": "multi-task",
         "name": "tiny",
         "seed": 3,
         "network": {"width": 0.125, "dropout": 0.5, "imagenet": ""},
@@ -142,9 +186,74 @@ def plan():
 
 
 @pytest.fixture
+def classifier_plan():
+    """The contents of a tiny configuration of the classifier, to be changed by a test."""
+    return {
+        "kind": "classifier",
+        "name": "tiny",
+        "seed": 3,
+        "network": {
+            "architecture": "small-cnn",
+            "input": "grey",
+            "hidden": 0,
+            "dropout": 0.5,
+            "severity": False,
+            "imagenet": "",
+        },
+        "geometry": {"size": 64, "fov_threshold": 40, "cache": 64},
+        "data": {
+            "root": "graded",
+            "workers": 1,
+            "batch": 8,
+            "sampling": "uniform",
+            "augment": "unhealthy",
+            "sets": [
+                {"path": SET, "weights": {"glaucoma": 1.0, "dr": 1.0}, "terms": "drawn for tests"},
+                {"path": "grades", "weights": {"dr": 1.0}, "terms": "drawn, too"},
+            ],
+        },
+        "loss": {"name": "exp-uwbce", "positive": 1.0, "negative": 1.0, "linear_from": 6.0},
+        "schedule": {
+            "steps": 4,
+            "warmup": 2,
+            "decay": 0.5,
+            "lr": 1e-3,
+            "weight_decay": 5e-4,
+            "freeze_batchnorm": 1.0,
+            "validate_every": 2,
+            "select": "f1",
+            "bf16": False,
+        },
+        "augment": {
+            "rotation_degrees": 180.0,
+            "log_scale": 0.0,
+            "shift": 0.0,
+            "flip": True,
+            "log_gain": 0.1,
+            "log_gamma": 0.0,
+            "blur_sigma_px": 0.0,
+        },
+        "reading": {
+            "sensitivity": 0.9,
+            "specificity": 0.9,
+            "uncertain_share": 0.1,
+            "disagreement": 0.5,
+            "point": "balanced",
+        },
+        "terms": {"licence": "of the tests", "notice": "Nothing here is a diagnosis."},
+    }
+
+
+@pytest.fixture
 def build():
     """A Config from a plan, without a file."""
-    return config.Config.model_validate
+    return Config.model_validate
+
+
+@pytest.fixture
+def build_classifier():
+    """The same for the classifier."""
+    return ClassifierConfig.model_validate
 
 
 @pytest.fixture

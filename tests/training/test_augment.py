@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funduscope.engine import dataset, photo, preprocess
-from funduscope.training import augment, batches
+from funduscope.training import augment
 from funduscope.training.augment import Augmentation
-from funduscope.training.config import Config
+from funduscope.training.multitask import batches
+from funduscope.training.multitask.config import Config
 
 CACHE = 160
 NOTHING = {
@@ -95,7 +96,7 @@ def samples(drawn_root):
 
 def test_without_augmentation_training_sees_the_engines_own_picture(plan, samples):
     config = configured(plan, 64)
-    geometry = preprocess.Geometry(64, 24)
+    geometry = preprocess.Geometry(64, 24, "brightest")
     for sample in samples:
         engines = preprocess.prepare(photo.read(sample.image), geometry)
         cached = batches.prepare(sample, config.data.sets[0], geometry)
@@ -111,13 +112,13 @@ def test_without_augmentation_training_sees_the_engines_own_picture(plan, sample
 @pytest.mark.parametrize("change", [{"shift": 0.05}, {"log_gain": 0.2}, {"rotation_degrees": 5.0}, {"log_gamma": 0.2}])
 def test_with_any_augmentation_it_is_another_picture(plan, samples, change):
     config = configured(plan, 64, **change)
-    cached = batches.prepare(samples[0], config.data.sets[0], preprocess.Geometry(64, 24))
+    cached = batches.prepare(samples[0], config.data.sets[0], preprocess.Geometry(64, 24, "brightest"))
     image, *_ = batches.augmented(cached, config, np.random.default_rng(0))
     assert not np.array_equal(image, cached.image)
 
 
 def test_colour_leaves_the_labels_alone(plan, samples):
-    cached = batches.prepare(samples[0], configured(plan, 64).data.sets[0], preprocess.Geometry(64, 24))
+    cached = batches.prepare(samples[0], configured(plan, 64).data.sets[0], preprocess.Geometry(64, 24, "brightest"))
     _, mask, fovea, _ = batches.augmented(cached, configured(plan, 64, **COLOURS), np.random.default_rng(0))
     assert np.array_equal(mask, cached.mask)
     assert np.array_equal(fovea, batches.gaussian_map(*cached.fovea, 64, 10.0))
@@ -125,7 +126,7 @@ def test_colour_leaves_the_labels_alone(plan, samples):
 
 def test_a_flip_mirrors_about_half_of_the_pictures(plan, samples):
     config = configured(plan, 64, flip=True)
-    cached = batches.prepare(samples[0], config.data.sets[0], preprocess.Geometry(64, 24))
+    cached = batches.prepare(samples[0], config.data.sets[0], preprocess.Geometry(64, 24, "brightest"))
     mirrored = 0
     for seed in range(40):
         image, *_ = batches.augmented(cached, config, np.random.default_rng(seed))

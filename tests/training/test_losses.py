@@ -150,3 +150,88 @@ def test_uwbce_at_equal_weights_is_cross_entropy():
     assert losses.uwbce(z, torch.ones(33), 3.0, 1.0).tolist() == pytest.approx(
         (3 * losses.uwbce(z, torch.ones(33), 1.0, 1.0)).tolist()
     )
+
+
+def exp_uwbce(logits, target, linear_from=6.0):
+    return losses.exp_uwbce(logits, target, 1.5, 0.7, linear_from)
+
+
+def uwbce(logits, target):
+    return losses.uwbce(logits, target, 1.5, 0.7)
+
+
+BY_ELEMENT = pytest.mark.parametrize("loss", [exp_uwbce, uwbce, losses.focal])
+
+
+@pytest.mark.parametrize(
+    ("loss", "p", "y", "expected"),
+    [
+        *((lambda z, y: losses.exp_uwbce(z, y, 1.0, 1.0, 10.0), p, 1, sick) for p, sick, _ in EXP_UWBCE),
+        *((lambda z, y: losses.exp_uwbce(z, y, 1.0, 1.0, 10.0), p, 0, healthy) for p, _, healthy in EXP_UWBCE),
+        *((lambda z, y: losses.uwbce(z, y, 3.0, 1.0), p, 0, healthy) for p, _, healthy in EXP_UWBCE),
+        (lambda z, y: losses.uwbce(z, y, 3.0, 1.0), 0.01, 1, 3 * 4.605170186),
+        (losses.focal, 0.9, 1, 0.0010536052),
+        (losses.focal, 0.3, 1, 0.5899466741),
+        (losses.focal, 0.2, 0, 0.0089257421),
+        (losses.focal, 0.8, 0, 1.0300402640),
+    ],
+)
+def test_double_precision_is_kept_to_the_last_digit_of_the_references(loss, p, y, expected):
+    found = loss(logit(p), torch.tensor([y]))
+    assert found.dtype == torch.float64
+    assert found.item() == pytest.approx(expected, abs=6e-10)
+
+
+@BY_ELEMENT
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_single_precision_agrees_with_double_for_any_logit(loss, target):
+    single = torch.linspace(-200, 200, 4001).requires_grad_()
+    double = single.detach().double().requires_grad_()
+    for z in (single, double):
+        loss(z, torch.full_like(z, target)).sum().backward()
+    y = torch.full((4001,), target)
+    torch.testing.assert_close(loss(single, y).double(), loss(double, y), rtol=2e-5, atol=1e-36)
+    torch.testing.assert_close(single.grad.double(), double.grad, rtol=2e-5, atol=1e-36)
+
+
+@BY_ELEMENT
+def test_gradients_are_those_of_the_values(loss):
+    z = torch.tensor([-30.0, -9.0, -6.5, -5.5, -2.0, -0.5, 0.5, 2.0, 8.0, 19.0] * 2, dtype=torch.float64)
+    y = torch.tensor([1.0] * 10 + [0.0] * 10)
+    assert torch.autograd.gradcheck(lambda z: loss(z, y), (z.requires_grad_(),))
+
+
+@pytest.mark.parametrize(
+    ("loss", "slope"),
+    [(exp_uwbce, -1.5 * math.exp(6)), (uwbce, -1.5), (losses.focal, -1.0)],
+    ids=["exp", "uwbce", "focal"],
+)
+@pytest.mark.parametrize("logit_of_a_miss", [-30.0, -200.0, -1e5, -1e30])
+def test_a_missed_positive_keeps_its_gradient_however_negative(loss, slope, logit_of_a_miss):
+    z = torch.tensor([logit_of_a_miss], requires_grad=True)
+    value = loss(z, torch.ones(1))
+    value.backward()
+    assert math.isfinite(value.item())
+    assert z.grad.item() == pytest.approx(slope, rel=1e-5)
+
+
+@pytest.mark.parametrize("linear_from", [0.5, 3.0, 6.0, 20.0])
+def test_value_and_gradient_go_on_without_a_step_where_the_line_begins(linear_from):
+    z = (-linear_from + torch.tensor([1e-9, 0.0, -1e-9], dtype=torch.float64)).requires_grad_()
+    values = exp_uwbce(z, torch.ones(3), linear_from)
+    values.sum().backward()
+    height = 1.5 * math.exp(linear_from)
+    assert values.tolist() == pytest.approx([height] * 3, rel=3e-9)
+    assert z.grad.tolist() == pytest.approx([-height] * 3, rel=3e-9)
+    beyond = exp_uwbce(torch.tensor([-linear_from - 2.0], dtype=torch.float64), torch.ones(1), linear_from)
+    assert beyond.item() == pytest.approx(3 * height)  # the exponential would be e^2 times as high
+
+
+@BY_ELEMENT
+def test_losses_by_element_are_fp32_under_autocast(loss):
+    logits = torch.linspace(-12, 12, 41)
+    target = (torch.arange(41) % 2).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(logits.bfloat16(), target)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, loss(logits.bfloat16().float(), target))

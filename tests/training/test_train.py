@@ -10,25 +10,49 @@ from torch import nn
 
 from funduscope.engine.errors import DataError, SettingsError
 from funduscope.training import train
-from funduscope.training.networks import MultiTaskUNet
+from funduscope.training.classifier import job as classifier_job
+from funduscope.training.classifier.networks import Classifier
+from funduscope.training.multitask import batches, job
+from funduscope.training.multitask.networks import MultiTaskUNet
 
 TASKS = ("glaucoma", "disc", "cup", "fovea")
 
 
 @pytest.fixture
-def go(plan, write_config, drawn_root, tmp_path, monkeypatch):
-    """Trains a plan with changed keys of its schedule (and `sampler`) into a folder, and returns what `train` does.
+def trainer(write_config, tmp_path, monkeypatch):
+    """Trains a plan with changed keys of its schedule into a folder, and returns what `train` does.
 
     The curves take longer to draw than the rest, and are left out where a test does not ask for them.
     """
 
-    def start(out="run", *, sampler="per_task", resume=False, minutes=None, curves=False, **schedule):
-        own = plan | {"schedule": plan["schedule"] | schedule, "data": plan["data"] | {"sampler": sampler}}
-        file, folder = write_config(own), tmp_path / out
+    def start(plan, root, out="run", *, resume=False, minutes=None, curves=False, **schedule):
+        file, folder = write_config(plan | {"schedule": plan["schedule"] | schedule}), tmp_path / out
         with monkeypatch.context() as patch:
             if not curves:
                 patch.setattr(train.curves, "draw", lambda *_: None)
-            return train.train(file, folder, data_root=drawn_root, resume=resume, device="cpu", minutes=minutes)
+            return train.train(file, folder, data_root=root, resume=resume, device="cpu", minutes=minutes)
+
+    return start
+
+
+@pytest.fixture
+def go(plan, drawn_root, trainer):
+    """Trains the multi-task plan (with another `sampler`)."""
+
+    def start(*arguments, sampler="per_task", **changes):
+        own = plan | {"data": plan["data"] | {"sampler": sampler}}
+        return trainer(own, drawn_root, *arguments, **changes)
+
+    return start
+
+
+@pytest.fixture
+def classify(classifier_plan, graded_root, trainer):
+    """Trains the classifier's plan (with changed keys of its data)."""
+
+    def start(*arguments, data=(), **changes):
+        own = classifier_plan | {"data": classifier_plan["data"] | dict(data)}
+        return trainer(own, graded_root, *arguments, **changes)
 
     return start
 
@@ -55,9 +79,9 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def stop_at(monkeypatch, step):
+def stop_at(monkeypatch, step, module=job, name="task_losses"):
     """Ctrl-C in the given step (counted from 0)."""
-    untouched, seen = train.task_losses, []
+    untouched, seen = getattr(module, name), []
 
     def interrupted(*arguments):
         seen.append(None)
@@ -65,7 +89,7 @@ def stop_at(monkeypatch, step):
             raise KeyboardInterrupt
         return untouched(*arguments)
 
-    monkeypatch.setattr(train, "task_losses", interrupted)
+    monkeypatch.setattr(module, name, interrupted)
 
 
 def test_a_run_leaves_checkpoints_metrics_and_curves(go, tmp_path):
@@ -112,10 +136,55 @@ def test_training_lowers_the_loss(go, tmp_path):
     assert last["fovea"] < first["fovea"]
 
 
+def test_a_classifiers_run_leaves_checkpoints_metrics_and_curves(classify, classifier_plan, tmp_path):
+    assert classify(curves=True)
+    run = tmp_path / "run"
+    assert {path.name for path in run.iterdir()} == {"best.pt", "last.pt", "metrics.jsonl", "curves.png", "config.toml"}
+    assert cv2.imread(str(run / "curves.png")).std() > 0
+    assert [line["step"] for line in lines(run)] == [2, 4]
+    for line in lines(run):
+        assert list(line["losses"]) == ["exp-uwbce"]
+        assert set(line["sets"]) == {"eyes", "grades", "all"}
+        assert set(classifier_job.ClassifierJob.curves) <= line["sets"]["all"].keys()
+        assert 0 <= line["score"] <= 1
+    settings, best = train.load_checkpoint(run / "best.pt")
+    assert "optimiser" not in best
+    assert settings.loss.model_dump() == classifier_plan["loss"]
+    Classifier(settings.network).load_state_dict(best["network"])
+    scores = {line["step"]: line["score"] for line in lines(run)}
+    assert best["best"] == scores[best["step"]] == max(scores.values())
+
+
+def test_training_teaches_a_classifier_to_tell_drawn_eyes_apart(classify, tmp_path):
+    assert classify(steps=30, validate_every=10, lr=3e-3, warmup=1)
+    first, _, last = lines(tmp_path / "run")
+    assert last["losses"]["exp-uwbce"] < 0.7 * first["losses"]["exp-uwbce"]
+    assert last["sets"]["all"]["glaucoma_auc"] > 0.9
+    assert last["sets"]["all"]["referable_dr_auc"] > 0.9
+
+
+def test_a_classifier_of_another_configuration_is_not_resumed(classify, classifier_plan, go):
+    classify(steps=1)
+    with pytest.raises(SettingsError, match="schedule changed"):
+        classify(steps=1, select="auc", resume=True)
+    classifier_plan["loss"]["linear_from"] = 5.0
+    with pytest.raises(SettingsError, match="loss changed"):
+        classify(steps=1, resume=True)
+    with pytest.raises(SettingsError, match=r"kind.* changed"):
+        go(steps=1, resume=True)
+
+
 def test_the_same_run_twice_is_the_same_to_the_bit(go, tmp_path):
     go("one", steps=2)
     go("two", steps=2)
     assert differences(state(tmp_path / "one"), state(tmp_path / "two")) == []
+
+
+def test_another_seed_is_another_run(classify, classifier_plan, tmp_path):
+    classify("one", steps=2)
+    classifier_plan["seed"] = 4
+    classify("two", steps=2)
+    assert "/network/network.fc.weight" in differences(state(tmp_path / "one"), state(tmp_path / "two"))
 
 
 @pytest.mark.parametrize(("strategy", "sampler"), [("mtl-io", "per_task"), ("sum", "shared")])
@@ -129,6 +198,26 @@ def test_an_interrupted_run_goes_on_exactly(go, tmp_path, monkeypatch, strategy,
     assert state(tmp_path / "stopped")["step"] == 3
     assert differences(state(tmp_path / "straight"), state(tmp_path / "stopped")) != []
     assert go("stopped", resume=True, **settings)
+    assert differences(state(tmp_path / "straight"), state(tmp_path / "stopped")) == []
+    assert [line["step"] for line in lines(tmp_path / "stopped")] == [3, 6]
+    assert [line["score"] for line in lines(tmp_path / "stopped")] == [
+        line["score"] for line in lines(tmp_path / "straight")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "bf16"), [({}, False), ({"sampling": "balanced", "augment": "both", "workers": 2}, True)]
+)
+def test_an_interrupted_classifier_goes_on_exactly(classify, tmp_path, monkeypatch, data, bf16):
+    settings = {"data": data, "bf16": bf16, "steps": 6, "validate_every": 3, "freeze_batchnorm": 0.7}
+    assert classify("straight", **settings)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, classifier_job, "elementwise")
+        with pytest.raises(KeyboardInterrupt):
+            classify("stopped", **settings)
+    assert state(tmp_path / "stopped")["step"] == 3
+    assert differences(state(tmp_path / "straight"), state(tmp_path / "stopped")) != []
+    assert classify("stopped", resume=True, **settings)
     assert differences(state(tmp_path / "straight"), state(tmp_path / "stopped")) == []
     assert [line["step"] for line in lines(tmp_path / "stopped")] == [3, 6]
     assert [line["score"] for line in lines(tmp_path / "stopped")] == [
@@ -213,7 +302,7 @@ def test_freezing_leaves_everything_else_in_training():
 def test_the_learning_rate_rises_stays_and_falls(plan, build):
     schedule = plan["schedule"] | {"steps": 10, "warmup": 4, "decay": 0.5, "lr": 1.0}
     settings = build(plan | {"schedule": schedule})
-    rates = [train.learning_rate(settings, step) for step in range(10)]
+    rates = [train.learning_rate(settings.schedule, step) for step in range(10)]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
 
 
@@ -225,12 +314,12 @@ def forward_passes(plan, build, strategy, sampler):
     network, asked = MultiTaskUNet(0.125, 0.5), []
     network.register_forward_pre_hook(lambda _, arguments: asked.append(tuple(arguments[1])))
     maps = torch.zeros(2, 64, 64)
-    batch = train.batches.Batch(
+    batch = batches.Batch(
         torch.zeros(2, 64, 64, 3, dtype=torch.uint8),
         {"disc": maps, "cup": maps, "fovea": maps, "glaucoma": torch.zeros(2)},
         {task: torch.ones(2, dtype=torch.bool) for task in TASKS},
     )
-    losses = train.task_losses(network, dict.fromkeys(TASKS, batch), settings, torch.device("cpu"))
+    losses = job.task_losses(network, dict.fromkeys(TASKS, batch), settings, torch.device("cpu"))
     assert tuple(losses) == TASKS
     for loss in losses.values():
         loss()
@@ -302,19 +391,19 @@ def test_what_cannot_be_trained_on_is_refused_before_the_first_step(
 ):
     spoil, message = REFUSALS[case]
     spoil(drawn_root, edit_rows)
-    monkeypatch.setattr(train, "MultiTaskUNet", lambda *_: pytest.fail("a network was made"))
+    monkeypatch.setattr(job, "MultiTaskUNet", lambda *_: pytest.fail("a network was made"))
     with pytest.raises(DataError, match=message):
         go()
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
 def test_the_unspoilt_set_is_not_refused(plan, build, drawn_root):
-    assert len(train.read_samples(build(plan), drawn_root)) == 10
+    assert len(job.read_samples(build(plan), drawn_root)) == 10
 
 
 def test_pictures_that_teach_nothing_are_left_out(plan, build, drawn_root, edit_rows):
     edit_rows(set_cell(2, mask="", mask_has="", fovea_x="", fovea_y="", glaucoma=""))
-    assert len(train.read_samples(build(plan), drawn_root)) == 9
+    assert len(job.read_samples(build(plan), drawn_root)) == 9
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -3,7 +3,7 @@ import torch
 
 from funduscope.engine.errors import SettingsError
 from funduscope.training import train, weights
-from funduscope.training.networks import MultiTaskUNet
+from funduscope.training.multitask.networks import MultiTaskUNet
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from .networks import OUTPUTS, Classifier, Pooled
 
 Logits = NDArray[np.float64]
 _FULL_HEAT = 0.9  # quantile of the maps' peaks over pictures with the disease
+_WIDEST_BAND = 1.0  # logits: where classes lie far apart, the nearest pictures are not in doubt
 _CPU = torch.device("cpu")
 
 
@@ -36,6 +37,7 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path) ->
     geometry = batches.geometry_of(settings, settings.geometry.size)
     held = batches.prepare_all([pair for pair in pairs if pair[0].split == "val"], geometry, settings.data.workers)
     samples = [picture.sample for picture in held]
+    job.check_classes(samples, "val")
     logits = validation.predict(network, held, _CPU)
     peaks = map_peaks(network, held)
     decisions, report = {}, {}
@@ -98,7 +100,7 @@ def decision(
     result = {
         "temperature": temperature,
         "points": {name: _point(cut, z, truth) for name, cut in cuts.items()},
-        "uncertain_logit": float(np.quantile(np.abs(z - cuts["balanced"]), reading.uncertain_share)),
+        "uncertain_logit": min(_WIDEST_BAND, float(np.quantile(np.abs(z - cuts["balanced"]), reading.uncertain_share))),
         "map_scale": scale,
     }
     report = {
@@ -109,13 +111,13 @@ def decision(
 
 
 def best_temperature(logits: Logits, truth: NDArray[np.int64], weights: NDArray[np.float64]) -> float:
-    """The divisor of the logits with the least weighted cross-entropy (Guo et al., ICML 2017), between .05 and 20."""
+    """The divisor of the logits with the least weighted cross-entropy (Guo et al., ICML 2017), between .25 and 20."""
 
     def cross_entropy(log_temperature: float) -> float:
         z = logits / np.exp(log_temperature)
         return float(np.average(np.logaddexp(0, np.where(truth == 1, -z, z)), weights=weights))
 
-    found = minimize_scalar(cross_entropy, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    found = minimize_scalar(cross_entropy, bounds=(np.log(0.25), np.log(20)), method="bounded")
     return round(float(np.exp(found.x)), 4)
 
 

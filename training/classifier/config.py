@@ -78,10 +78,10 @@ class Bce(Strict):
 
 
 class Focal(Strict):
-    """See `losses.focal`."""
+    """See `losses.focal`. Below gamma 1 its gradient is not finite everywhere."""
 
     name: Literal["focal"]
-    gamma: Annotated[float, Field(ge=0)]
+    gamma: Annotated[float, Field(ge=1)]
 
 
 Loss = Annotated[ExpUwbce | Uwbce | Bce | Focal, Field(discriminator="name")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,6 +95,8 @@ def prepared(settings: Config, samples: list[Pair]) -> tuple[list[batches.Pictur
         )
         for split, size in parts
     )
+    check_classes([picture.sample for picture in taught], "train")
+    check_classes([picture.sample for picture in held], "val")
     return taught, held
 
 
@@ -110,13 +112,18 @@ def read_samples(settings: Config, root: Path) -> list[Pair]:
             if kept.glaucoma is not None or kept.dr_grade is not None:
                 pairs.append((kept, own))
     for split in ("train", "val"):
-        for target in OUTPUTS:
-            classes = {sample.diseased(target) for sample, _ in pairs if sample.split == split} - {None}
-            if len(classes) < 2:
-                raise DataError(
-                    f"the split {split} needs pictures with and without {target}; it has labels {classes or 'none'}"
-                )
+        check_classes([sample for sample, _ in pairs if sample.split == split], split)
     return pairs
+
+
+def check_classes(samples: Sequence[Sample], split: str) -> None:
+    """Raises DataError where a target lacks one of its classes among the pictures of a split."""
+    for target in OUTPUTS:
+        classes = {sample.diseased(target) for sample in samples} - {None}
+        if len(classes) < 2:
+            raise DataError(
+                f"the split {split} needs pictures with and without {target}; it has labels {classes or 'none'}"
+            )
 
 
 def from_checkpoint(settings: Config, weights: dict[str, Any]) -> Classifier:

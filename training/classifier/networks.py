@@ -387,7 +387,8 @@ class Classifier(nn.Module):
             stored |= _folded(stored, first)
         if channels == 6 and first in stored and stored[first].shape[1] == 3:  # contrast is looked at as colour is
             stored[first] = _SHARED * torch.cat([stored[first]] * 2, dim=1)
-        usable = {k: v for k, v in stored.items() if k in own and own[k].shape == v.shape}
+        last = list(own)[-2:]  # weight and bias
+        usable = {k: v for k, v in stored.items() if k in own and k not in last and own[k].shape == v.shape}
         body = {
             k for k in own if k.startswith(("features", "conv1", "bn1", "layer")) and not k.endswith("batches_tracked")
         }

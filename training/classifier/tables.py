@@ -6,6 +6,7 @@ stopped and taken up again; the tables are made from that file alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import tomllib
@@ -30,7 +31,7 @@ from .. import train
 from ..settings import Share, Strict
 from . import batches, config, validation
 from .config import Config
-from .job import ClassifierJob
+from .job import ClassifierJob, check_classes
 from .networks import OUTPUTS
 
 _RATES = ("accuracy", "precision", "recall", "f1", "auc")
@@ -92,9 +93,14 @@ def tables(
     results = out / "results.jsonl"
     train.make_folder(out)
     done = read_results(results)
+    settings = {cell: settings_of(base, grid, cell) for cell in cells(grid)}  # a wrong one is told before the first run
+    finished = {Cell(**row["cell"]): row["settings"] for row in done}
+    for cell in settings.keys() & finished.keys():
+        if finished[cell] != fingerprint(settings[cell]):
+            raise SettingsError(f"{results}: {cell.name} was run under other settings; choose another --out")
     shared: ClassifierJob | None = None
-    for cell in cells(grid):
-        if any(row["cell"] == cell.__dict__ for row in done):
+    for cell in settings:
+        if cell in finished:
             continue
         if minutes is not None and time.monotonic() - started > 60 * minutes:
             console.print(f"stopped after {len(done)} cells; call again to go on")
@@ -106,8 +112,9 @@ def tables(
                 batches.geometry_of(base, base.geometry.size),
                 base.data.workers,
             )
+            check_classes(samples_of(test), "test")
         console.print(f"{len(done) + 1}: {cell.name}", highlight=False)
-        job = ClassifierJob(settings_of(base, grid, cell), root)
+        job = ClassifierJob(settings[cell], root)
         job.pictures = shared.pictures
         folder = out / cell.name
         train.make_folder(folder)
@@ -121,7 +128,8 @@ def tables(
             split: (samples_of(pictures), validation.predict(job.network, pictures, where))
             for split, pictures in (("val", job.held), ("test", test))
         }
-        done.append({"cell": cell.__dict__, "step": best["step"], **figures(predictions, grid.matched_specificity)})
+        row = {"cell": cell.__dict__, "settings": fingerprint(settings[cell]), "step": best["step"]}
+        done.append(row | figures(predictions, grid.matched_specificity))
         write_text(results, "".join(json.dumps(row) + "\n" for row in done))
         for name in ("last.pt", "best.pt"):
             (folder / name).unlink()  # hundreds of megabytes a cell
@@ -139,19 +147,33 @@ def cells(grid: Grid) -> Iterator[Cell]:
 def settings_of(base: Config, grid: Grid, cell: Cell) -> Config:
     """The base configuration with one cell's variant, loss, rate and seed. Raises SettingsError for unknown keys."""
     document = _merged(base.model_dump(), grid.variants[cell.variant])
-    document |= {"name": cell.name, "seed": cell.seed, "loss": grid.losses[cell.loss].model_dump()}
-    document["schedule"]["lr"] = cell.lr
+    own = {"name": cell.name, "seed": cell.seed, "loss": grid.losses[cell.loss].model_dump()}
+    document = _merged(document, {"schedule": {"lr": cell.lr}}) | own
     try:
-        return Config.model_validate(document)
+        settings = Config.model_validate(document)
     except ValidationError as error:
         lines = [f"  variants.{cell.variant}.{configs.key(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise SettingsError("the grid is not valid\n" + "\n".join(lines)) from None
+    if (settings.geometry, settings.data.sets) != (base.geometry, base.data.sets):
+        raise SettingsError(
+            f"variants.{cell.variant}: geometry and data sets are the base's; all cells share its pictures"
+        )
+    return settings
+
+
+def fingerprint(settings: Config) -> str:
+    """Tells settings apart that would give other results: 16 hex digits of SHA-256."""
+    document = settings.model_dump_json(exclude={"data": {"root", "workers"}})
+    return hashlib.sha256(document.encode()).hexdigest()[:16]
 
 
 def _merged(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A nested document with some of its values changed."""
-    both = {key: _merged(document[key], value) for key, value in changes.items() if isinstance(document.get(key), dict)}
-    return document | dict(changes) | both
+    result = document | dict(changes)
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(document.get(key), dict):
+            result[key] = _merged(document[key], value)
+    return result
 
 
 Predictions = Mapping[str, tuple[Sequence[Sample], Mapping[str, NDArray[np.float64]]]]
@@ -162,7 +184,10 @@ def figures(predictions: Predictions, matched_specificity: float) -> dict[str, A
 
     The threshold that gives the specificity comes from the validation split.
     """
-    row: dict[str, Any] = {split: validation.measure(*both) for split, both in predictions.items()}
+    row: dict[str, Any] = {
+        split: {name: {k: round(v, 4) for k, v in part.items()} for name, part in validation.measure(*both).items()}
+        for split, both in predictions.items()
+    }
     row["matched"] = {}
     for target in OUTPUTS:
         (held, held_logits), (test, test_logits) = predictions["val"], predictions["test"]
@@ -186,11 +211,15 @@ def samples_of(pictures: Sequence[batches.Picture]) -> list[Sample]:
 def read_results(path: Path) -> list[dict[str, Any]]:
     """The finished cells. Raises SettingsError for a damaged file."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for row in rows:
+            Cell(**row["cell"])
+            row["settings"], row["val"]["all"], row["test"]["all"], row["matched"]
     except FileNotFoundError:
         return []
-    except ValueError:
-        raise SettingsError(f"{path}: a line is not JSON; remove that line, its cell will be run again") from None
+    except (ValueError, TypeError, KeyError):
+        raise SettingsError(f"{path}: a line is not a result; remove that line, its cell will be run again") from None
+    return rows
 
 
 def _by_row(done: Sequence[dict[str, Any]], grid: Grid) -> dict[tuple[str, str, float], list[dict[str, Any]]]:

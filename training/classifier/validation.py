@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -70,13 +70,13 @@ def _figures(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str,
 def score(figures: Mapping[str, Mapping[str, float]], select: str) -> float:
     """One number to choose a checkpoint by: mean over the two diseases.
 
-    f1: over all pictures, as the source has it. auc: the mean over the sets that have both classes. 1 is perfect.
+    f1: over all pictures, as the source has it. auc: the mean over the sets that have both classes, or over all pictures
+    where none has. 1 is perfect.
     """
     if select == "f1":
         return float(np.mean([figures["all"].get(f"{disease}_f1", 0.0) for disease in DISEASES]))
-    sets = [row for name, row in figures.items() if name != "all"]
-    return float(np.mean([np.mean([row[key] for row in sets if key in row]) for key in _auc_keys()]))
-
-
-def _auc_keys() -> Iterator[str]:
-    return (f"{disease}_auc" for disease in DISEASES)
+    areas = []
+    for key in (f"{disease}_auc" for disease in DISEASES):
+        of_sets = [row[key] for name, row in figures.items() if name != "all" and key in row]
+        areas.append(float(np.mean(of_sets or [figures["all"][key]])))
+    return float(np.mean(areas))

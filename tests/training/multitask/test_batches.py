@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from funduscope.engine import dataset, preprocess
+from funduscope.engine import dataset
 from funduscope.engine.sample import Sample
-from funduscope.training import batches
-from funduscope.training.config import SetSettings
+from funduscope.training.multitask import batches, job
+from funduscope.training.multitask.config import SetSettings
 
 TASKS = ("glaucoma", "disc", "cup", "fovea")
 
@@ -16,7 +16,7 @@ def drawer(plan, build, drawn_root):
 
     def make(changed=plan, without=None):
         config = build(changed)
-        geometry = preprocess.Geometry(config.geometry.cache, config.geometry.fov_threshold)
+        geometry = job.geometry_of(config, config.geometry.cache)
         samples = [s for s in dataset.read(drawn_root / "eyes") if s.split == "train"]
         if without:
             samples = [without(k, s) for k, s in enumerate(samples)]

@@ -10,9 +10,11 @@ from funduscope.engine.preprocess import Geometry
 from funduscope.engine.sample import Masks, Sample
 from funduscope.postprocess import findings, scores
 from funduscope.postprocess.findings import Rules
-from funduscope.training import calibrate, train, validation
+from funduscope.training import train
+from funduscope.training.calibrate import calibrate as calibrate_run
 from funduscope.training.cases import Case, prepare
-from funduscope.training.networks import MultiTaskUNet
+from funduscope.training.multitask import calibrate, job, validation
+from funduscope.training.multitask.networks import MultiTaskUNet
 
 RULES = Rules(0.5, 0.5, "robust", 0.1, 1.0, 0.0)
 SIZE = 64
@@ -70,7 +72,7 @@ def test_thresholds_need_drawn_cups():
 
 def test_every_set_and_class_weighs_the_same():
     samples = [sample(0)] * 60 + [sample(1)] * 20 + [sample(1, "other")] * 30 + [sample(0, "other")] * 2
-    weights = calibrate.equal_weights(samples)
+    weights = calibrate._weights(samples)
     assert weights.mean() == pytest.approx(1)
     sums = np.array([weights[:60].sum(), weights[60:80].sum(), weights[80:110].sum(), weights[110:].sum()])
     assert sums / sums[0] == pytest.approx([1, 1, 1, 0.1])  # two pictures do not weigh like sixty
@@ -134,7 +136,7 @@ def run(tmp_path, plan, build, drawn_root, monkeypatch):
 
 
 def test_a_run_is_calibrated(run):
-    result = calibrate.calibrate(run)
+    result = calibrate_run(run)
     assert result == json.loads((run / "calibration.json").read_text())
     rules = Rules(**result["rules"])
     assert 0.3 <= rules.disc_threshold <= 0.7
@@ -147,7 +149,7 @@ def test_a_run_is_calibrated(run):
 
 
 def test_the_threshold_parts_the_drawn_eyes(run, drawn_root):
-    result = calibrate.calibrate(run)
+    result = calibrate_run(run)
     rules, threshold = Rules(**result["rules"]), result["glaucoma_threshold"]
     for k, maps_of in enumerate(seen([c.prepared.image for c in cases_of(drawn_root)])):
         assert (findings.find(maps_of, rules).glaucoma >= threshold) == k % 2
@@ -155,14 +157,14 @@ def test_the_threshold_parts_the_drawn_eyes(run, drawn_root):
 
 def cases_of(root):
     samples = [s for s in dataset.read(root / "eyes") if s.split == "val"]
-    return [prepare(sample, Geometry(64, 24)) for sample in samples]
+    return [prepare(sample, Geometry(64, 24, "brightest")) for sample in samples]
 
 
 def test_the_regression_is_fitted_on_what_ships_or_as_the_paper_does(run, drawn_root):
     cases = cases_of(drawn_root)
     found = {}
     for way in ("predicted", "paper"):
-        rules = Rules(**calibrate.calibrate(run, fit_on=way)["rules"])
+        rules = Rules(**calibrate_run(run, fit_on=way)["rules"])
         outputs = seen([case.prepared.image for case in cases])
         measured = [findings.find(maps_of, rules).vcdr for maps_of in outputs]
         vcdrs = measured if way == "predicted" else [validation.true_vcdr(case.masks) for case in cases]
@@ -173,13 +175,13 @@ def test_the_regression_is_fitted_on_what_ships_or_as_the_paper_does(run, drawn_
 
 
 def test_calibration_can_take_its_data_from_elsewhere(run, drawn_root, tmp_path):
-    expected = calibrate.calibrate(run)
+    expected = calibrate_run(run)
     moved = drawn_root.rename(tmp_path / "moved")
-    assert calibrate.calibrate(run, data_root=moved) == expected
+    assert calibrate_run(run, data_root=moved) == expected
 
 
 def test_the_rules_before_calibration_are_plain(plan, build):
-    rules = train.uncalibrated(build(plan).reading)
+    rules = job.uncalibrated(build(plan).reading)
     assert (rules.disc_threshold, rules.cup_threshold) == (0.5, 0.5)
     assert scores.logistic(0.5, rules.vcdr_coefficient, rules.vcdr_intercept) == pytest.approx(0.6224593)
     assert (rules.fovea_mode, rules.fovea_min_peak) == ("robust", 0.1)
@@ -192,5 +194,5 @@ def test_a_validation_split_of_one_class_is_refused(run, edit_rows):
 
     edit_rows(healthy)
     with pytest.raises(DataError, match="the task glaucoma of both classes"):
-        calibrate.calibrate(run)
+        calibrate_run(run)
     assert not (run / "calibration.json").exists()

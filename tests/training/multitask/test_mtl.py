@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from funduscope.training.mtl import MultiTaskOptimiser
+from funduscope.training.multitask.mtl import MultiTaskOptimiser
 
 LR, WEIGHT_DECAY = 0.1, 0.01
 B1, B2, EPSILON = 0.9, 0.999, 1e-8

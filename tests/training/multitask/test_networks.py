@@ -4,7 +4,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from funduscope.engine.errors import SettingsError
-from funduscope.training.networks import MAPS, TASKS, Deployed, MultiTaskUNet
+from funduscope.training.multitask.networks import MAPS, TASKS, Deployed, MultiTaskUNet
 
 VGG16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # torchvision's places of the convolutions in `features`
 VGG16_FILE = "vgg16_features_tv_imagenet1k_v1.fp16.safetensors"

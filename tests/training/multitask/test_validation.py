@@ -5,9 +5,9 @@ import torch
 from funduscope.engine import dataset, preprocess
 from funduscope.engine.sample import Sample
 from funduscope.postprocess.findings import Rules
-from funduscope.training import batches, validation
 from funduscope.training.cases import Case, prepare
-from funduscope.training.networks import TASKS, Deployed, MultiTaskUNet
+from funduscope.training.multitask import batches, validation
+from funduscope.training.multitask.networks import TASKS, Deployed, MultiTaskUNet
 
 RULES = Rules(0.5, 0.5, "robust", 0.1, 1.0, 0.0)
 SIZE = 96
@@ -16,7 +16,7 @@ SIZE = 96
 @pytest.fixture
 def cases(drawn_root):
     samples = dataset.read(drawn_root / "eyes")
-    return [prepare(sample, preprocess.Geometry(SIZE, 24)) for sample in samples]
+    return [prepare(sample, preprocess.Geometry(SIZE, 24, "brightest")) for sample in samples]
 
 
 def perfect(case, shift=0):
