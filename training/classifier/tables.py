@@ -34,6 +34,7 @@ from .config import Config
 from .job import ClassifierJob, check_classes
 from .networks import OUTPUTS
 
+_COMPARED = ("recall", "precision")
 _RATES = ("accuracy", "precision", "recall", "f1", "auc")
 
 
@@ -95,8 +96,8 @@ def tables(
     done = read_results(results)
     settings = {cell: settings_of(base, grid, cell) for cell in cells(grid)}  # a wrong one is told before the first run
     finished = {Cell(**row["cell"]): row["settings"] for row in done}
-    for cell in settings.keys() & finished.keys():
-        if finished[cell] != fingerprint(settings[cell]):
+    for cell in settings:
+        if cell in finished and finished[cell] != fingerprint(settings[cell]):
             raise SettingsError(f"{results}: {cell.name} was run under other settings; choose another --out")
     shared: ClassifierJob | None = None
     for cell in settings:
@@ -133,7 +134,8 @@ def tables(
         write_text(results, "".join(json.dumps(row) + "\n" for row in done))
         for name in ("last.pt", "best.pt"):
             (folder / name).unlink()  # hundreds of megabytes a cell
-    page = "\n\n".join(table(done, grid, lr) for lr in grid.rates) + "\n\n" + matched(done, grid) + "\n"
+    parts = [*(table(done, grid, lr) for lr in grid.rates), matched(done, grid), areas(done, grid)]
+    page = "\n\n".join(parts) + "\n"
     write_text(out / "tables.md", page)
     return page
 
@@ -255,32 +257,34 @@ def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float) -> str:
 
 
 def matched(done: Sequence[dict[str, Any]], grid: Grid) -> str:
-    """The losses compared fairly, on test: AUC per set, and recall at a threshold that gives all the same specificity."""
+    """The losses compared fairly, on test: recall at one half, and at a threshold that gives all the same specificity."""
     columns = ["rate", "variant", "loss"]
     for title in ("glaucoma", "referable DR"):
-        columns += [
-            f"{title}: recall at 1/2",
-            "precision",
-            f"recall at specificity {grid.matched_specificity:g}",
-            "precision",
-        ]
-    present = sorted({name for line in done for name in line["test"]} - {"all"})
-    keys = [(name, target) for target in validation.DISEASES for name in present]
-    keys = [
-        (name, target) for name, target in keys if any(f"{target}_auc" in line["test"].get(name, {}) for line in done)
-    ]
-    columns += [f"AUC {target} {name}" for name, target in keys]
-    lines = ["Test split", "", _line(columns), _line(["---"] * len(columns))]
+        columns += [f"{title}: recall at 1/2", "precision"]
+        columns += [f"{title}: recall at specificity {grid.matched_specificity:g}", "precision"]
+    lines = ["Test split, all sets together", "", _line(columns), _line(["---"] * len(columns))]
     for (variant, loss, lr), runs in _by_row(done, grid).items():
         row = [f"{lr:g}", variant, loss]
         for target in validation.DISEASES:
-            row += [
-                _spread([run["test"]["all"].get(f"{target}_{name}") for run in runs])
-                for name in ("recall", "precision")
-            ]
-            row += [_spread([run["matched"][target][name] for run in runs]) for name in ("recall", "precision")]
-        row += [_spread([run["test"][name].get(f"{target}_auc") for run in runs]) for name, target in keys]
+            at_half = [{name: run["test"]["all"].get(f"{target}_{name}") for name in _COMPARED} for run in runs]
+            for parts in (at_half, [run["matched"][target] for run in runs]):
+                row += [_spread([part[name] for part in parts]) for name in _COMPARED]
         lines.append(_line(row))
+    return "\n".join(lines)
+
+
+def areas(done: Sequence[dict[str, Any]], grid: Grid) -> str:
+    """AUC on test, each set alone."""
+    sets = sorted({name for line in done for name in line["test"]} - {"all"})
+    keys = [(target, name) for target in OUTPUTS for name in sets]
+    keys = [
+        (target, name) for target, name in keys if any(f"{target}_auc" in line["test"].get(name, {}) for line in done)
+    ]
+    columns = ["rate", "variant", "loss", *(f"{target}: {name}" for target, name in keys)]
+    lines = ["AUC, test split", "", _line(columns), _line(["---"] * len(columns))]
+    for (variant, loss, lr), runs in _by_row(done, grid).items():
+        cells = [_area([run["test"].get(name, {}) for run in runs], f"{target}_auc") for target, name in keys]
+        lines.append(_line([f"{lr:g}", variant, loss, *cells]))
     return "\n".join(lines)
 
 
@@ -292,6 +296,13 @@ def _spread(values: Sequence[float | None]) -> str:
     deviation = f" ± {np.std(present, ddof=1):.1f}" if len(present) > 1 else ""
     missing = f" ({len(values) - len(present)} none)" if len(present) < len(values) else ""
     return f"{np.mean(present):.1f}{deviation}{missing}"
+
+
+def _area(parts: Sequence[Mapping[str, float]], key: str) -> str:
+    """AUC over seeds, and behind it the 95 % interval of the pictures, its bounds averaged over seeds."""
+    low, high = ([100 * part[key + end] for part in parts if key + end in part] for end in ("_low", "_high"))
+    interval = f" ({np.mean(low):.1f} to {np.mean(high):.1f})" if low and high else ""
+    return _spread([part.get(key) for part in parts]) + interval
 
 
 def _line(columns: Sequence[str]) -> str:

@@ -36,7 +36,8 @@ def known(samples: Sequence[Sample], target: str) -> tuple[NDArray[np.bool_], ND
 
 
 def measure(samples: Sequence[Sample], logits: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str, float]]:
-    """Figures per set and, under `all`, over all: for each output `TARGET_auc` and, at one half, `TARGET_f1`,
+    """Figures per set and, under `all`, over all: for each output `TARGET_auc` with its 95 % interval `_auc_low`
+    and `_auc_high`, and, at one half, `TARGET_f1`,
     `_precision`, `_recall`, `_accuracy` and the counts. What cannot be measured is absent."""
     names = [sample.set_name for sample in samples]
     figures: dict[str, dict[str, float]] = {}
@@ -58,6 +59,8 @@ def _figures(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str,
     area = metrics.auc(logits, truth)
     rates = {
         "auc": area.value if area else None,
+        "auc_low": area.low if area else None,
+        "auc_high": area.high if area else None,
         "f1": counts.f1,
         "precision": counts.precision,
         "recall": counts.sensitivity,

@@ -29,6 +29,8 @@ def test_figures_are_of_each_set_alone_and_of_all():
     eyes = {k: v for k, v in figures["eyes"].items() if k.startswith("glaucoma")}
     counts = {"glaucoma_tp": 1, "glaucoma_fp": 1, "glaucoma_fn": 1, "glaucoma_tn": 2}
     rates = {"glaucoma_precision": 1 / 2, "glaucoma_recall": 1 / 2, "glaucoma_f1": 1 / 2, "glaucoma_accuracy": 3 / 5}
+    low, high = eyes.pop("glaucoma_auc_low"), eyes.pop("glaucoma_auc_high")
+    assert 0 < low < 5 / 6 < high < 1
     assert eyes == counts | rates | {"glaucoma_auc": pytest.approx(5 / 6)}
     assert (figures["all"]["referable_dr_tp"], figures["all"]["referable_dr_fp"]) == (3, 1)
     assert figures["grades"]["any_dr_f1"] == 1
