@@ -13,11 +13,11 @@ import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from ..postprocess.findings import Rules
 from .errors import ModelError
@@ -52,7 +52,7 @@ class GeometryPart(Strict):
 
     path: Literal["crop-pad-resize-1", "grey-crop-pad-resize-1"]
     size: int
-    fov_threshold: int
+    fov_threshold: Annotated[int, Field(ge=0, le=255)]
 
     def build(self) -> Geometry:
         """The values as preprocessing takes them."""
@@ -84,7 +84,8 @@ class EstimatePart(Strict):
 
 
 class PointPart(Strict):
-    """An operating point: positive from this probability on, and what that gave on the validation split."""
+    """An operating point: positive from this probability on, and what that gave on the validation split, where pictures
+    on which the classifier abstains count by the side of the threshold on which they lie."""
 
     threshold: Probability
     sensitivity: EstimatePart
@@ -95,6 +96,12 @@ class PointsPart(Strict):
     high_sensitivity: PointPart
     balanced: PointPart
     high_specificity: PointPart
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.high_sensitivity.threshold <= self.balanced.threshold <= self.high_specificity.threshold:
+            raise ValueError("the thresholds must rise from high_sensitivity over balanced to high_specificity")
+        return self
 
 
 class DecisionPart(Strict):
@@ -138,7 +145,8 @@ class DataPart(Strict):
 
 
 class TrainingPart(Strict):
-    """Where the model comes from. figures: validation figures per set, at the thresholds of this contract."""
+    """Where the model comes from. figures: validation figures per set, at the thresholds of this
+    contract (of a classifier, those of its balanced points)."""
 
     network: str
     strategy: str
@@ -160,6 +168,7 @@ class Common(Strict):
 
     format: Literal["funduscope/1"]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    kind: str
     name: str
     version: str
     precision: Literal["fp32", "fp16", "int8"]
@@ -168,6 +177,18 @@ class Common(Strict):
     geometry: GeometryPart
     training: TrainingPart
     terms: TermsPart
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.input.shape[1:] != [self.geometry.size, self.geometry.size, 3]:
+            raise ValueError(f"input.shape {self.input.shape} is not of geometry.size {self.geometry.size}")
+        if (names := sorted(output.name for output in self.outputs)) != sorted(self.needed()):
+            raise ValueError(f"outputs are {names}; a {self.kind} model of this contract has {sorted(self.needed())}")
+        return self
+
+    def needed(self) -> list[str]:
+        """The outputs that a model of this kind has."""
+        raise NotImplementedError
 
     def to_json(self) -> str:
         """Canonical JSON, which starts with the words that `verified` looks for."""
@@ -181,6 +202,10 @@ class MultiTask(Common):
     rules: RulesPart
     glaucoma_threshold: Probability
 
+    def needed(self) -> list[str]:
+        """See Common."""
+        return ["disc", "cup", "fovea", "glaucoma"]
+
 
 class Classifier(Common):
     """Glaucoma and diabetic retinopathy. point: the operating point where none is asked for; disagreement: how far its
@@ -191,6 +216,11 @@ class Classifier(Common):
     point: PointName
     disagreement: Probability
     map_grid: MapGridPart | None
+
+    def needed(self) -> list[str]:
+        """See Common; with a map for each disease where there is a grid for them."""
+        diseases = list(DecisionsPart.model_fields)
+        return diseases + [f"{name}_map" for name in diseases if self.map_grid is not None]
 
 
 Contract = MultiTask | Classifier
@@ -265,7 +295,9 @@ def parse(document: bytes, label: str) -> Contract:
         value: Any = json.JSONDecoder().raw_decode(document[: 1 << 20].decode("utf-8", "replace"))[0]
         return _CONTRACT.validate_python(value)
     except ValidationError as error:
-        places = [".".join(map(str, e["loc"][1:])) for e in error.errors()]  # pydantic puts the kind in front of the key
+        places = [
+            ".".join(map(str, e["loc"][1:])) for e in error.errors()
+        ]  # pydantic puts the kind in front of the key
         lines = [f"  {place or 'contract'}: {e['msg']}" for place, e in zip(places, error.errors(), strict=True)]
         raise ModelError(f"{label}: the contract is not valid\n" + "\n".join(lines)) from None
     except (ValueError, RecursionError) as error:

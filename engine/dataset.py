@@ -16,13 +16,12 @@ from PIL import Image
 
 from . import refuge
 from .errors import DataError
-from .photo import Eye
+from .inputs import EYES
 from .sample import SPLITS, Sample, Split
 
 _COLUMNS = {"image"}
 _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}  # where a folder has no split of its own
 _ORIENTATION = 274  # EXIF tag
-_EYES: dict[str | None, Eye | None] = {"OD": "right", "OS": "left", None: None}
 
 
 def read(folder: Path) -> list[Sample]:
@@ -143,6 +142,9 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
             raise ValueError(f"{name} {text} is not a finite number")
         return float(text) if text else None
 
+    eye = (cell("eye") or "").lower()
+    if eye not in EYES:
+        raise ValueError(f"eye {eye!r}; allowed are right, left, OD, OS, R, L and empty")
     image, split, mask = cell("image"), row["split"], cell("mask")
     if not image:
         raise ValueError("no picture is named")
@@ -170,6 +172,6 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
         glaucoma=int(glaucoma) if glaucoma else None,
         dr_grade=int(grade) if grade else None,
         patient=cell("patient"),
-        eye=_EYES[cell("eye", "OD", "OS")],
+        eye=EYES[eye],
         scale=scale or 1.0,
     )

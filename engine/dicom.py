@@ -66,14 +66,20 @@ _DESCRIPTORS, _TABLES = (0x00281101, 0x00281102, 0x00281103), (0x00281201, 0x002
 def decode(data: bytes) -> tuple[NDArray[np.uint8], str | None, Eye | None]:
     """The pixels, uint8 (H, W, 3) RGB as stored, the patient's pseudonym and the eye (see `Photo`) of a file's bytes.
 
-    Raises: PhotoError; NEEDS_EXTRA where pydicom is absent. Every limit is told from the header, nothing decoded.
+    Raises: PhotoError, which knows patient and eye where the header could be read; NEEDS_EXTRA where pydicom is absent.
+    Every limit is told from the header, nothing decoded.
     """
     file = _read_header(data)
-    layout = _check_layout(file)
-    pixels = _decode_jpeg(file, layout) if file.syntax in _JPEGS else _decode_samples(file, layout)
     identity, issuer = file.value(_Tag.PatientID), file.value(_Tag.IssuerOfPatientID)
     patient = hashlib.sha256(issuer + b"|" + identity).hexdigest()[:16] if identity else None
-    return pixels, patient, _EYES.get(file.text(_Tag.ImageLaterality) or file.text(_Tag.Laterality))
+    eye = _EYES.get(file.text(_Tag.ImageLaterality) or file.text(_Tag.Laterality))
+    try:
+        layout = _check_layout(file)
+        pixels = _decode_jpeg(file, layout) if file.syntax in _JPEGS else _decode_samples(file, layout)
+    except PhotoError as error:  # a picture that cannot be read is still one of this patient's
+        error.patient, error.eye = patient, eye
+        raise
+    return pixels, patient, eye
 
 
 @contextmanager

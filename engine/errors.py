@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from enum import StrEnum
 from types import ModuleType
+from typing import Literal
 
 
 class Code(StrEnum):
@@ -40,6 +41,7 @@ class Code(StrEnum):
     GLAUCOMA_DISAGREEMENT = "GLAUCOMA_DISAGREEMENT"  # warning: the two models are far apart on glaucoma
     GLAUCOMA_UNCERTAIN = "GLAUCOMA_UNCERTAIN"  # warning: the classifier's probability is too near to its threshold
     DR_UNCERTAIN = "DR_UNCERTAIN"  # warning: the same, for referable diabetic retinopathy
+    ANY_DR_UNCERTAIN = "ANY_DR_UNCERTAIN"  # warning: the same, for diabetic retinopathy of any grade
     CLASSIFIER_UNGRADABLE = "CLASSIFIER_UNGRADABLE"  # warning: the picture is too dark or unreadable for the classifier
     MODEL_NONFINITE = "MODEL_NONFINITE"  # the model gave NaN or infinity
 
@@ -49,13 +51,15 @@ class FunduscopeError(Exception):
 
 
 class PhotoError(FunduscopeError):
-    """One picture cannot be screened. sha256: of the file's bytes, where they could be read."""
+    """One picture cannot be screened. sha256: of the file's bytes, where they could be read; patient, eye: see `Photo`."""
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
         self.sha256: str | None = None
+        self.patient: str | None = None
+        self.eye: Literal["right", "left"] | None = None
 
 
 class ModelError(FunduscopeError):

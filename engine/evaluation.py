@@ -5,7 +5,7 @@ A picture without a result counts as Dice 0, and its vCDR as 0; how many those a
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +39,7 @@ class _Tally:
     labels: list[int] = field(default_factory=list)
     scores: list[tuple[float | None, float | None, float | None]] = field(default_factory=list)
     opinions: list[tuple[Sample, Classification | None]] = field(default_factory=list)
+    eyes: Counter[str] = field(default_factory=Counter)
     heat_in_disc: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -47,10 +48,12 @@ def evaluate(screener: Screener, samples: Sequence[Sample]) -> dict[str, Any]:
 
     Returns: per set: n, n_rejected and, where labelled, disc_dice, cup_dice, vcdr_error (mean |difference|),
     fovea_error_percent (of the picture's width) and fovea_error_px (original pixels), each as mean (and median), and auc
-    for the averaged score and its parts, each with n, n_not_measurable and a 95 % interval; counts at the threshold.
-    Of a classifier, under `classifier`, per disease: auc, rates at the operating point with their intervals, and how many
-    it abstained on; heat_in_disc: the share of the heat within a disc's radius of the drawn disc, and that region's share
-    of the field of view, which is what chance would give.
+    for the averaged score and its parts, each with n, n_not_measurable and a 95 % interval; counts at the threshold;
+    laterality: how often the eye was told rightly, wrongly, not at all.
+    Of a classifier, under `classifier`, per disease: auc, rates at the operating point with their intervals (pictures on
+    which it abstains count by the side on which they lie), and how many of the sick and the healthy it abstained on.
+    heat_in_disc: the share of the heat within a disc's radius of the drawn disc, and that region's share of the field of
+    view, which is what chance would give.
     """
     if not samples:
         raise DataError("no pictures to evaluate; does the data set have this split?")
@@ -94,6 +97,9 @@ def _add_measures(tally: _Tally, sample: Sample, result: Screening | None) -> No
             distance = float(np.hypot(*np.subtract(result.fovea, sample.fovea)))
             tally.fovea_share.append(distance / result.width)
             tally.fovea_px.append(distance / sample.scale)
+    if sample.eye is not None:
+        seen = result.eyes.eye if result else None
+        tally.eyes["unknown" if seen is None else "right" if seen == sample.eye else "wrong"] += 1
     if sample.glaucoma is not None:
         tally.labels.append(sample.glaucoma)
         scores = (result.glaucoma_probability, result.glaucoma_network, result.glaucoma_vcdr) if result else (None,) * 3
@@ -142,7 +148,8 @@ def _opinions(tally: _Tally) -> dict[str, Any]:
                 ("specificity", counts.tn, counts.tn + counts.fp),
             ):
                 row["at_threshold"][name] = metrics.wilson(hits, total).__dict__ if total else None
-            row["n_uncertain"] = sum(opinion.positive is None for _, opinion in seen)
+            for name, label in (("sick", 1), ("healthy", 0)):
+                row[f"n_uncertain_{name}"] = sum(own == label and opinion.positive is None for own, opinion in seen)
         figures[disease] = row
     for name, shares in tally.heat_in_disc.items():
         mean, chance = np.mean(shares, axis=0)
@@ -171,6 +178,8 @@ def _figures(tally: _Tally, threshold: float | None) -> dict[str, Any]:
         ):
             mean, median = (float(f(values)) * unit if values else None for f in (np.mean, np.median))
             figures[name] = {**count, "mean": mean, "median": median}
+    if tally.eyes:
+        figures["laterality"] = {name: tally.eyes[name] for name in ("right", "wrong", "unknown")}
     if tally.labels:
         figures["auc"] = {
             name: _auc([score[k] for score in tally.scores], tally.labels)

@@ -13,7 +13,7 @@ from .errors import SettingsError
 from .photo import SUFFIXES, Eye
 
 _COLUMNS = ("path", "image", "file", "filename", "name")
-_EYES: dict[str, Eye | None] = {
+EYES: dict[str, Eye | None] = {
     "": None,
     "right": "right",
     "od": "right",
@@ -49,6 +49,8 @@ def expand(arguments: Iterable[str], leave_out: Path | None = None) -> list[List
             known = found.get(picture.path)
             if known is None or (known.patient is None and known.eye is None):  # a list knows more than a folder
                 found[picture.path] = picture
+            elif (picture.patient or picture.eye) and picture != known:
+                raise SettingsError(f"{picture.path}: listed twice, as {known} and as {picture}")
     if not found:
         raise SettingsError(f"no pictures there; folders are searched for {', '.join(sorted(SUFFIXES))}")
     return list(found.values())
@@ -96,6 +98,8 @@ def _listed(path: Path) -> Iterator[Listed]:
         raise SettingsError(f"{path}: the list is empty")
     header = [cell.strip().lower() for cell in rows[0]]
     column = next((header.index(name) for name in _COLUMNS if name in header), None)
+    if column is None and {"patient", "eye"} & set(header):
+        raise SettingsError(f"{path}: its header names no pictures; the column is called {' or '.join(_COLUMNS)}")
 
     def cell(row: list[str], where: int | None) -> str:
         return row[where] if where is not None and where < len(row) else ""
@@ -106,8 +110,8 @@ def _listed(path: Path) -> Iterator[Listed]:
         if not name:
             raise SettingsError(f"{path}: the row {','.join(row)!r} names no picture")
         eye = cell(row, eye_at).strip().lower()
-        if eye not in _EYES:
+        if eye not in EYES:
             raise SettingsError(
                 f"{path}: eye {eye!r} in the row {','.join(row)!r}; allowed are right, left, OD, OS, R, L and empty"
             )
-        yield Listed(str(path.parent / name), cell(row, patient_at).strip() or None, _EYES[eye])
+        yield Listed(str(path.parent / name), cell(row, patient_at).strip() or None, EYES[eye])

@@ -18,7 +18,7 @@ COLUMNS = (
     *("patient", "pictures", "right_pictures", "left_pictures", "unknown_eye_pictures", "rejected_pictures"),
     *("glaucoma", "glaucoma_probability", "glaucoma_second", "glaucoma_second_probability"),
     *("referable_dr", "referable_dr_probability", "any_dr", "any_dr_probability"),
-    *("right_vcdr", "left_vcdr", "vcdr_difference", "warnings"),
+    *("vcdr", "right_vcdr", "left_vcdr", "vcdr_difference", "warnings"),
 )
 _CALLS = ("glaucoma", "glaucoma_second", "referable_dr", "any_dr")
 
@@ -64,6 +64,7 @@ class Patient:
             "left_pictures": self.eyes["left"],
             "unknown_eye_pictures": self.eyes[""],
             "rejected_pictures": self.rejected,
+            "vcdr": round(max(self.vcdr.values()), 6) if self.vcdr else None,
             "right_vcdr": right and round(right, 6),
             "left_vcdr": left and round(left, 6),
             "vcdr_difference": None if right is None or left is None else round(abs(right - left), 6),

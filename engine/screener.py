@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, get_args
+from typing import Generic, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from ..postprocess import findings, measures, scores
 from . import contract, photo, preprocess, results, runners
 from .contract import PointName
-from .errors import Code, PhotoError, SettingsError
+from .errors import Code, ModelError, PhotoError, SettingsError
 from .inputs import Listed
 from .photo import Photo
+from .preprocess import Placement
 from .results import DISEASES, Classification, Eyes, HeatMap, ModelName, Opinion, Rejected, Result, Screening
 
 Source = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo | Listed
@@ -46,17 +47,20 @@ class _Ready:
     photo: Photo | None
 
 
-class _Opened:
+Kind = TypeVar("Kind", contract.MultiTask, contract.Classifier)
+
+
+class _Opened(Generic[Kind]):
     """One model, ready to run."""
 
-    def __init__(self, model: contract.Model, backend: str, batch: int, threads: int | None) -> None:
+    def __init__(self, model: contract.Model, own: Kind, backend: str, batch: int, threads: int | None) -> None:
         name, self.runner = runners.open_runner(model, backend, max_batch=batch, threads=threads)
-        own = model.contract
+        self.document: Kind = own
         self.name = ModelName(own.name, own.version, own.sha256, name, own.precision)
         self.geometry = own.geometry.build()
 
     def run(self, prepared: Sequence[preprocess.Prepared | None]) -> Iterator[Outputs | None]:
-        """Each picture's outputs; None for a picture that is not there. All outputs of one are finite or it is an error."""
+        """Each picture's outputs; None for a picture that is not there."""
         present = [one.image for one in prepared if one is not None]
         outputs = self.runner(np.stack(present)) if present else {}
         rows = iter(range(len(present)))
@@ -66,33 +70,29 @@ class _Opened:
 
 
 class Screener:
-    """Owns the runners; safe to call from several threads. Use as a context manager, or call `close`.
-
-    multitask, classifier: the contracts of the open models; None for a kind that is not open.
-    """
+    """Owns the runners; safe to call from several threads. Use as a context manager, or call `close`."""
 
     def __init__(
         self, models: Sequence[contract.Model], backend: str, batch: int, threads: int | None, point: PointName | None
-    ):
-        self.multitask: contract.MultiTask | None = None
-        self.classifier: contract.Classifier | None = None
-        self._multitask: _Opened | None = None
-        self._classifier: _Opened | None = None
+    ) -> None:
+        self._multitask: _Opened[contract.MultiTask] | None = None
+        self._classifier: _Opened[contract.Classifier] | None = None
         self._batch_size = batch
+        if not models:
+            raise ModelError("no models are embedded in this installation; install it again, or name model files")
         with ExitStack() as undo:
+            undo.callback(self.close)
             for model in models:
                 own = model.contract
-                if isinstance(own, contract.MultiTask) and self.multitask is None:
-                    self._multitask, self.multitask = _Opened(model, backend, batch, threads), own
-                    undo.callback(self._multitask.runner.close)
-                elif isinstance(own, contract.Classifier) and self.classifier is None:
-                    self._classifier, self.classifier = _Opened(model, backend, batch, threads), own
-                    undo.callback(self._classifier.runner.close)
+                if isinstance(own, contract.MultiTask) and self._multitask is None:
+                    self._multitask = _Opened(model, own, backend, batch, threads)
+                elif isinstance(own, contract.Classifier) and self._classifier is None:
+                    self._classifier = _Opened(model, own, backend, batch, threads)
                 else:
                     raise SettingsError(
                         f"{model.path}: a second model of the kind {own.kind}; open one of each kind at most"
                     )
-            if point is not None and self.classifier is None:
+            if point is not None and self._classifier is None:
                 raise SettingsError(
                     f"operating point {point}: only a classifier has operating points, and none is open"
                 )
@@ -124,6 +124,16 @@ class Screener:
         elif "default" in map(str, models):
             raise SettingsError("default means all embedded models; name it alone, or name each model")
         return cls([contract.read(name) for name in names], backend, batch, threads, point)
+
+    @property
+    def multitask(self) -> contract.MultiTask | None:
+        """The contract of the multi-task model; None where none is open."""
+        return self._multitask.document if self._multitask else None
+
+    @property
+    def classifier(self) -> contract.Classifier | None:
+        """The contract of the classifier; None where none is open."""
+        return self._classifier.document if self._classifier else None
 
     @property
     def contracts(self) -> tuple[contract.Contract, ...]:
@@ -199,8 +209,8 @@ class Screener:
                         raise
                     warnings.append(Code.CLASSIFIER_UNGRADABLE)
         except PhotoError as error:
-            eyes = _eyes(listed, read)
-            return self._rejected(label, read.sha256 if read else error.sha256, error.code, error.reason, eyes)
+            eyes = _eyes(listed, read or error)
+            return self._rejected(label, (read or error).sha256, error.code, error.reason, eyes)
         height, width = read.pixels.shape[:2]
         kept = read if keep_photo else None
         return _Ready(read.name, read.sha256, eyes, tuple(warnings), width, height, (first, second), kept)
@@ -237,90 +247,94 @@ class Screener:
             eyes=item.eyes,
             photo=item.photo,
         )
-        if maps is not None:
-            found = self._measured(screening, maps, item.prepared[0])
+        first, second = item.prepared
+        if self._multitask and first and maps is not None:
+            found = _measured(screening, self._multitask, maps, first.placement)
             if found is None:
                 reason = "no optic disc was found; is this a fundus photograph that shows one?"
                 return self._rejected(item.name, item.sha256, Code.DISC_NOT_FOUND, reason, item.eyes)
             screening = found
-        if opinions is not None:
-            screening = self._classified(screening, opinions, item.prepared[1])
+        if self._classifier and self.point and second and opinions is not None:
+            screening = _classified(screening, self._classifier, self.point, opinions, second.placement)
         return screening
 
-    def _measured(self, screening: Screening, maps: Outputs, prepared: preprocess.Prepared | None) -> Screening | None:
-        """With what the multi-task model found; None without a disc."""
-        own, opened = self.multitask, self._multitask
-        assert own is not None
-        assert opened is not None
-        assert prepared is not None
-        found = findings.find(maps, own.rules.build())
-        if found.region is None:
-            return None
-        placement = prepared.placement
-        back = placement.matrix() @ np.vstack([found.region.to_map(), [0, 0, 1]])
-        disc, cup = results.outline(found.region.disc, back), results.outline(found.region.cup, back)
-        assert disc is not None
-        fovea = placement.to_photo(*found.fovea) if found.fovea else None
-        warnings = [Code.CUP_NOT_FOUND] * (cup is None) + [Code.FOVEA_NOT_FOUND] * (fovea is None)
-        eyes = screening.eyes
-        seen = measures.eye_of((disc.x, disc.y), fovea, disc.vertical_diameter_px) if fovea else None
-        if seen and eyes.eye is None:
-            eyes = replace(eyes, eye=seen, source="picture")
-        elif seen and seen != eyes.eye and Code.LATERALITY_CONFLICT not in screening.warnings:
-            warnings.append(Code.LATERALITY_CONFLICT)
-        threshold = own.glaucoma_threshold
-        return replace(
-            screening,
-            warnings=(*screening.warnings, *warnings),
-            eyes=eyes,
-            vcdr=found.vcdr,
-            disc=disc,
-            cup=cup,
-            fovea=fovea,
-            glaucoma=None if found.glaucoma is None else found.glaucoma >= threshold,
-            glaucoma_probability=found.glaucoma,
-            glaucoma_network=found.glaucoma_network,
-            glaucoma_vcdr=found.glaucoma_vcdr,
-            threshold=threshold,
-            model=opened.name,
-            findings=found,
-            placement=placement,
-        )
 
-    def _classified(self, screening: Screening, outputs: Outputs, prepared: preprocess.Prepared | None) -> Screening:
-        """With the classifier's opinions."""
-        own, opened, point = self.classifier, self._classifier, self.point
-        assert own is not None
-        assert opened is not None
-        assert prepared is not None
-        assert point is not None
-        opinions = {}
-        for disease in DISEASES:
-            decision: contract.DecisionPart = getattr(own.decisions, disease)
-            probability = float(outputs[disease])
-            threshold = getattr(decision.points, point).threshold
-            heat = None
-            if own.map_grid is not None and decision.map_scale is not None:
-                cells = np.clip(outputs[f"{disease}_map"] / np.float32(decision.map_scale), 0, 1)
-                heat = HeatMap(cells, prepared.placement.matrix() @ own.map_grid.to_square())
-            positive = scores.decide(probability, threshold, decision.uncertain_logit)
-            opinions[disease] = Opinion(probability, threshold, positive, heat)
-        found = Classification(**opinions, point=point, model=opened.name)
-        warnings = [Code.GLAUCOMA_UNCERTAIN] * (found.glaucoma.positive is None)
-        warnings += [Code.DR_UNCERTAIN] * (found.referable_dr.positive is None)
-        if screening.glaucoma_probability is not None and screening.threshold is not None:
-            first = scores.from_threshold(screening.glaucoma_probability, screening.threshold)
-            second = scores.from_threshold(found.glaucoma.probability, found.glaucoma.threshold)
-            warnings += [Code.GLAUCOMA_DISAGREEMENT] * (abs(first - second) > own.disagreement)
-        return replace(screening, classification=found, warnings=(*screening.warnings, *warnings))
+def _measured(
+    screening: Screening, opened: _Opened[contract.MultiTask], maps: Outputs, placement: Placement
+) -> Screening | None:
+    """With what the multi-task model found; None without a disc."""
+    own = opened.document
+    found = findings.find(maps, own.rules.build())
+    if found.region is None:
+        return None
+    back = placement.matrix() @ np.vstack([found.region.to_map(), [0, 0, 1]])
+    disc, cup = results.outline(found.region.disc, back), results.outline(found.region.cup, back)
+    assert disc is not None
+    fovea = placement.to_photo(*found.fovea) if found.fovea else None
+    warnings = [Code.CUP_NOT_FOUND] * (cup is None) + [Code.FOVEA_NOT_FOUND] * (fovea is None)
+    eyes = screening.eyes
+    seen = measures.eye_of((disc.x, disc.y), fovea, disc.vertical_diameter_px) if fovea else None
+    if seen and eyes.eye is None:
+        eyes = replace(eyes, eye=seen, source="picture")
+    elif seen and seen != eyes.eye and Code.LATERALITY_CONFLICT not in screening.warnings:
+        warnings.append(Code.LATERALITY_CONFLICT)
+    threshold = own.glaucoma_threshold
+    return replace(
+        screening,
+        warnings=(*screening.warnings, *warnings),
+        eyes=eyes,
+        vcdr=found.vcdr,
+        disc=disc,
+        cup=cup,
+        fovea=fovea,
+        glaucoma=None if found.glaucoma is None else found.glaucoma >= threshold,
+        glaucoma_probability=found.glaucoma,
+        glaucoma_network=found.glaucoma_network,
+        glaucoma_vcdr=found.glaucoma_vcdr,
+        threshold=threshold,
+        model=opened.name,
+        findings=found,
+        placement=placement,
+    )
 
 
-def _eyes(listed: Listed, read: Photo | None) -> Eyes:
+def _classified(
+    screening: Screening,
+    opened: _Opened[contract.Classifier],
+    point: PointName,
+    outputs: Outputs,
+    placement: Placement,
+) -> Screening:
+    """With the classifier's opinions."""
+    own = opened.document
+    opinions = {}
+    for disease in DISEASES:
+        decision: contract.DecisionPart = getattr(own.decisions, disease)
+        probability = float(outputs[disease])
+        threshold = getattr(decision.points, point).threshold
+        heat = None
+        if own.map_grid is not None and decision.map_scale is not None:
+            cells = np.clip(outputs[f"{disease}_map"] / np.float32(decision.map_scale), 0, 1)
+            heat = HeatMap(cells, placement.matrix() @ own.map_grid.to_square())
+        positive = scores.decide(probability, threshold, decision.uncertain_logit)
+        opinions[disease] = Opinion(probability, threshold, positive, heat)
+    found = Classification(**opinions, point=point, model=opened.name)
+    warnings = [Code.GLAUCOMA_UNCERTAIN] * (found.glaucoma.positive is None)
+    warnings += [Code.DR_UNCERTAIN] * (found.referable_dr.positive is None)
+    warnings += [Code.ANY_DR_UNCERTAIN] * (found.any_dr.positive is None)
+    if screening.glaucoma_probability is not None and screening.threshold is not None:
+        first = scores.from_threshold(screening.glaucoma_probability, screening.threshold)
+        second = scores.from_threshold(found.glaucoma.probability, found.glaucoma.threshold)
+        warnings += [Code.GLAUCOMA_DISAGREEMENT] * (abs(first - second) > own.disagreement)
+    return replace(screening, classification=found, warnings=(*screening.warnings, *warnings))
+
+
+def _eyes(listed: Listed, read: Photo | PhotoError) -> Eyes:
     """What the list and the file say of whose eye it is; the list has the last word."""
-    patient = listed.patient or (read.patient if read else None)
+    patient = listed.patient or read.patient
     if listed.eye:
         return Eyes(patient, listed.eye, "list")
-    return Eyes(patient, read.eye, "file") if read and read.eye else Eyes(patient)
+    return Eyes(patient, read.eye, "file") if read.eye else Eyes(patient)
 
 
 def _label(source: Source) -> str:

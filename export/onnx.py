@@ -37,11 +37,15 @@ Deployed = multitask.Deployed | classifier.Deployed
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be exported: the network as trained, its contract (not yet stamped), and the graph's outputs in order."""
+    """What is to be exported: the network as trained, and its contract, not yet stamped."""
 
     network: Deployed
     document: contract.Contract
-    outputs: tuple[str, ...]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Of the graph, in order."""
+        return [output.name for output in self.document.outputs]
 
 
 def export(
@@ -77,6 +81,11 @@ def planned(run: Path, name: str, version: str) -> Plan:
         calibration = json.loads((run / "calibration.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"{run}: not calibrated; run `funduscope calibrate {run}` first") from None
+    if calibration["training"]["steps"] != state["step"]:
+        raise SettingsError(
+            f"{run}: calibrated at step {calibration['training']['steps']}, but best.pt is of step {state['step']}; "
+            f"run `funduscope calibrate {run}` again"
+        )
     common = {
         "format": "funduscope/1",
         "sha256": contract.ZEROS,
@@ -107,7 +116,7 @@ def _multitask_plan(
         **common,
     )
     network = multitask_job.from_checkpoint(settings, state["network"])
-    return Plan(multitask.Deployed(network).eval(), document, multitask.OUTPUTS)
+    return Plan(multitask.Deployed(network).eval(), document)
 
 
 def _classifier_plan(
@@ -138,7 +147,7 @@ def _classifier_plan(
         map_grid=grid,
         **common,
     )
-    return Plan(deployed, document, deployed.outputs)
+    return Plan(deployed, document)
 
 
 def _output(name: str, *sides: int) -> contract.Tensor:
@@ -148,7 +157,7 @@ def _output(name: str, *sides: int) -> contract.Tensor:
 def folded(deployed: Deployed) -> Deployed:
     """A copy for inference with every BatchNorm that follows a convolution at once folded into it."""
     copied = copy.deepcopy(deployed).eval()
-    network = copied.network if isinstance(copied, multitask.Deployed) else copied.classifier
+    network = copied.network
     for conv_name, norm_name in network.conv_norm_pairs():
         convolution, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
         assert isinstance(convolution, nn.Conv2d)

@@ -108,14 +108,17 @@ def classifier_document(size: int) -> dict[str, Any]:
     }
 
 
-def write_classifier(path: Path, size: int = 96) -> contract.Model:
+def write_classifier(path: Path, size: int = 96, maps: bool = True) -> contract.Model:
     """A classifier that can be computed by hand: a disease's probability is the mean of one channel over the square, as a
-    share of 255, and its heat map the same of each cell."""
+    share of 255, and its heat map the same of each cell (without `maps`: it has none)."""
     from onnx import TensorProto, helper
 
     from funduscope.export.stamp import stamp
 
-    document = contract.Classifier.model_validate(classifier_document(size))
+    values = classifier_document(size)
+    if not maps:
+        values |= {"map_grid": None, "outputs": [own for own in values["outputs"] if len(own["shape"]) == 1]}
+    document = contract.Classifier.model_validate(values)
     nodes = [
         helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["values"], ["planes"], perm=[0, 3, 1, 2]),
@@ -147,3 +150,10 @@ def classifier(tmp_path_factory) -> contract.Model:
     """The file that `write_classifier` writes, verified."""
     pytest.importorskip("onnx")
     return write_classifier(tmp_path_factory.mktemp("classifier") / "channels.onnx")
+
+
+@pytest.fixture(scope="session")
+def mapless(tmp_path_factory) -> contract.Model:
+    """The same without heat maps."""
+    pytest.importorskip("onnx")
+    return write_classifier(tmp_path_factory.mktemp("classifier") / "mapless.onnx", maps=False)

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_FEW = 20  # two healthy pictures of one set must not decide like three hundred of another
+FEW = 20  # two healthy pictures of one set must not decide like three hundred of another
 
 
 def equal_weights(groups: Sequence[Hashable]) -> NDArray[np.float64]:
@@ -17,5 +17,5 @@ def equal_weights(groups: Sequence[Hashable]) -> NDArray[np.float64]:
     Args: groups: of each picture, usually (set, label). Returns: float64 (N,).
     """
     counts = Counter(groups)
-    weights = np.array([1 / max(_FEW, counts[group]) for group in groups])
+    weights = np.array([1 / max(FEW, counts[group]) for group in groups])
     return np.asarray(weights / weights.mean())

@@ -96,15 +96,16 @@ def run(job: Job, out: Path, folder: Path, *, resume: bool, device: torch.device
     torch.manual_seed(settings.seed)
     console.print(f"{settings.name}: preparing the pictures", highlight=False)
     job.start(device, folder if state is None else None)
-    step, best = 0, float("-inf")
+    step, best, smooth = 0, float("-inf"), dict[str, float]()
     if state is not None:
         job.network.load_state_dict(state["network"])
         job.optimiser.load_state_dict(state["optimiser"])
-        step, best = state["step"], state["best"]
+        step, best, smooth = state["step"], state["best"], state["smooth"]
+        if step > plan.steps:
+            raise SettingsError(f"{last} is of step {step} already; schedule.steps says {plan.steps}")
     log = _open_log(out / "metrics.jsonl", step)
     record = {"device": _device_name(device), "torch": str(torch.__version__), "bf16": plan.bf16}
     record["parameters"] = sum(parameter.numel() for parameter in job.network.parameters())
-    smooth: dict[str, float] = {}
 
     with log, _progress(console) as progress:
         bar = progress.add_task("", total=plan.steps, completed=step, losses="")
@@ -120,17 +121,19 @@ def run(job: Job, out: Path, folder: Path, *, resume: bool, device: torch.device
             smooth = {task: 0.95 * smooth.get(task, value) + 0.05 * value for task, value in values.items()}
             progress.update(bar, completed=step, losses="  ".join(f"{t} {v:.4f}" for t, v in smooth.items()))
             stopping = minutes is not None and time.monotonic() - started > 60 * minutes
-            if step % plan.validate_every == 0 or step == plan.steps or stopping:
+            regular = step % plan.validate_every == 0 or step == plan.steps
+            if regular or stopping:
                 figures, score = job.validate()
                 line = {"step": step, "lr": lr, "losses": smooth, "score": score, "sets": figures, **record}
                 log.write(json.dumps(line) + "\n")
                 log.flush()
-                better, best = score > best, max(best, score)
+                better = regular and score > best  # a stop must not choose a step that another run would not look at
+                best = max(best, score) if regular else best
                 checkpoint = {"config": settings.model_dump_json(), "step": step, "best": best, **record}
                 checkpoint["network"] = job.network.state_dict()
                 if better:  # before last.pt, which says that it is there
                     save(checkpoint, out / "best.pt")
-                save(checkpoint | {"optimiser": job.optimiser.state_dict()}, last)
+                save(checkpoint | {"optimiser": job.optimiser.state_dict(), "smooth": dict(smooth)}, last)
                 curves.draw(out / "metrics.jsonl", out / "curves.png", job.curves)
                 progress.console.print(
                     f"step {step}  score {score:.4f}  {_short(figures, job.curves)}", highlight=False

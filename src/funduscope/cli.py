@@ -135,7 +135,9 @@ def screen(
 @app.command()
 def info(
     model: Annotated[str, typer.Argument(help="A model file, or the name of an embedded model.")] = "default",
-    as_json: Annotated[bool, typer.Option("--json", help="The whole contract as JSON; of `default`, each by its name.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The whole contract as JSON; of `default`, each by its name.")
+    ] = False,
 ) -> None:
     """Show what a model file says of itself, after checking that it is whole."""
     models = [contract.read(name) for name in (contract.embedded() if model == "default" else [model])]
@@ -234,6 +236,10 @@ def evaluate(
         if "at_threshold" in row:
             at = row["at_threshold"]
             table.add_row("at the threshold", str(at["tp"] + at["fp"] + at["fn"] + at["tn"]), "", _rates(at))
+        if "laterality" in row:
+            at = row["laterality"]
+            told = f"{at['right']} right, {at['wrong']} wrong"
+            table.add_row("which eye", str(sum(at.values())), str(at["unknown"]), told)
         for disease, own in row.get("classifier", {}).items():
             _add_opinion(table, f"classifier, {disease}", own)
         _stdout.print(table)
@@ -246,7 +252,12 @@ def _add_opinion(table: Table, title: str, own: dict[str, Any]) -> None:
         at = own["at_threshold"]
         rates = ", ".join(f"{rate} {_figure(at[rate])}" for rate in ("sensitivity", "specificity") if at[rate])
         seen = str(at["tp"] + at["fp"] + at["fn"] + at["tn"])
-        table.add_row(f"{title}: from {at['threshold']:.3f}", seen, f"{own['n_uncertain']} uncertain", rates)
+        table.add_row(
+            f"{title}: from {at['threshold']:.3f}",
+            seen,
+            f"{own['n_uncertain_sick']} + {own['n_uncertain_healthy']} uncertain",
+            rates,
+        )
     if "heat_in_disc" in own:
         heat = own["heat_in_disc"]
         table.add_row(

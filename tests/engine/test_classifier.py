@@ -102,7 +102,7 @@ def test_a_probability_at_the_threshold_is_positive(fake, classifier, opinions):
         ("referable_dr", 0.476, None, (Code.DR_UNCERTAIN,)),
         ("referable_dr", 0.524, None, (Code.DR_UNCERTAIN,)),
         ("referable_dr", 0.526, True, ()),
-        ("any_dr", 0.45, None, ()),
+        ("any_dr", 0.45, None, (Code.ANY_DR_UNCERTAIN,)),
         ("any_dr", 0.476, True, ()),
     ],
 )
@@ -118,9 +118,13 @@ def test_near_to_its_threshold_the_classifier_abstains(
     assert found.to_dict()["glaucoma_second" if disease == "glaucoma" else disease] is positive
 
 
-def test_both_warnings_of_uncertainty_stand_together(fake, classifier, opinions):
+def test_all_warnings_of_uncertainty_stand_together(fake, classifier, opinions):
     with fake(models=[classifier], classify=lambda image: opinions(0.4, 0.5, 0.45)) as opened:
-        assert opened(flat(90, 90, 90)).warnings == (Code.GLAUCOMA_UNCERTAIN, Code.DR_UNCERTAIN)
+        assert opened(flat(90, 90, 90)).warnings == (
+            Code.GLAUCOMA_UNCERTAIN,
+            Code.DR_UNCERTAIN,
+            Code.ANY_DR_UNCERTAIN,
+        )
 
 
 def test_at_zero_and_one_there_is_an_answer(fake, classifier, opinions):
@@ -463,8 +467,8 @@ def test_full_heat_is_the_contracts_scale(fake, classifier, opinions, scale, hea
     np.testing.assert_array_equal(found.glaucoma.heat.cells, np.array([[heat, 0]] * 2, np.float32))
 
 
-def test_a_classifier_without_maps_has_no_heat(fake, classifier):
-    with fake(models=[changed(classifier, map_grid=None)]) as opened:
+def test_a_classifier_without_maps_has_no_heat(fake, classifier, mapless):
+    with fake(models=[mapless]) as opened:
         found = opened(flat(90, 90, 90)).classification
     assert [found.of(disease).heat for disease in DISEASES] == [None] * 3
     with fake(models=[changed(classifier, "decisions", "any_dr", map_scale=None)]) as opened:

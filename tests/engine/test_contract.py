@@ -77,18 +77,40 @@ def test_any_values_return_from_their_json(model, name, threshold, slope, figure
 
 
 @given(
-    threshold=probability,
+    threshold=st.floats(0.2, 0.8),
     uncertain=st.floats(0, 50),
     scale=st.none() | st.floats(1e-9, 1e9),
     stride=st.floats(1e-3, 99),
 )
 def test_any_values_of_a_classifier_return_from_their_json(classifier, threshold, uncertain, scale, stride):
     values = changed(classifier, "decisions", "any_dr", uncertain_logit=uncertain, map_scale=scale)
-    values["decisions"]["any_dr"]["points"]["balanced"]["threshold"] = threshold
-    values["map_grid"] = None if scale is None else {"stride_px": stride, "offset_px": -stride}
+    for point, own in (("high_sensitivity", 0.1), ("balanced", threshold), ("high_specificity", 0.9)):
+        values["decisions"]["any_dr"]["points"][point]["threshold"] = own
+    values["map_grid"] = {"stride_px": stride, "offset_px": -stride}
     document = contract.Classifier.model_validate(values)
     assert contract.parse(document.to_json().encode(), "x") == document
     assert document.decisions.any_dr.points.balanced.threshold == threshold
+
+
+def test_points_out_of_order_are_refused(classifier):
+    values = changed(classifier)
+    values["decisions"]["glaucoma"]["points"]["balanced"]["threshold"] = 0.999
+    with pytest.raises(ModelError, match="must rise from high_sensitivity"):
+        contract.parse(json.dumps(values).encode(), "x")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("map_grid", None, "has ..any_dr., .glaucoma., .referable_dr..$"),
+        ("outputs", [], "outputs are"),
+        ("geometry", {"path": "grey-crop-pad-resize-1", "size": 64, "fov_threshold": 40}, "is not of geometry.size 64"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(classifier, key, value, told):
+    values = changed(classifier) | {key: value}
+    with pytest.raises(ModelError, match=told):
+        contract.parse(json.dumps(values).encode(), "x")
 
 
 def test_a_small_stamped_file_is_whole(either):

@@ -116,8 +116,7 @@ def refusal(folder: Path) -> str:
         ("images/a.jpg,,,left,3,,,,train,,,", "left"),
         ("images/a.jpg,,,nan,3,,,,train,,,", "fovea_x nan is not a finite number"),
         ("images/a.jpg,,,,,,,,train,,,-1", "scale -1.0 is not positive"),
-        ("images/a.jpg,,,,,,,,train,,,,right", "eye 'right'; allowed are OD, OS and empty"),
-        ("images/a.jpg,,,,,,,,train,,,,od", "eye 'od'"),
+        ("images/a.jpg,,,,,,,,train,,,,both", "eye 'both'; allowed are right, left, OD, OS, R, L and empty"),
         ("images/a.jpg", "split"),
     ],
 )

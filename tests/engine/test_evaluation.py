@@ -61,13 +61,13 @@ def test_the_classifiers_figures_are_those_by_hand(fake, classifier, clinic):
     assert (at["threshold"], at["tp"], at["fn"], at["fp"], at["tn"]) == (0.4, 2, 1, 2, 2)
     assert at["sensitivity"] == pytest.approx({"value": 2 / 3, "low": 0.20766, "high": 0.93852}, abs=1e-4)
     assert at["specificity"] == pytest.approx({"value": 1 / 2, "low": 0.15004, "high": 0.84996}, abs=1e-4)
-    assert glaucoma["n_uncertain"] == 1
+    assert glaucoma["n_uncertain_sick"] + glaucoma["n_uncertain_healthy"] == 1
     # of grade 2 to 4: .8, .902, .4; of grade 0 and 1: .2, .702, .102; from .5
     assert (referable["auc"]["n"], referable["auc"]["n_not_measurable"]) == (7, 1)
     assert referable["auc"]["value"] == pytest.approx((3 + 3 + 2) / 9)
     at = referable["at_threshold"]
     assert (at["threshold"], at["tp"], at["fn"], at["fp"], at["tn"]) == (0.5, 2, 1, 1, 2)
-    assert referable["n_uncertain"] == 0
+    assert referable["n_uncertain_sick"] + referable["n_uncertain_healthy"] == 0
     # of grade 1 to 4: .353, .353, .353, .706; of grade 0: .353, .706; from .45
     assert any_dr["auc"]["value"] == pytest.approx((3 * (0.5 + 0) + (1 + 0.5)) / 8)
     at = any_dr["at_threshold"]

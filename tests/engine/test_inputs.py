@@ -173,8 +173,23 @@ def test_a_list_without_a_header_says_nothing_of_the_eye(tmp_path):
     assert found == [Listed(str(tmp_path / "a.jpg")), Listed(str(tmp_path / "b.jpg"))]
 
 
-def test_what_a_list_says_first_of_a_picture_stays(tmp_path):
-    assert listed(tmp_path, "path,eye\na.jpg,OD\na.jpg,OS\n") == [Listed(str(tmp_path / "a.jpg"), None, "right")]
+def test_a_picture_that_is_listed_as_two_eyes_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="listed twice"):
+        listed(tmp_path, "path,eye\na.jpg,OD\na.jpg,OS\n")
+    assert listed(tmp_path, "path,eye\na.jpg,OD\na.jpg,OD\n") == [Listed(str(tmp_path / "a.jpg"), None, "right")]
+
+
+def test_a_header_that_names_patients_but_no_pictures_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="its header names no pictures"):
+        listed(tmp_path, "photo,patient\na.jpg,p1\n")
+
+
+def test_what_a_list_says_counts_more_than_a_folder(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "list.csv").write_text("path,eye\na.jpg,OD\n")
+    assert inputs.expand([str(tmp_path), str(tmp_path / "list.csv")]) == [
+        Listed(str(tmp_path / "a.jpg"), None, "right")
+    ]
 
 
 @pytest.mark.parametrize(

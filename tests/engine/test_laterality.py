@@ -145,3 +145,14 @@ def test_every_picture_of_a_stream_keeps_its_own_eye(fake, painter, tmp_path):
         found = list(opened.stream(sources))
     assert [(one.eyes.eye, one.eyes.patient) for one in found[:2]] == [("left", "p0"), ("right", "p1")]
     assert [one.eyes.eye for one in found] == [one.eye for one in sources]
+
+
+def test_a_picture_that_cannot_be_read_is_still_its_patients_eye(fake, painter, tmp_path):
+    path = dicom(tmp_path, "L")
+    whole = photo.read(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with fake(lambda image: painter.maps(**LEFT)) as opened:
+        found = opened(path)
+    assert isinstance(found, Rejected)
+    assert found.code == Code.DAMAGED
+    assert found.eyes == Eyes(whole.patient, "left", "file")

@@ -136,7 +136,7 @@ def classifier_run(classifier_network, classifier_settings, decisions, tmp_path)
     weights = classifier_network.state_dict()
     folder = tmp_path / "classifier"
     folder.mkdir()
-    train.save({"config": classifier_settings.model_dump_json(), "step": 10, "network": weights}, folder / "best.pt")
+    train.save({"config": classifier_settings.model_dump_json(), "step": 60, "network": weights}, folder / "best.pt")
     (folder / "calibration.json").write_text(json.dumps({"decisions": decisions, "training": TRAINING}))
     return folder
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from funduscope.engine import contract, preprocess, runners
-from funduscope.engine.errors import ModelError
+from funduscope.engine.errors import ModelError, SettingsError
 from funduscope.export import onnx as export
 from funduscope.training import train
 from funduscope.training.classifier import config
@@ -75,6 +75,14 @@ def test_the_contract_of_a_classifier_reads_back(model, classifier_run, decision
     assert document.input.shape == ["batch", 64, 64, 3]
     assert document.training.model_dump() == json.loads((classifier_run / "calibration.json").read_text())["training"]
     assert document.terms.licence.startswith("research use only")
+
+
+def test_a_calibration_of_other_weights_is_refused(classifier_run, photographs, tmp_path):
+    calibration = json.loads((classifier_run / "calibration.json").read_text())
+    calibration["training"]["steps"] += 1
+    (classifier_run / "calibration.json").write_text(json.dumps(calibration))
+    with pytest.raises(SettingsError, match="run `funduscope calibrate"):
+        export.export(classifier_run, tmp_path / "x.onnx", photographs, name="x", version="1")
 
 
 def test_the_file_passes_the_gate_and_gives_what_torch_gives(model, classifier_network, images):
@@ -217,19 +225,18 @@ def test_folding_keeps_the_outputs_and_the_network(architecture, hidden):
 def test_folding_would_be_noticed_were_it_wrong():
     deployed = Deployed(untrained(settings("small-cnn", 0, "grey")), TEMPERATURES).eval()
     folded = export.folded(deployed)
-    folded.classifier.network.blocks[2].conv.bias.data += 0.01
+    folded.network.network.blocks[2].conv.bias.data += 0.01
     images = noise(96)
     assert largest_difference(in_torch(deployed, images), in_torch(folded, images)) > 1e-4
 
 
 def test_a_network_with_dense_layers_has_no_maps_in_its_contract(classifier_run, classifier_settings):
     own = settings("alexnet", 8, "grey")
-    state = {"config": classifier_settings.model_copy(update={"network": own}).model_dump_json(), "step": 1}
+    state = {"config": classifier_settings.model_copy(update={"network": own}).model_dump_json(), "step": 60}
     train.save(state | {"network": untrained(own).state_dict()}, classifier_run / "best.pt")
     plan = export.planned(classifier_run, "two", "0.1")
     assert plan.document.map_grid is None
-    assert plan.outputs == OUTPUTS
-    assert [output.name for output in plan.document.outputs] == list(OUTPUTS)
+    assert plan.outputs == list(plan.network.outputs) == list(OUTPUTS)
     assert not plan.network.training
 
 
@@ -240,9 +247,9 @@ def test_the_contract_states_the_maps_sides(classifier_run, classifier_settings,
     own = settings(architecture, 0, "grey")
     geometry = classifier_settings.geometry.model_copy(update={"size": 224, "cache": 224})
     changed = classifier_settings.model_copy(update={"network": own, "geometry": geometry})
-    state = {"config": changed.model_dump_json(), "step": 1, "network": untrained(own).state_dict()}
+    state = {"config": changed.model_dump_json(), "step": 60, "network": untrained(own).state_dict()}
     train.save(state, classifier_run / "best.pt")
     plan = export.planned(classifier_run, "two", "0.1")
-    stride, offset = plan.network.classifier.network.map_grid()
+    stride, offset = plan.network.network.network.map_grid()
     assert plan.document.map_grid == contract.MapGridPart(stride_px=stride, offset_px=offset)
     assert {tuple(output.shape) for output in plan.document.outputs[3:]} == {("batch", cells, cells)}

@@ -234,6 +234,22 @@ def test_a_run_stopped_by_its_time_goes_on_exactly(go, tmp_path):
         assert differences(state(tmp_path / "straight")[part], state(tmp_path / "stopped")[part]) == []
 
 
+def test_a_stop_chooses_no_checkpoint_and_losses_are_smoothed_across_it(go, tmp_path):
+    assert go("straight", steps=3, validate_every=3)
+    go("stopped", steps=3, validate_every=3, minutes=0.0)
+    assert not (tmp_path / "stopped" / "best.pt").exists()
+    assert go("stopped", steps=3, validate_every=3, resume=True)
+    straight, stopped = (lines(tmp_path / folder)[-1] for folder in ("straight", "stopped"))
+    assert straight["losses"] == stopped["losses"]
+    assert state(tmp_path / "stopped")["best"] == straight["score"]
+
+
+def test_fewer_steps_than_are_done_are_refused(go):
+    go(steps=2)
+    with pytest.raises(SettingsError, match=r"is of step 2 already; schedule\.steps says 1"):
+        go(steps=1, resume=True)
+
+
 def test_lines_after_the_checkpoint_are_made_again_not_doubled(go, tmp_path):
     go(steps=2)
     log = tmp_path / "run" / "metrics.jsonl"

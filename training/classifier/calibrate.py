@@ -7,7 +7,6 @@ model's. The intervals beside the points count pictures as they are.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from scipy.optimize import minimize_scalar
 from ...engine.sinks import write_text
 from ...postprocess import metrics, scores
 from ..balance import equal_weights
+from ..provenance import provenance
 from . import batches, job, validation
 from .config import Config, Reading
 from .networks import OUTPUTS, Classifier, Pooled
@@ -43,14 +43,11 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path) ->
     decisions, report = {}, {}
     for k, target in enumerate(OUTPUTS):
         has, truth = validation.known(samples, target)
-        groups = [
-            (s.set_name, y) for s, y in zip((s for s, h in zip(samples, has, strict=True) if h), truth, strict=True)
-        ]
+        groups = [(s.set_name, y) for s in samples if (y := s.diseased(target)) is not None]
         own_peaks = None if peaks is None else peaks[has, k]
         decisions[target], report[target] = decision(
             logits[target][has], truth, equal_weights(groups), own_peaks, settings.reading
         )
-    counts = Counter(own.path for sample, own in pairs if sample.split == "train")
     thresholds = {
         target: scores.logit(own["points"]["balanced"]["threshold"]) * own["temperature"]
         for target, own in decisions.items()
@@ -58,16 +55,13 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path) ->
     result = {
         "decisions": decisions,
         "report": report,
-        "training": {
-            "network": describe(settings),
-            "strategy": f"{settings.loss.name}, {settings.data.sampling} sampling, {settings.data.augment} augmented",
-            "steps": state["step"],
-            "device": state["device"],
-            "data": [
-                {"name": own.path, "pictures": counts[own.path], "terms": own.terms} for own in settings.data.sets
-            ],
-            "figures": _figures(validation.measure(samples, {t: logits[t] - cut for t, cut in thresholds.items()})),
-        },
+        "training": provenance(
+            describe(settings),
+            f"{settings.loss.name}, {settings.data.sampling} sampling, {settings.data.augment} augmented",
+            state,
+            pairs,
+            _figures(validation.measure(samples, {t: logits[t] - cut for t, cut in thresholds.items()})),
+        ),
     }
     write_text(run / "calibration.json", json.dumps(result, indent=2) + "\n")
     return result
@@ -89,10 +83,13 @@ def decision(
     """
     temperature = best_temperature(logits, truth, weights)
     z = logits / temperature
-    cuts = {
-        "high_sensitivity": metrics.threshold_of_sensitivity(z, truth, reading.sensitivity, weights),
-        "balanced": metrics.threshold_of_youden(z, truth, weights),
-        "high_specificity": metrics.threshold_of_specificity(z, truth, reading.specificity, weights),
+    balanced = metrics.threshold_of_youden(z, truth, weights)
+    sensitive = metrics.threshold_of_sensitivity(z, truth, reading.sensitivity, weights)
+    specific = metrics.threshold_of_specificity(z, truth, reading.specificity, weights)
+    cuts = {  # where the classes lie far apart, the balanced point is beyond what the other two ask for
+        "high_sensitivity": min(sensitive, balanced),
+        "balanced": balanced,
+        "high_specificity": max(specific, balanced),
     }
     scale = None
     if peaks is not None:
@@ -100,7 +97,7 @@ def decision(
     result = {
         "temperature": temperature,
         "points": {name: _point(cut, z, truth) for name, cut in cuts.items()},
-        "uncertain_logit": min(_WIDEST_BAND, float(np.quantile(np.abs(z - cuts["balanced"]), reading.uncertain_share))),
+        "uncertain_logit": min(_WIDEST_BAND, float(np.quantile(np.abs(z - balanced), reading.uncertain_share))),
         "map_scale": scale,
     }
     report = {

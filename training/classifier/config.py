@@ -11,7 +11,7 @@ from ..settings import Positive, Share, Strict
 
 Architecture = Literal["small-cnn", "alexnet", "resnet18", "densenet121"]
 Input = Literal["grey", "colour", "contrast"]
-Disease = Literal["glaucoma", "dr"]
+Taught = Literal["glaucoma", "dr"]
 Weight = Annotated[float, Field(gt=0)]
 Open = Annotated[float, Field(gt=0, lt=1)]
 
@@ -40,7 +40,7 @@ class Network(Strict):
 class SetSettings(settings.Set):
     """One data set: which diseases it teaches, and with what weight its pictures are drawn under balanced sampling."""
 
-    weights: Annotated[dict[Disease, Weight], Field(min_length=1)]
+    weights: Annotated[dict[Taught, Weight], Field(min_length=1)]
 
 
 class Data(settings.Data):

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...engine.errors import SettingsError
+from ...engine.results import DISEASES
 from . import config
 
-OUTPUTS = ("glaucoma", "referable_dr", "any_dr")  # of the deployed network, in this order
+OUTPUTS: tuple[str, ...] = DISEASES  # of the deployed network, in this order
 SEVERITY = ("severe_dr", "proliferative_dr")  # learned beside them where the configuration says so
 MAPS = tuple(f"{name}_map" for name in OUTPUTS)
 
@@ -357,11 +358,6 @@ class Classifier(nn.Module):
                 self.network = DenseNet121(channels, outputs, dropout)
         self.apply(_initialise)
 
-    @property
-    def has_maps(self) -> bool:
-        """Whether the network ends in global pooling, and so has heat maps."""
-        return isinstance(self.network, Pooled)
-
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """images: uint8 (N, S, S, 3) RGB. Returns: logits (N,) by target."""
         logits = self.network(self.pixels(images))
@@ -419,18 +415,18 @@ class Deployed(nn.Module):
 
     def __init__(self, network: Classifier, temperatures: Mapping[str, float]) -> None:
         super().__init__()
-        self.classifier = network
+        self.network = network
         self.temperatures: Tensor
         self.register_buffer("temperatures", torch.tensor([temperatures[n] for n in OUTPUTS]), persistent=False)
-        self.outputs = OUTPUTS + (MAPS if network.has_maps else ())
+        self.outputs = OUTPUTS + (MAPS if isinstance(network.network, Pooled) else ())
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """images: uint8 (N, S, S, 3) RGB.
 
         Returns: `outputs`: probabilities (N,) in [0, 1], then maps (N, h, w) in calibrated logits, float32.
         """
-        count, network = len(OUTPUTS), self.classifier.network
-        x = self.classifier.pixels(images)
+        count, network = len(OUTPUTS), self.network.network
+        x = self.network.pixels(images)
         if not isinstance(network, Pooled):
             return tuple(torch.sigmoid(network(x)[:, :count] / self.temperatures).unbind(1))
         maps = network.maps(x)[:, :count] / self.temperatures[:, None, None]

@@ -248,7 +248,7 @@ def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float) -> str:
         if own != lr:
             continue
         row = [f"{variant} ({len(runs)})", loss]
-        for target in validation.DISEASES:
+        for target in validation.CHOSEN_BY:
             parts = [run["val"]["all"] for run in runs]
             row += [_spread([part.get(f"{target}_{name}") for part in parts]) for name in _RATES]
             row.append("/".join(str(int(parts[0][f"{target}_{name}"])) for name in ("tp", "fp", "fn")))
@@ -265,7 +265,7 @@ def matched(done: Sequence[dict[str, Any]], grid: Grid) -> str:
     lines = ["Test split, all sets together", "", _line(columns), _line(["---"] * len(columns))]
     for (variant, loss, lr), runs in _by_row(done, grid).items():
         row = [f"{lr:g}", variant, loss]
-        for target in validation.DISEASES:
+        for target in validation.CHOSEN_BY:
             at_half = [{name: run["test"]["all"].get(f"{target}_{name}") for name in _COMPARED} for run in runs]
             for parts in (at_half, [run["matched"][target] for run in runs]):
                 row += [_spread([part[name] for part in parts]) for name in _COMPARED]

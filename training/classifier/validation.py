@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from ...engine.sample import Sample
 from ...postprocess import metrics
+from ..balance import FEW
 from .batches import Picture
 from .networks import OUTPUTS, Classifier
 
 _BATCH = 16
-DISEASES = ("glaucoma", "referable_dr")  # the two whose mean chooses a checkpoint
+CHOSEN_BY = ("glaucoma", "referable_dr")  # the two diseases whose mean chooses a checkpoint
 
 
 @torch.inference_mode()
@@ -73,13 +74,20 @@ def _figures(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str,
 def score(figures: Mapping[str, Mapping[str, float]], select: str) -> float:
     """One number to choose a checkpoint by: mean over the two diseases.
 
-    f1: over all pictures, as the source has it. auc: the mean over the sets that have both classes, or over all pictures
-    where none has. 1 is perfect.
+    f1: over all pictures, as the source has it. auc: the mean over the sets that have both classes, where a set whose
+    smaller class has fewer than 20 pictures weighs less; or over all pictures where no set has both. 1 is perfect.
     """
     if select == "f1":
-        return float(np.mean([figures["all"].get(f"{disease}_f1", 0.0) for disease in DISEASES]))
+        return float(np.mean([figures["all"].get(f"{disease}_f1", 0.0) for disease in CHOSEN_BY]))
     areas = []
-    for key in (f"{disease}_auc" for disease in DISEASES):
-        of_sets = [row[key] for name, row in figures.items() if name != "all" and key in row]
-        areas.append(float(np.mean(of_sets or [figures["all"][key]])))
+    for disease in CHOSEN_BY:
+        rows = [row for name, row in figures.items() if name != "all" and f"{disease}_auc" in row]
+        weights = [min(1.0, _smaller_class(row, disease) / FEW) for row in rows]
+        values = [row[f"{disease}_auc"] for row in rows]
+        areas.append(float(np.average(values, weights=weights)) if rows else figures["all"][f"{disease}_auc"])
     return float(np.mean(areas))
+
+
+def _smaller_class(row: Mapping[str, float], disease: str) -> float:
+    tp, fp, fn, tn = (row[f"{disease}_{count}"] for count in ("tp", "fp", "fn", "tn"))
+    return min(tp + fn, fp + tn)

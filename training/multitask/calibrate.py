@@ -8,7 +8,6 @@ Each set and class weighs the same (less where it has few pictures), so that no 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from ...postprocess import findings, metrics
 from ...postprocess.findings import Rules
 from ..balance import equal_weights
 from ..cases import Case, prepare
+from ..provenance import provenance
 from . import job, validation
 from .config import Config
 from .networks import Deployed
@@ -65,21 +65,17 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path, fi
     threshold = metrics.threshold_of_youden(
         [score for score, _ in measured], [sample.glaucoma == 1 for sample in samples], _weights(samples)
     )
-    counts = Counter(own.path for s, own in pairs if s.split == "train")
     result = {
         "rules": rules.__dict__,
         "glaucoma_threshold": round(threshold, 4),
         "fit_on": fit_on,
-        "training": {
-            "network": f"U-Net, VGG-16 encoder, width {settings.network.width:g}",
-            "strategy": f"{settings.schedule.strategy}, {settings.data.sampler} sampler",
-            "steps": state["step"],
-            "device": state["device"],
-            "data": [
-                {"name": own.path, "pictures": counts[own.path], "terms": own.terms} for own in settings.data.sets
-            ],
-            "figures": validation.measure(cases, maps, rules),
-        },
+        "training": provenance(
+            f"U-Net, VGG-16 encoder, width {settings.network.width:g}",
+            f"{settings.schedule.strategy}, {settings.data.sampler} sampler",
+            state,
+            pairs,
+            validation.measure(cases, maps, rules),
+        ),
     }
     write_text(run / "calibration.json", json.dumps(result, indent=2) + "\n")
     return result

@@ -71,6 +71,16 @@ def test_the_operating_points_reach_what_was_asked_for_and_no_more():
     )
 
 
+def test_the_points_stay_in_order_where_the_classes_lie_far_apart():
+    rng = np.random.default_rng(1)
+    truth = (np.arange(400) % 4 == 0).astype(np.int64)
+    logits = np.where(truth == 1, rng.normal(3, 1, 400), rng.normal(-3, 1, 400))
+    points = calibrate.decision(logits, truth, np.ones(400), None, READING)[0]["points"]
+    sensitive, balanced, specific = (points[n] for n in ("high_sensitivity", "balanced", "high_specificity"))
+    assert sensitive["threshold"] <= balanced["threshold"] <= specific["threshold"]
+    assert sensitive["sensitivity"]["value"] >= balanced["sensitivity"]["value"] > READING.sensitivity
+
+
 def test_the_rates_of_a_point_are_those_at_its_threshold_with_their_intervals():
     found, _ = decide()
     p, truth = probabilities(found)

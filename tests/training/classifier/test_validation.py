@@ -56,14 +56,26 @@ def test_an_f1_that_does_not_exist_counts_as_nothing():
     assert validation.score({"all": {"glaucoma_f1": 0.5}}, "f1") == 0.25
 
 
-def test_every_set_with_both_classes_weighs_the_same_in_the_auc():
+def measured(area, *, sick, healthy, disease="glaucoma"):
+    return {
+        f"{disease}_auc": area,
+        f"{disease}_tp": sick,
+        f"{disease}_fn": 0,
+        f"{disease}_tn": healthy,
+        f"{disease}_fp": 0,
+    }
+
+
+def test_sets_weigh_the_same_in_the_auc_those_with_few_of_a_class_less():
     figures = {
-        "a": {"glaucoma_auc": 0.9, "referable_dr_auc": 0.7},
-        "b": {"glaucoma_auc": 0.5},
+        "a": measured(0.9, sick=20, healthy=300) | measured(0.7, sick=40, healthy=40, disease="referable_dr"),
+        "b": measured(0.5, sick=90, healthy=20),
         "c": {"any_dr_auc": 0.1},
         "all": {"glaucoma_auc": 0.0, "referable_dr_auc": 0.0},
     }
     assert validation.score(figures, "auc") == pytest.approx(0.7)
+    figures["d"] = measured(0.2, sick=7, healthy=2)  # a tenth of 20
+    assert validation.score(figures, "auc") == pytest.approx(((0.9 + 0.5 + 0.1 * 0.2) / 2.1 + 0.7) / 2)
 
 
 @pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
