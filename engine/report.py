@@ -26,7 +26,8 @@ body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding
 h1{font-size:1.5rem;margin:0}.notice{border-left:4px solid #b45309;background:#fff7ed;padding:.6rem 1rem;margin:1rem 0}
 table{border-collapse:collapse;width:100%}td,th{padding:.5rem .6rem;border-bottom:1px solid #d8dee4;text-align:left}
 th{font-weight:600;background:#f6f8fa}td{vertical-align:top}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
-td.w{overflow-wrap:anywhere}td.p{min-width:320px}img{width:150px;height:150px;object-fit:contain;border-radius:6px;margin-right:6px}.bad{color:#b42318}.hint{color:#59636e;font-size:.85rem}
+td.w{overflow-wrap:anywhere}td.p{min-width:320px}img{width:150px;height:150px;object-fit:contain;border-radius:6px;background:#000}figure{display:inline-block;margin:0 6px 6px 0}
+figcaption{color:#59636e;font-size:.75rem;text-align:center}.bad{color:#b42318}.hint{color:#59636e;font-size:.85rem}
 .key b{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin:0 .3em 0 1em}
 """
 
@@ -94,6 +95,7 @@ def page(entries: Sequence[Entry], counts: Mapping[str, int], contracts: Sequenc
 <p>A disease is called where its probability reaches the threshold behind it. Glaucoma: the mean of the multi-task network's
 own score and of a logistic regression on the vertical cup-to-disc ratio (vCDR); the second opinion is the classifier's.
 Referable retinopathy: diabetic, grade 2 and more. The classifier abstains (uncertain) near its thresholds.
+Heat: where the classifier sees the disease, from blue (little) to red (much).
 <span class="key"><b style="background:#40dc60"></b>disc <b style="background:#46aaff"></b>cup
 <b style="background:#ffe13c"></b>fovea</span></p>
 <table><thead><tr><th>pictures<th>name<th>glaucoma<th>vCDR<th>second opinion<th>referable retinopathy<th>remarks</tr></thead>
@@ -108,7 +110,8 @@ def _row(entry: Entry) -> str:
     if not isinstance(result, Screening):
         return f'<tr><td>{name}<td class="bad">{result.status}<td><td><td><td>{result.code}: {html.escape(result.reason)}</tr>'
     images = "".join(
-        f'<img alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
+        f'<figure><img alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
+        f"<figcaption>{alt}</figcaption></figure>"
         for alt, picture in entry.pictures.items()
     )
     found = result.classification

@@ -402,7 +402,8 @@ def _progress() -> Progress:
 
 def _print_results(shown: list[Result], total: int) -> None:
     table = Table(caption=f"and {total - len(shown)} more" if total > len(shown) else None)
-    for column in ("picture", "status", "eye", "vCDR", "glaucoma", "second opinion", "referable DR", "remarks"):
+    table.add_column("picture", overflow="fold", min_width=14)
+    for column in ("status", "eye", "vCDR", "glaucoma", "second opinion", "referable DR", "remarks"):
         table.add_column(column)
     for result in shown:
         name = Path(result.name).name
