@@ -402,25 +402,25 @@ def _progress() -> Progress:
 
 def _print_results(shown: list[Result], total: int) -> None:
     table = Table(caption=f"and {total - len(shown)} more" if total > len(shown) else None)
-    table.add_column("picture", overflow="fold", min_width=14)
-    for column in ("status", "eye", "vCDR", "glaucoma", "second opinion", "referable DR", "remarks"):
+    table.add_column("picture", overflow="fold", min_width=10)
+    for column in ("vCDR", "glaucoma", "second opinion", "referable DR"):
         table.add_column(column)
+    table.add_column("remarks", overflow="fold")
     for result in shown:
         name = Path(result.name).name
         if isinstance(result, Rejected):
-            table.add_row(Text(name), result.status, *[""] * 5, Text(f"{result.code}: {result.reason}"))
+            table.add_row(Text(name), *["–"] * 4, Text(f"{result.status}: {result.code}, {result.reason}"))
             continue
         found = result.classification
-        glaucoma = _called(result.glaucoma, "not measurable", result.glaucoma_probability) if result.model else "–"
+        glaucoma = _called(result.glaucoma, "unmeasured", result.glaucoma_probability) if result.model else "–"
         opinions = (found.glaucoma, found.referable_dr) if found else ()
-        called = [_called(own.positive, "uncertain", own.probability) for own in opinions] or ["–", "–"]
-        eye, remarks = result.eyes.eye or "–", " ".join(result.warnings)
-        table.add_row(Text(name), result.status, eye, _number(result.vcdr), glaucoma, *called, remarks)
+        called = [_called(own.positive, "unsure", own.probability) for own in opinions] or ["–", "–"]
+        table.add_row(Text(name), _number(result.vcdr), glaucoma, *called, " ".join(result.warnings))
     _stdout.print(table)
 
 
 def _called(call: bool | None, otherwise: str, probability: float | None) -> str:
-    return f"{ {True: 'refer', False: 'not called', None: otherwise}[call] } {_number(probability)}"
+    return f"{ {True: 'refer', False: 'no', None: otherwise}[call] } {_number(probability)}"
 
 
 def _number(value: float | None) -> str:
