@@ -17,6 +17,8 @@ from enum import StrEnum
 from types import ModuleType
 from typing import Literal
 
+Eye = Literal["right", "left"]
+
 
 class Code(StrEnum):
     """Why a picture has no result, or what a result lacks. The first word of a row's `reason` never changes meaning."""
@@ -59,7 +61,7 @@ class PhotoError(FunduscopeError):
         self.reason = reason
         self.sha256: str | None = None
         self.patient: str | None = None
-        self.eye: Literal["right", "left"] | None = None
+        self.eye: Eye | None = None
 
 
 class ModelError(FunduscopeError):

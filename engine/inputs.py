@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import SettingsError
-from .photo import SUFFIXES, Eye
+from .errors import Eye, SettingsError
+from .photo import SUFFIXES
 
 _COLUMNS = ("path", "image", "file", "filename", "name")
 EYES: dict[str, Eye | None] = {

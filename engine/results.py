@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ..postprocess import measures
 from ..postprocess.findings import Findings
 from .contract import PointName
-from .errors import Code
-from .photo import Eye, Photo
+from .errors import Code, Eye
+from .photo import Photo
 from .preprocess import Placement
 
 UNGRADABLE = frozenset({Code.NO_FIELD_OF_VIEW, Code.DISC_NOT_FOUND})  # a picture, but not one that can be read

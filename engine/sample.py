@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
-from .photo import Eye
+from .errors import DataError, Eye
 
 Split = Literal["train", "val", "test"]
 GRADES = {

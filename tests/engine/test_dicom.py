@@ -25,7 +25,7 @@ from pydicom.pixels import apply_color_lut, pixel_array
 from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.pixels.processing import convert_color_space
 
-from funduscope.engine import photo
+from funduscope.engine import decode, photo
 from funduscope.engine.errors import Code, PhotoError
 
 ROWS, COLUMNS = np.mgrid[:160, :200]
@@ -161,7 +161,7 @@ FOREIGN = Path(pydicom.__file__).with_name("data") / "test_files"  # by GDCM, DC
     "path", [*FOREIGN.glob("SC_*.dcm"), FOREIGN / "examples_palette.dcm"], ids=lambda path: path.name
 )
 def test_files_by_other_writers_are_read_as_pydicom_reads_them(path, monkeypatch):
-    monkeypatch.setattr(photo, "MIN_SIDE", 1)
+    monkeypatch.setattr(decode, "MIN_SIDE", 1)
     dataset = pydicom.dcmread(path)
     try:
         pixels = photo.read(path).pixels

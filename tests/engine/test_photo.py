@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from funduscope.engine import photo
+from funduscope.engine import decode, photo
 from funduscope.engine.errors import Code, PhotoError
 from funduscope.engine.photo import Photo
 
@@ -149,7 +149,7 @@ def test_a_bomb_is_refused_from_its_header(case, monkeypatch):
         raise AssertionError("decoded")
 
     monkeypatch.setattr(cv2, "imdecode", never)
-    monkeypatch.setattr(photo.simplejpeg, "decode_jpeg", never)
+    monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", never)
     tracemalloc.start()
     with pytest.raises(PhotoError, match="80000000"):
         photo.read(REFUSED[case][0])

@@ -19,71 +19,13 @@ from torch import Tensor, nn
 from ...engine.errors import SettingsError
 from ...engine.results import DISEASES
 from . import config
+from .pixels import MEAN, STD, Pixels
 
 OUTPUTS: tuple[str, ...] = DISEASES  # of the deployed network, in this order
 SEVERITY = ("severe_dr", "proliferative_dr")  # learned beside them where the configuration says so
 MAPS = tuple(f"{name}_map" for name in OUTPUTS)
 
-_MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
-_STD = (0.229, 0.224, 0.225)
-_CELLS = 32  # of local contrast, across the picture
-_INSIDE = 0.06  # brightest channel of a pixel inside the field of view, after prenorm
-_GAIN = 4.0  # of local contrast
 _SHARED = 0.6  # of pretrained weights that see colour and contrast, so that the sum stays about as large
-
-
-class Pixels(nn.Module):
-    """From uint8 RGB to the network's input, always in fp32 and exact: rounding at random would break parity.
-
-    grey: luma as 16-bit fixed point, then prenorm: divided by the picture's own maximum, times 255, truncated; over 255.
-    colour: prenorm by the maximum of all channels, then ImageNet's mean and deviation.
-    contrast: colour, and behind it three channels of local contrast: four times the difference from the surroundings,
-    which are a Gaussian mean over 1/32 of the side inside the field of view (after Graham's winning entry to Kaggle's
-    diabetic retinopathy challenge, 2015). Small lesions stand out in it whatever the light.
-    """
-
-    def __init__(self, kind: config.Input) -> None:
-        super().__init__()
-        self.kind = kind
-        self.mean: Tensor
-        self.std: Tensor
-        self.blur: Tensor
-        mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
-        if kind == "contrast":
-            mean, std = torch.cat([mean, torch.full((3,), 0.5)]), torch.cat([std, std])
-        binomial = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # a Gaussian of one cell
-        self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", std.view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("blur", torch.outer(binomial, binomial).view(1, 1, 5, 5), persistent=False)
-
-    @property
-    def channels(self) -> int:
-        """Of what `forward` returns."""
-        return {"grey": 1, "colour": 3, "contrast": 6}[self.kind]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """images: uint8 (N, S, S, 3) RGB. Returns: float32 (N, channels, S, S); grey in [0, 1], else normalised."""
-        x = images.float().permute(0, 3, 1, 2)  # float first: TensorRT cannot transpose uint8
-        if self.kind == "grey":
-            x = torch.floor((19595 * x[:, 0:1] + 38470 * x[:, 1:2] + 7471 * x[:, 2:3] + 32768) / 65536)  # below 2^24
-        brightest = x.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1)
-        x = torch.floor((255 * x + 0.5) / brightest) / 255  # + .5: no quotient of whole numbers lies on a step
-        if self.kind == "grey":
-            return x
-        if self.kind == "contrast":
-            with torch.autocast(x.device.type, enabled=False):
-                x = torch.cat([x, self._contrast(x)], dim=1)
-        return (x - self.mean) / self.std
-
-    def _contrast(self, x: Tensor) -> Tensor:
-        """Local contrast in [0, 1], a half where there is none and outside the field of view. Args: (N, 3, S, S)."""
-        inside = (x.amax(dim=1, keepdim=True) > _INSIDE).float()
-        cell = x.shape[-1] // _CELLS
-        sums, counts = F.avg_pool2d(x * inside, cell), F.avg_pool2d(inside, cell)
-        sums = F.conv2d(sums, self.blur.repeat(3, 1, 1, 1), padding=2, groups=3)
-        mean = sums / F.conv2d(counts, self.blur, padding=2).clamp(min=1e-3)
-        surroundings = F.interpolate(mean, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        return (_GAIN * (x - surroundings) * inside + 0.5).clamp(0, 1)
 
 
 class Pooled(nn.Module):
@@ -398,8 +340,8 @@ def _folded(stored: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
 
     What the mean took off goes into the bias, or, for a convolution without one, into the running mean of its BatchNorm.
     """
-    scaled = stored[first] / torch.tensor(_STD).view(1, 3, 1, 1)
-    offset = (scaled * torch.tensor(_MEAN).view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
+    scaled = stored[first] / torch.tensor(STD).view(1, 3, 1, 1)
+    offset = (scaled * torch.tensor(MEAN).view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
     folded = {first: scaled.sum(dim=1, keepdim=True)}
     bias = first.removesuffix("weight") + "bias"
     norm = {"conv1.weight": "bn1.running_mean", "features.conv0.weight": "features.norm0.running_mean"}.get(first, "")

@@ -12,7 +12,8 @@ from torch import nn
 from funduscope.engine import preprocess
 from funduscope.engine.errors import SettingsError
 from funduscope.training.classifier import config, networks
-from funduscope.training.classifier.networks import MAPS, OUTPUTS, Classifier, Deployed, Pixels, Pooled
+from funduscope.training.classifier.networks import MAPS, OUTPUTS, Classifier, Deployed, Pooled
+from funduscope.training.classifier.pixels import Pixels
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
