@@ -114,3 +114,10 @@ def test_a_graph_without_the_contracts_tensors_is_refused(model):
 def test_a_graph_that_cannot_be_loaded_is_refused(model):
     with pytest.raises(ModelError, match="ONNX Runtime refuses it"):
         runners.open_runner(type(model)(model.path, b"no graph", model.contract), "onnxruntime", max_batch=1, threads=1)
+
+
+def test_onnx_runtimes_idle_threads_do_not_spin(model):
+    _, opened = runners.open_runner(model, "onnxruntime", max_batch=1)
+    with opened:
+        options = opened._session.get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
