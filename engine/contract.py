@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -163,7 +164,7 @@ class TermsPart(Strict):
     notice: str
 
 
-class Common(Strict):
+class Common(Strict, ABC):
     """What both kinds of model say of themselves; every key is required."""
 
     format: Literal["funduscope/1"]
@@ -186,9 +187,9 @@ class Common(Strict):
             raise ValueError(f"outputs are {names}; a {self.kind} model of this contract has {sorted(self.needed())}")
         return self
 
+    @abstractmethod
     def needed(self) -> list[str]:
         """The outputs that a model of this kind has."""
-        raise NotImplementedError
 
     def to_json(self) -> str:
         """Canonical JSON, which starts with the words that `verified` looks for."""
@@ -295,9 +296,8 @@ def parse(document: bytes, label: str) -> Contract:
         value: Any = json.JSONDecoder().raw_decode(document[: 1 << 20].decode("utf-8", "replace"))[0]
         return _CONTRACT.validate_python(value)
     except ValidationError as error:
-        places = [
-            ".".join(map(str, e["loc"][1:])) for e in error.errors()
-        ]  # pydantic puts the kind in front of the key
+        # pydantic puts the kind in front of the key
+        places = [".".join(map(str, e["loc"][1:])) for e in error.errors()]
         lines = [f"  {place or 'contract'}: {e['msg']}" for place, e in zip(places, error.errors(), strict=True)]
         raise ModelError(f"{label}: the contract is not valid\n" + "\n".join(lines)) from None
     except (ValueError, RecursionError) as error:

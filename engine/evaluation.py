@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..postprocess import measures, metrics
-from . import photo
 from .errors import DataError
 from .results import DISEASES, Classification, Screening, Structure
 from .sample import Sample
@@ -58,7 +57,7 @@ def evaluate(screener: Screener, samples: Sequence[Sample]) -> dict[str, Any]:
     if not samples:
         raise DataError("no pictures to evaluate; does the data set have this split?")
     tallies: dict[str, _Tally] = {}
-    for sample, result in zip(samples, screener.stream(s.image for s in samples), strict=True):
+    for sample, result in zip(samples, screener.stream((s.image for s in samples), keep_photo=True), strict=True):
         tally = tallies.setdefault(sample.set_name, _Tally())
         screening = result if isinstance(result, Screening) else None
         tally.n += 1
@@ -114,11 +113,11 @@ def _add_opinions(tally: _Tally, sample: Sample, result: Screening | None) -> No
     found = result.classification if result else None
     tally.opinions.append((sample, found))
     drawn = sample.read_masks()
-    if result is None or found is None or drawn is None or not drawn.disc.any():
+    if result is None or result.photo is None or found is None or drawn is None or not drawn.disc.any():
         return
     radius = measures.vertical_diameter(drawn.disc) // 2
     near = cv2.dilate(drawn.disc.astype(np.uint8), np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) > 0
-    lit = photo.read(sample.image).pixels.max(axis=2) > _LIT
+    lit = result.photo.pixels.max(axis=2) > _LIT
     for disease in DISEASES:
         heat = found.of(disease).heat
         if heat is not None and (mass := heat.on_photo(result.width, result.height) * lit).sum() > 0:

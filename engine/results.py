@@ -235,20 +235,8 @@ _OF_MODEL = {  # column of each field of ModelName, for the multi-task model and
 }
 
 COLUMNS = (
-    *(
-        "name",
-        "status",
-        "code",
-        "reason",
-        "warnings",
-        "sha256",
-        "patient",
-        "eye",
-        "eye_source",
-        "width",
-        "height",
-        "vcdr",
-    ),
+    *("name", "status", "code", "reason", "warnings", "sha256"),
+    *("patient", "eye", "eye_source", "width", "height", "vcdr"),
     *(f"{structure}_{key}" for structure in ("disc", "cup") for key in Outline.__dataclass_fields__),
     *("fovea_x", "fovea_y", "glaucoma", "glaucoma_probability", "glaucoma_network", "glaucoma_vcdr", "threshold"),
     *(column + part for column in _COLUMN.values() for part in ("", "_probability", "_threshold")),

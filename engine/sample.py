@@ -14,12 +14,8 @@ from numpy.typing import NDArray
 from .errors import DataError, Eye
 
 Split = Literal["train", "val", "test"]
-GRADES = {
-    "any_dr": 1,
-    "referable_dr": 2,
-    "severe_dr": 3,
-    "proliferative_dr": 4,
-}  # diabetic retinopathy from this grade on
+# diabetic retinopathy from this grade on
+GRADES = {"any_dr": 1, "referable_dr": 2, "severe_dr": 3, "proliferative_dr": 4}
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 

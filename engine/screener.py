@@ -97,6 +97,7 @@ class Screener:
                     f"operating point {point}: only a classifier has operating points, and none is open"
                 )
             undo.pop_all()
+        self._rules = self._multitask.document.rules.build() if self._multitask else None
         self.point: PointName | None = point or (self.classifier.point if self.classifier else None)
 
     @classmethod
@@ -248,8 +249,8 @@ class Screener:
             photo=item.photo,
         )
         first, second = item.prepared
-        if self._multitask and first and maps is not None:
-            found = _measured(screening, self._multitask, maps, first.placement)
+        if self._multitask and self._rules and first and maps is not None:
+            found = _measured(screening, self._multitask, self._rules, maps, first.placement)
             if found is None:
                 reason = "no optic disc was found; is this a fundus photograph that shows one?"
                 return self._rejected(item.name, item.sha256, Code.DISC_NOT_FOUND, reason, item.eyes)
@@ -260,11 +261,14 @@ class Screener:
 
 
 def _measured(
-    screening: Screening, opened: _Opened[contract.MultiTask], maps: Outputs, placement: Placement
+    screening: Screening,
+    opened: _Opened[contract.MultiTask],
+    rules: findings.Rules,
+    maps: Outputs,
+    placement: Placement,
 ) -> Screening | None:
     """With what the multi-task model found; None without a disc."""
-    own = opened.document
-    found = findings.find(maps, own.rules.build())
+    found = findings.find(maps, rules)
     if found.region is None:
         return None
     back = placement.matrix() @ np.vstack([found.region.to_map(), [0, 0, 1]])
@@ -278,7 +282,7 @@ def _measured(
         eyes = replace(eyes, eye=seen, source="picture")
     elif seen and seen != eyes.eye and Code.LATERALITY_CONFLICT not in screening.warnings:
         warnings.append(Code.LATERALITY_CONFLICT)
-    threshold = own.glaucoma_threshold
+    threshold = opened.document.glaucoma_threshold
     return replace(
         screening,
         warnings=(*screening.warnings, *warnings),
@@ -307,15 +311,15 @@ def _classified(
 ) -> Screening:
     """With the classifier's opinions."""
     own = opened.document
+    grid = None if own.map_grid is None else placement.matrix() @ own.map_grid.to_square()
     opinions = {}
     for disease in DISEASES:
         decision: contract.DecisionPart = getattr(own.decisions, disease)
         probability = float(outputs[disease])
         threshold = getattr(decision.points, point).threshold
         heat = None
-        if own.map_grid is not None and decision.map_scale is not None:
-            cells = np.clip(outputs[f"{disease}_map"] / np.float32(decision.map_scale), 0, 1)
-            heat = HeatMap(cells, placement.matrix() @ own.map_grid.to_square())
+        if grid is not None and decision.map_scale is not None:
+            heat = HeatMap(np.clip(outputs[f"{disease}_map"] / np.float32(decision.map_scale), 0, 1), grid)
         positive = scores.decide(probability, threshold, decision.uncertain_logit)
         opinions[disease] = Opinion(probability, threshold, positive, heat)
     found = Classification(**opinions, point=point, model=opened.name)

@@ -8,6 +8,7 @@ He et al., CVPR 2016; Huang et al., CVPR 2017; class-activation maps: Zhou et al
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ MAPS = tuple(f"{name}_map" for name in OUTPUTS)
 _SHARED = 0.6  # of pretrained weights that see colour and contrast, so that the sum stays about as large
 
 
-class Pooled(nn.Module):
+class Pooled(nn.Module, ABC):
     """A network that ends in global average pooling and one linear layer.
 
     Pooling and linear layer commute: the linear layer at every position is the class-activation map, and the map's mean
@@ -38,9 +39,13 @@ class Pooled(nn.Module):
     last: str  # name of the linear layer
     windows: tuple[tuple[int, int, int], ...]  # kernel, stride, padding of the layers that move the grid, first to last
 
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(dropout)
+
+    @abstractmethod
     def extract(self, x: Tensor) -> Tensor:
         """The last features, (N, C, h, w)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K)."""
@@ -51,10 +56,6 @@ class Pooled(nn.Module):
         """Class-activation maps (N, K, h, w), in logits; their mean is what `forward` returns."""
         linear: nn.Linear = getattr(self, self.last)
         return F.conv2d(self.extract(x), linear.weight[:, :, None, None], linear.bias)
-
-    def __init__(self, dropout: float) -> None:
-        super().__init__()
-        self.drop = nn.Dropout(dropout)
 
     def map_grid(self) -> tuple[float, float]:
         """Stride and offset of the map's cells in pixels: cell k is centred on offset + k * stride."""
