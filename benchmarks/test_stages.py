@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from funduscope.engine.screener import Screener
 from funduscope.postprocess import findings
 
 OUTPUTS = ("disc", "cup", "fovea", "glaucoma")
+BOTH = "multitask+classifier"
 
 
 def _note_rate(benchmark: Any, pictures: int) -> None:
@@ -99,6 +103,25 @@ def test_one_picture(benchmark: Any, cc0: Path, screener: Screener) -> None:
     data = cc0.read_bytes()
     result = benchmark(screener, data)
     assert result.status == "ok"
+
+
+@pytest.mark.benchmark(group="end to end")
+def test_each_model_and_both_by_turns(benchmark: Any, cc0: Path) -> None:
+    """By turns, so that what else the machine does falls on all three alike: the ratio is what holds."""
+    data, times = cc0.read_bytes(), defaultdict[str, list[float]](list)
+    with ExitStack() as stack:
+        opened = {n: stack.enter_context(Screener.open(*n.split("+"))) for n in ("multitask", "classifier", BOTH)}
+
+        def turn() -> None:
+            for name, screener in opened.items():
+                begin = time.perf_counter()
+                assert screener(data).status == "ok"
+                times[name].append(time.perf_counter() - begin)
+
+        benchmark.pedantic(turn, rounds=60, warmup_rounds=3)
+    median_ms = {name: 1000 * float(np.median(own)) for name, own in times.items()}
+    benchmark.extra_info["median_ms"] = {name: round(value, 1) for name, value in median_ms.items()}
+    benchmark.extra_info["both_to_sum"] = round(median_ms[BOTH] / (median_ms["multitask"] + median_ms["classifier"]), 2)
 
 
 @pytest.mark.benchmark(group="end to end")
