@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..engine import contract, photo, preprocess, runners
+from ..engine import contract, gate, photo, preprocess, runners
 from ..engine.errors import ModelError, PhotoError, SettingsError
 from ..training import train
 from ..training.classifier import config as classifier_config
@@ -27,7 +27,6 @@ from ..training.classifier import networks as classifier
 from ..training.multitask import config as multitask_config
 from ..training.multitask import job as multitask_job
 from ..training.multitask import networks as multitask
-from . import gate
 from .stamp import stamp
 
 OPSET = 20
@@ -202,7 +201,7 @@ def check(network: Deployed, outputs: Sequence[str], model: contract.Model, imag
 
     _, runner = runners.open_runner(model, "onnxruntime", max_batch=_GATE_BATCH)
     with runner:
-        return gate.compare(reference, runner, images, model.contract, gate.FP32, _GATE_BATCH)
+        return gate.compare(reference, runner, images, model.contract, gate.FP32, (1, _GATE_BATCH))
 
 
 def prepared(pictures: list[Path], geometry: preprocess.Geometry) -> NDArray[np.uint8]:

@@ -159,7 +159,7 @@ print(loaded)
 
 
 def test_stamp_and_gate_work_without_torch():
-    script = "import funduscope.export.stamp, funduscope.export.gate; print('fine')"
+    script = "import funduscope.export.stamp, funduscope.engine.gate; print('fine')"
     assert run(script, "torch", "sklearn", "safetensors", "matplotlib", "funduscope.training").strip() == "fine"
 
 

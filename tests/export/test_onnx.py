@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from funduscope.engine import contract, preprocess, runners
+from funduscope.engine import contract, gate, preprocess, runners
 from funduscope.engine.errors import ModelError, SettingsError
-from funduscope.export import gate
 from funduscope.export import onnx as export
 from funduscope.training.multitask.networks import OUTPUTS, Deployed
 
@@ -49,7 +48,7 @@ def in_torch(deployed):
 
 def compared(network, model, images, batch):
     with runners.open_runner(model, "onnxruntime", max_batch=batch, threads=1)[1] as runner:
-        return gate.compare(in_torch(Deployed(network)), runner, images, model.contract, gate.FP32, batch)
+        return gate.compare(in_torch(Deployed(network)), runner, images, model.contract, gate.FP32, [batch])
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])

@@ -1,17 +1,22 @@
-"""The gate after an export: the candidate beside its reference on real pictures, on outputs, measures and decisions."""
+"""The gate: a rewritten or compiled model beside its reference, on outputs, measures and decisions.
+
+Nothing that fails here is served: not an export, not a converted file, not an engine.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import contract
-from ..engine.results import DISEASES
 from ..postprocess import findings, measures, metrics
 from ..postprocess.findings import Findings
+from . import contract, preprocess
+from .photo import Photo
+from .results import DISEASES
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Run = Callable[[NDArray[np.uint8]], Outputs]
@@ -20,7 +25,8 @@ Run = Callable[[NDArray[np.uint8]], Outputs]
 @dataclass(frozen=True)
 class Bounds:
     """How far a candidate may differ. map_value: of a probability map; heat: of a heat map, in logits; height_px: of disc
-    or cup, in map pixels, for any picture; flip_margin: nearer to a threshold, a decision may change."""
+    or cup, in map pixels, for any picture; flip_margin: nearer to a threshold, a decision may change; identical: of the
+    rows of one batch of identical pictures."""
 
     probability: float
     vcdr_mean: float
@@ -30,6 +36,7 @@ class Bounds:
     map_value: float
     heat: float
     fovea_px: float
+    identical: float
 
 
 FP32 = Bounds(
@@ -41,7 +48,31 @@ FP32 = Bounds(
     map_value=1e-3,
     heat=1e-2,
     fovea_px=0.1,
+    identical=1e-5,
 )
+FP16 = Bounds(
+    probability=5e-3,
+    vcdr_mean=0.005,
+    height_px=1.0,
+    dice=0.998,
+    flip_margin=0.005,
+    map_value=5e-2,
+    heat=0.1,
+    fovea_px=0.5,
+    identical=1e-3,
+)
+INT8 = Bounds(  # judged on vCDR and decisions: how far pixels and probabilities move is shown, not bounded
+    probability=1.0,
+    vcdr_mean=0.01,
+    height_px=2.0,
+    dice=0.9,
+    flip_margin=0.02,
+    map_value=1.0,
+    heat=float("inf"),
+    fovea_px=2.0,
+    identical=1e-3,
+)
+BOUNDS = {"fp32": FP32, "fp16": FP16, "bf16": INT8, "int8": INT8}
 
 
 @dataclass(frozen=True)
@@ -59,6 +90,11 @@ class Figure:
         """Whether it is within its bound; NaN never is."""
         return self.seen >= self.bound if self.at_least else self.seen <= self.bound
 
+    @property
+    def badness(self) -> float:
+        """Larger is worse."""
+        return -self.seen if self.at_least else self.seen
+
 
 @dataclass(frozen=True)
 class Report:
@@ -74,6 +110,10 @@ class Report:
     def __getitem__(self, name: str) -> float:
         return next(figure.seen for figure in self.figures if figure.name == name)
 
+    def record(self) -> dict[str, float]:
+        """The figures by name."""
+        return {figure.name: figure.seen for figure in self.figures}
+
     def lines(self) -> list[str]:
         """The report, a line a figure, the bound beside it."""
         rows = [f"{'pictures':28}{self.pictures}"]
@@ -86,24 +126,52 @@ class Report:
 
 
 def compare(
-    reference: Run, candidate: Run, images: NDArray[np.uint8], document: contract.Contract, bounds: Bounds, batch: int
+    reference: Run,
+    candidate: Run,
+    images: NDArray[np.uint8],
+    document: contract.Contract,
+    bounds: Bounds,
+    batches: Sequence[int],
 ) -> Report:
-    """Run both on the same pictures and measure how they differ.
+    """Run both on the same pictures and measure how they differ: the candidate once for each size of batch, the worst kept.
 
-    Args: images: uint8 (N, S, S, 3); document: how the outputs are read; batch: pictures at once.
+    Args: images: uint8 (N, S, S, 3); document: how the outputs are read; batches: pictures at once. The largest is also
+    run on one picture repeated: engines have been seen that are right at batch 1 only.
     """
     assert len(images), "the gate compares on pictures"
-    first, second = _run(reference, images, batch), _run(candidate, images, batch)
-    pairs, nonfinite = [], 0
-    for k in range(len(images)):
+    expected = _run(reference, images, max(batches))
+    reports = [_figures(expected, _run(candidate, images, batch), document, bounds) for batch in batches]
+    worst = [max(same, key=lambda figure: figure.badness) for same in zip(*reports, strict=True)]
+    alike = candidate(np.repeat(images[:1], max(batches), axis=0))
+    spread = max(float(np.abs(output - output[:1]).max()) for name, output in alike.items() if "_map" not in name)
+    return Report(len(images), (*worst, Figure("max |d identical rows|", spread, bounds.identical)))
+
+
+def views(photo: Photo, geometry: preprocess.Geometry, count: int = 32, seed: int = 0) -> NDArray[np.uint8]:
+    """Prepared views of one photograph, uint8 (count, S, S, 3): turned by up to 180 degrees, 0.8 to 1.1 times as large,
+    0.7 to 1.2 times as bright. For a self-check where no other pictures are at hand."""
+    rng, made = np.random.default_rng(seed), []
+    height, width = photo.pixels.shape[:2]
+    for _ in range(count):
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-180, 180), rng.uniform(0.8, 1.1))
+        seen = cv2.warpAffine(photo.pixels, turn, (width, height), flags=cv2.INTER_AREA)
+        bright = np.clip(seen * rng.uniform(0.7, 1.2), 0, 255).astype(np.uint8)
+        made.append(preprocess.prepare(Photo(bright, photo.name), geometry).image)
+    return np.stack(made)
+
+
+def _figures(first: Outputs, second: Outputs, document: contract.Contract, bounds: Bounds) -> Sequence[Figure]:
+    pairs: list[tuple[Outputs, Outputs]] = []
+    count = len(next(iter(first.values())))
+    for k in range(count):
         a, b = ({name: output[k] for name, output in outputs.items()} for outputs in (first, second))
         if all(np.isfinite(output).all() for output in (*a.values(), *b.values())):
             pairs.append((a, b))
-        else:
-            nonfinite += 1
-    read = _multitask if isinstance(document, contract.MultiTask) else _classifier
-    figures = read(pairs, document, bounds)  # type: ignore[arg-type]
-    return Report(len(images), (Figure("not finite", nonfinite, 0), *figures))
+    if isinstance(document, contract.MultiTask):
+        read = _multitask(pairs, document, bounds)
+    else:
+        read = _classifier(pairs, document, bounds)
+    return [Figure("not finite", count - len(pairs), 0), *read]
 
 
 def _classifier(

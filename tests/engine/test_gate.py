@@ -4,8 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from funduscope.engine import contract
-from funduscope.export import gate
+from funduscope.engine import contract, gate, photo, preprocess
 from funduscope.postprocess import findings
 from funduscope.postprocess.findings import Rules
 
@@ -13,7 +12,15 @@ SIZE = 64
 RULES = Rules(0.5, 0.5, "robust", 0.2, 10.0, -5.0)
 THRESHOLD = 0.5
 LOOSE = gate.Bounds(
-    probability=1, vcdr_mean=1, height_px=SIZE, dice=0, flip_margin=0.005, map_value=1, heat=100, fovea_px=SIZE
+    probability=1,
+    vcdr_mean=1,
+    height_px=SIZE,
+    dice=0,
+    flip_margin=0.005,
+    map_value=1,
+    heat=100,
+    fovea_px=SIZE,
+    identical=1,
 )
 NAMES = {  # of the figures, by their bounds
     "probability": "max |d probability|",
@@ -25,6 +32,7 @@ NAMES = {  # of the figures, by their bounds
     "flips": "decision flips",
     "unlike": "measurable on one side only",
     "nonfinite": "not finite",
+    "identical": "max |d identical rows|",
 }
 
 
@@ -69,7 +77,7 @@ def damaged(change):
 def report(candidate, pictures=EYES, bounds=gate.FP32, batch=8, threshold=THRESHOLD):
     rules = contract.RulesPart(**RULES.__dict__)
     document = contract.MultiTask.model_construct(rules=rules, glaucoma_threshold=threshold)
-    return gate.compare(reference, candidate, pictures, document, bounds, batch)
+    return gate.compare(reference, candidate, pictures, document, bounds, [batch])
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
@@ -184,6 +192,50 @@ def test_a_candidate_that_is_wrong_in_the_second_row_of_a_batch_only_is_caught_i
     assert not report(damaged(second_row), batch=8).passes()
 
 
+def test_every_size_of_batch_is_run_and_the_worst_is_kept():
+    def in_fours(outputs, pictures):
+        if len(pictures) == 4:
+            outputs["glaucoma"] = outputs["glaucoma"] + np.float32(0.01)
+
+    rules = contract.RulesPart(**RULES.__dict__)
+    document = contract.MultiTask.model_construct(rules=rules, glaucoma_threshold=THRESHOLD)
+    eyes = images(*range(40, 48))
+    seen = {
+        batches: gate.compare(reference, damaged(in_fours), eyes, document, gate.FP32, batches)
+        for batches in ((1, 8), (1, 4, 8), (4, 1))
+    }
+    assert [found.passes() for found in seen.values()] == [True, False, False]
+    assert seen[1, 4, 8][NAMES["probability"]] == pytest.approx(0.01, abs=1e-6)
+
+
+def test_identical_rows_must_give_identical_results():
+    def by_row(outputs, pictures):
+        if (
+            len(pictures) == 8 and (pictures == pictures[0]).all()
+        ):  # what no comparison of different pictures would show
+            outputs["disc"][5] += np.float32(1e-4)
+
+    found = report(damaged(by_row))
+    assert found[NAMES["identical"]] == pytest.approx(1e-4, rel=1e-2)
+    assert not found.passes()
+    assert all(figure.holds for figure in found.figures if figure.name != NAMES["identical"])
+
+
+def test_a_dice_is_worst_where_it_is_lowest():
+    assert gate.Figure("likeness", 0.9, 0.5, at_least=True).badness > gate.Figure("likeness", 0.95, 0.5, True).badness
+    assert gate.Figure("difference", 0.9, 0.5).badness < gate.Figure("difference", 0.95, 0.5).badness
+
+
+def test_the_views_of_one_photograph_are_seeded_and_differ(cc0):
+    geometry, read = preprocess.Geometry(96, 24, "brightest"), photo.read(cc0)
+    made = gate.views(read, geometry, count=4)
+    assert (made.shape, made.dtype) == ((4, 96, 96, 3), np.uint8)
+    np.testing.assert_array_equal(made, gate.views(read, geometry, count=4))
+    assert (gate.views(read, geometry, count=4, seed=1) != made).any()
+    assert len({one.tobytes() for one in made}) == 4
+    assert all(one.mean() > 20 for one in made)
+
+
 def test_one_bad_picture_among_many_fails():
     def last(outputs, pictures):
         outputs["glaucoma"] = outputs["glaucoma"] + np.where(pictures[:, 0, 0, 0] == 250, 0.1, 0).astype(np.float32)
@@ -213,7 +265,9 @@ def changed(key, seen, bounds=gate.FP32):
     return dataclasses.replace(good, figures=tuple(figures))
 
 
-@pytest.mark.parametrize("bound", ["probability", "map_value", "vcdr_mean", "height_px", "dice", "fovea_px"])
+@pytest.mark.parametrize(
+    "bound", ["probability", "map_value", "vcdr_mean", "height_px", "dice", "fovea_px", "identical"]
+)
 def test_a_report_at_its_bound_passes_and_beyond_fails(bound):
     at = getattr(gate.FP32, bound)
     assert changed(bound, at).passes()
@@ -279,7 +333,7 @@ def classified(change, pictures=TWO, bounds=gate.FP32, batch=8, grid=True, point
         change(outputs)
         return outputs
 
-    return gate.compare(second_look, candidate, pictures, document, bounds, batch)
+    return gate.compare(second_look, candidate, pictures, document, bounds, [batch])
 
 
 def nothing(_outputs):
@@ -290,6 +344,7 @@ def nothing(_outputs):
 def test_the_same_classifier_passes(batch):
     found = classified(nothing, batch=batch)
     bounds = {"not finite": 0, NAMES["probability"]: 1e-5, "max |d heat| (logits)": 1e-2, "decision flips": 0}
+    bounds[NAMES["identical"]] = 1e-5
     assert {figure.name: figure.bound for figure in found.figures} == bounds
     assert {figure.seen for figure in found.figures} == {0}
     assert (found.pictures, found.passes()) == (2, True)
