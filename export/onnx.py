@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ..training.classifier import networks as classifier
 from ..training.multitask import config as multitask_config
 from ..training.multitask import job as multitask_job
 from ..training.multitask import networks as multitask
-from .stamp import stamp
+from .stamp import admit
 
 OPSET = 20
 _GATE_BATCH = 8
@@ -58,19 +58,8 @@ def export(
     """
     plan = planned(run, name, version)
     images = prepared(pictures, plan.document.geometry.build())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    candidate = out.with_name(out.name + ".unchecked")
-    try:
-        model = stamp(
-            to_onnx(folded(plan.network), plan.document.geometry.size, plan.outputs), plan.document, candidate
-        )
-        report = check(plan.network, plan.outputs, model, images)
-        if not report.passes():
-            raise ModelError(f"{out}: refused: it differs from torch\n  " + "\n  ".join(report.lines()))
-        candidate.replace(out)
-    finally:
-        candidate.unlink(missing_ok=True)
-    return replace(model, path=out), report
+    proto = to_onnx(folded(plan.network), plan.document.geometry.size, plan.outputs)
+    return admit(proto, plan.document, out, lambda model: check(plan.network, plan.outputs, model, images))
 
 
 def planned(run: Path, name: str, version: str) -> Plan:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine import contract
+from ..engine import contract, gate
 from ..engine.errors import ModelError, require
 
 if TYPE_CHECKING:
@@ -43,6 +45,26 @@ def stamp(model: onnx.ModelProto, document: contract.Contract, path: Path) -> co
     finally:
         part.unlink(missing_ok=True)
     return contract.read(path)
+
+
+def admit(
+    model: onnx.ModelProto, document: contract.Contract, path: Path, check: Callable[[contract.Model], gate.Report]
+) -> tuple[contract.Model, gate.Report]:
+    """Stamp, and keep the file only where the gate lets it pass: until then `path` stays as it was.
+
+    Raises: ModelError with the gate's report where it does not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    candidate = path.with_name(path.name + ".unchecked")
+    try:
+        stamped = stamp(model, document, candidate)
+        report = check(stamped)
+        if not report.passes():
+            raise ModelError(f"{path}: refused: it differs from its reference\n  " + "\n  ".join(report.lines()))
+        candidate.replace(path)
+    finally:
+        candidate.unlink(missing_ok=True)
+    return replace(stamped, path=path), report
 
 
 def _check(model: onnx.ModelProto, document: contract.Contract) -> None:

@@ -1,0 +1,71 @@
+"""From one exported model to the same in FP16 or INT8. ONNX to ONNX, without torch; each is stamped and gated."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine import contract, gate, runners
+from ..engine.errors import ModelError, require
+from . import half, int8
+from .stamp import admit, stamp
+
+BATCHES = (1, 8)
+
+
+def to_fp16(model: contract.Model, out: Path, images: NDArray[np.uint8]) -> tuple[contract.Model, gate.Report]:
+    """Write the model in half precision.
+
+    Args: images: prepared pictures for the gate, uint8 (N, S, S, 3). Raises: ModelError where the model is not fp32, or
+    the gate refuses what came of it.
+    """
+    proto = half.to_half(_proto(model))
+    return admit(proto, _document(model, "fp16"), out, lambda made: against(model, made, images))
+
+
+def to_int8(
+    model: contract.Model, out: Path, calibration: NDArray[np.uint8], images: NDArray[np.uint8], *, signed: bool
+) -> tuple[contract.Model, gate.Report, list[int8.Step]]:
+    """Write the model quantised, with as few layers in float as the gate allows.
+
+    Args: calibration, images: prepared pictures, to calibrate on and for the gate; signed: see `int8.to_int8`.
+    Returns: the file, the gate's report, and the frontier. Raises: as `to_fp16`.
+    """
+    document = _document(model, "int8")
+    trial = out.with_name(out.name + ".trial")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        proto, steps = int8.to_int8(
+            _proto(model),
+            calibration,
+            lambda made: against(model, stamp(made, document, trial), images),
+            signed=signed,
+        )
+    finally:
+        trial.unlink(missing_ok=True)
+    return *admit(proto, document, out, lambda made: against(model, made, images)), steps
+
+
+def against(reference: contract.Model, candidate: contract.Model, images: NDArray[np.uint8]) -> gate.Report:
+    """The gate between two model files on ONNX Runtime's CPU, within the bounds of the candidate's precision."""
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(runners.open_runner(own, "onnxruntime", max_batch=max(BATCHES))[1])
+            for own in (reference, candidate)
+        )
+        bounds = gate.BOUNDS[candidate.contract.precision]
+        return gate.compare(first, second, images, reference.contract, bounds, BATCHES)
+
+
+def _proto(model: contract.Model):  # type: ignore[no-untyped-def]
+    if model.contract.precision != "fp32":
+        raise ModelError(f"{model.path}: it is {model.contract.precision} already; convert the fp32 file that `export` wrote")
+    return require("onnx", "convert").load_from_string(model.data)
+
+
+def _document(model: contract.Model, precision: Literal["fp16", "int8"]) -> contract.Contract:
+    return model.contract.model_copy(update={"precision": precision})

@@ -1,0 +1,114 @@
+"""INT8 as one step from ONNX to ONNX: static quantisation with pictures, and a search for the layers that must stay float.
+
+Weights are quantised per output channel, activations per tensor (QDQ nodes, which ONNX Runtime, OpenVINO and TensorRT
+read). What is kept in float is measured, layer by layer, on what the outputs mean: vCDR, fovea and decisions.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine import gate
+from ..engine.errors import ModelError, require
+from .half import core, learned
+
+if TYPE_CHECKING:
+    import onnx
+
+_OPERATORS = ["Conv", "Gemm", "MatMul", "Relu", "MaxPool", "Concat", "Resize", "ReduceMax", "Add", "AveragePool"]
+Judge = Callable[["onnx.ModelProto"], gate.Report]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One point of the frontier: which layers were in float, and what the gate saw."""
+
+    in_float: tuple[str, ...]
+    report: gate.Report
+
+
+def to_int8(
+    model: onnx.ModelProto, images: NDArray[np.uint8], judge: Judge, *, signed: bool = False
+) -> tuple[onnx.ModelProto, list[Step]]:
+    """Quantise all learned layers; where the gate refuses that, keep the most damaging ones in float, as few as it takes.
+
+    Args: images: for calibration, uint8 (N, S, S, 3); judge: the gate on pictures that are not among these; signed:
+    symmetric signed activations, which TensorRT needs (on a CPU unsigned ones are as fast and more exact).
+    Returns: the graph, and the frontier that led to it. Raises: ModelError where even all layers in float do not pass.
+    """
+    quantiser = _Quantiser(model, images, signed)
+    layers = learned(model.graph)
+    steps = [Step((), judge(quantiser.quantised(without=())))]
+    if not steps[0].report.passes():
+        alone = {layer: judge(quantiser.quantised(without=set(layers) - {layer})).strain() for layer in layers}
+        ranked = sorted(layers, key=lambda layer: -alone[layer])
+        for count in range(1, len(layers) + 1):
+            kept = tuple(ranked[:count])
+            steps.append(Step(kept, judge(quantiser.quantised(without=kept))))
+            if steps[-1].report.passes():
+                break
+    if not steps[-1].report.passes():
+        raise ModelError("int8: the gate refuses it with any choice of layers\n  " + "\n  ".join(steps[0].report.lines()))
+    return quantiser.quantised(without=steps[-1].in_float), steps
+
+
+class _Quantiser:
+    """Calibrates once, quantises often."""
+
+    def __init__(self, model: onnx.ModelProto, images: NDArray[np.uint8], signed: bool) -> None:
+        self._onnx = require("onnx", "convert")
+        self._quantization = require("onnxruntime.quantization", "convert")
+        self._model, self._signed = model, signed
+        self._core, self._layers = core(model.graph), set(learned(model.graph))
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / "model.onnx"
+            self._onnx.save(model, plain)
+            calibrator = require("onnxruntime.quantization.calibrate", "convert").create_calibrator(
+                plain, _OPERATORS, augmented_model_path=str(Path(folder) / "augmented.onnx")
+            )
+            calibrator.collect_data(_Reader(model.graph.input[0].name, images))
+            self._ranges = calibrator.compute_data()
+
+    def quantised(self, without: Collection[str]) -> onnx.ModelProto:
+        """The graph in int8, but for the named layers, and for what follows them up to the next layer."""
+        chosen: dict[str, bool] = {}  # by the value that a node of the core makes
+        for node in self._model.graph.node:
+            if node.name in self._core:
+                before = [chosen[value] for value in node.input if value in chosen]
+                own = node.name not in without if node.name in self._layers else all(before)
+                chosen.update(dict.fromkeys(node.output, own))
+        nodes = [n.name for n in self._model.graph.node if any(chosen.get(value) for value in n.output)]
+        types = self._quantization.QuantType
+        quantizer = require("onnxruntime.quantization.qdq_quantizer", "convert").QDQQuantizer(
+            self._onnx.shape_inference.infer_shapes(self._model),
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=types.QInt8,
+            activation_qType=types.QInt8 if self._signed else types.QUInt8,
+            tensors_range=self._ranges,
+            nodes_to_quantize=nodes,
+            nodes_to_exclude=[],
+            op_types_to_quantize=_OPERATORS,
+            extra_options={"WeightSymmetric": True, "ActivationSymmetric": self._signed},
+        )
+        quantizer.quantize_model()
+        made: onnx.ModelProto = quantizer.model.model
+        return made
+
+
+class _Reader:
+    """The pictures one by one, as the calibrator asks for them."""
+
+    def __init__(self, name: str, images: NDArray[np.uint8]) -> None:
+        self._feeds: Iterator[dict[str, Any]] = ({name: image[None]} for image in images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next feed; None at the end."""
+        return next(self._feeds, None)
