@@ -29,7 +29,7 @@ bench: $(VENV)/test
 .PHONY: links
 links:
 	rm -rf .links && mkdir -p .links/funduscope
-	cd .links/funduscope && ln -s ../../src/funduscope/* ../../engine ../../postprocess ../../export ../../training .
+	cd .links/funduscope && ln -s ../../src/funduscope/* ../../engine ../../postprocess ../../export ../../training ../../examples .
 
 $(VENV)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'

@@ -5,16 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import re
-import shutil
-import subprocess
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-from . import contract
-from .errors import MissingExtra, ModelError, require
+from . import contract, engines, gpu
+from .errors import BackendError, MissingExtra, ModelError, require
 
-_LISTED = ("train", "export", "dicom", "tensorrt", "tensorrt-rtx", "openvino", "bench")
+_LISTED = ("train", "convert", "export", "dicom", "openvino", "tensorrt", "tensorrt-rtx", "cuda", "bench")
+_DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def examine() -> list[Finding]:
         )
     except MissingExtra:
         pass  # its own line says so
-    findings.append(_gpu())
+    findings += [_gpu(), *_engines()]
     for extra in _LISTED:
         missing = [name for name in needed[extra] if _version(name) is None]
         detail = f"lacks {', '.join(missing)}: pip install 'funduscope[{extra}]'" if missing else "complete"
@@ -77,12 +76,29 @@ def _version(distribution: str) -> str | None:
 
 
 def _gpu() -> Finding:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return Finding("absent", "NVIDIA GPU", "no nvidia-smi here; screening runs on the CPU")
-    query = [tool, "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        return Finding("absent", "NVIDIA GPU", f"nvidia-smi fails ({type(error).__name__})")
-    return Finding("ok", "NVIDIA GPU", "; ".join(answer.stdout.split("\n")).strip("; "))
+        found = gpu.first()
+    except BackendError as error:
+        return Finding("absent", "NVIDIA GPU", f"{error}; screening runs on the CPU")
+    return Finding("ok", "NVIDIA GPU", f"{found.name}, {found.capability}, driver for CUDA {found.cuda}")
+
+
+def _engines() -> list[Finding]:
+    """The TensorRT engines of the folder, and whether each serves this machine."""
+    where, findings = engines.folder(), []
+    try:
+        capability = gpu.first().capability
+    except BackendError:
+        capability = "none"
+    for path in sorted(where.glob(f"*{engines.PLAN}")):
+        try:
+            facts = engines.facts_of(path).facts
+            engines.plan_of(engines.Engine(path, facts))
+        except ModelError as error:
+            findings.append(Finding("absent", "engine", f"refused: {error}"))
+            continue
+        misfit = engines.misfit(facts, _version(_DISTRIBUTIONS[facts.library]) or "none", capability)
+        state = f"fits; {facts.verified.how if facts.verified else 'not verified yet'}"
+        name = f"engine {facts.model} {facts.precision} to batch {facts.profile.max}"
+        findings.append(Finding("absent" if misfit else "ok", name, f"{misfit or state} ({path.name})"))
+    return findings or [Finding("absent", "TensorRT engines", f"none in {where}; `funduscope build` makes them")]

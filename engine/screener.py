@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Self, TypeVar, get_args
+from typing import Any, Generic, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class _Opened(Generic[Kind]):
     def __init__(self, model: contract.Model, own: Kind, backend: str, batch: int, threads: int | None) -> None:
         name, self.runner = runners.open_runner(model, backend, max_batch=batch, threads=threads)
         self.document: Kind = own
-        self.name = ModelName(own.name, own.version, own.sha256, name, own.precision)
+        self.name = ModelName(own.name, own.version, own.sha256, name, self.runner.precision)
         self.geometry = own.geometry.build()
 
     def run(self, prepared: Sequence[preprocess.Prepared | None]) -> Iterator[Outputs | None]:
@@ -127,6 +127,10 @@ class Screener:
         return cls([contract.read(name) for name in names], backend, batch, threads, point)
 
     @property
+    def _opened(self) -> list[_Opened[Any]]:
+        return [own for own in (self._multitask, self._classifier) if own is not None]
+
+    @property
     def multitask(self) -> contract.MultiTask | None:
         """The contract of the multi-task model; None where none is open."""
         return self._multitask.document if self._multitask else None
@@ -144,7 +148,7 @@ class Screener:
     @property
     def models(self) -> tuple[ModelName, ...]:
         """The names of the open models, in the order of `contracts`."""
-        return tuple(own.name for own in (self._multitask, self._classifier) if own is not None)
+        return tuple(own.name for own in self._opened)
 
     def __call__(self, source: Source, name: str | None = None, *, keep_photo: bool = False) -> Result:
         """Screen one photograph, at the lowest latency. A bad picture gives a Rejected, never an exception.
@@ -165,24 +169,38 @@ class Screener:
         return self._stream(sources, workers, keep_photo)
 
     def _stream(self, sources: Iterable[Source], workers: int, keep_photo: bool) -> Iterator[Result]:
-        size = self._batch_size
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="funduscope")
+        size, slots = self._batch_size, max(own.runner.slots for own in self._opened)
+        readers = ThreadPoolExecutor(workers, thread_name_prefix="funduscope")
+        networks = ThreadPoolExecutor(slots, thread_name_prefix="funduscope")
         try:
             waiting: deque[Future[_Ready | Rejected]] = deque()
+            running: deque[Future[list[Result]]] = deque()
+
+            def start(count: int) -> None:
+                items = [waiting.popleft().result() for _ in range(count)]
+                running.append(networks.submit(self._batch, items))
+
             for source in sources:
-                waiting.append(pool.submit(self._read, source, None, keep_photo))
-                if len(waiting) == 2 * size:  # one batch is taken, another is being prepared
-                    yield from self._batch([waiting.popleft().result() for _ in range(size)])
-            while waiting:
-                yield from self._batch([waiting.popleft().result() for _ in range(min(size, len(waiting)))])
+                waiting.append(readers.submit(self._read, source, None, keep_photo))
+                if len(waiting) + size * len(running) >= size * (
+                    1 + slots
+                ):  # some are in the networks, one is being read
+                    if len(running) == slots:
+                        yield from running.popleft().result()
+                    start(size)
+            while waiting or running:
+                if len(running) == slots or not waiting:
+                    yield from running.popleft().result()
+                else:
+                    start(min(size, len(waiting)))
         finally:
-            pool.shutdown(cancel_futures=True)  # the caller may have stopped in mid-stream
+            for pool in (readers, networks):
+                pool.shutdown(cancel_futures=True)  # the caller may have stopped in mid-stream
 
     def close(self) -> None:
         """Free the models."""
-        for own in (self._multitask, self._classifier):
-            if own is not None:
-                own.runner.close()
+        for own in self._opened:
+            own.runner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -220,11 +238,10 @@ class Screener:
         first, second = (own.name if own else None for own in (self._multitask, self._classifier))
         return Rejected(name, sha256, code, reason, first, second, eyes)
 
-    def _batch(self, items: Sequence[_Ready | Rejected]) -> Iterator[Result]:
+    def _batch(self, items: Sequence[_Ready | Rejected]) -> list[Result]:
         ready = [item for item in items if isinstance(item, _Ready)]
         done = iter(self._run(ready) if ready else ())
-        for item in items:
-            yield item if isinstance(item, Rejected) else next(done)
+        return [item if isinstance(item, Rejected) else next(done) for item in items]
 
     def _run(self, items: Sequence[_Ready]) -> list[Result]:
         nothing: list[Outputs | None] = [None] * len(items)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import contract, gate, runners
+from ..engine import contract, gate, verify
 from ..engine.errors import ModelError, require
+from ..engine.runners.onnx_runtime import OnnxRuntime
 from . import half, int8
 from .stamp import admit, stamp
+
+if TYPE_CHECKING:
+    import onnx
 
 BATCHES = (1, 8)
 
@@ -51,20 +54,18 @@ def to_int8(
 
 
 def against(reference: contract.Model, candidate: contract.Model, images: NDArray[np.uint8]) -> gate.Report:
-    """The gate between two model files on ONNX Runtime's CPU, within the bounds of the candidate's precision."""
-    with ExitStack() as stack:
-        first, second = (
-            stack.enter_context(runners.open_runner(own, "onnxruntime", max_batch=max(BATCHES))[1])
-            for own in (reference, candidate)
-        )
-        bounds = gate.BOUNDS[candidate.contract.precision]
-        return gate.compare(first, second, images, reference.contract, bounds, BATCHES)
+    """The gate between two model files, both on ONNX Runtime's CPU."""
+    with OnnxRuntime(candidate, max_batch=max(BATCHES), threads=None) as runner:
+        return verify.run(reference, runner, images, BATCHES)
 
 
-def _proto(model: contract.Model):  # type: ignore[no-untyped-def]
+def _proto(model: contract.Model) -> onnx.ModelProto:
     if model.contract.precision != "fp32":
-        raise ModelError(f"{model.path}: it is {model.contract.precision} already; convert the fp32 file that `export` wrote")
-    return require("onnx", "convert").load_from_string(model.data)
+        raise ModelError(
+            f"{model.path}: it is {model.contract.precision} already; convert the fp32 file that `export` wrote"
+        )
+    proto: onnx.ModelProto = require("onnx", "convert").load_from_string(model.data)
+    return proto
 
 
 def _document(model: contract.Model, precision: Literal["fp16", "int8"]) -> contract.Contract:

@@ -55,7 +55,9 @@ def to_int8(
             if steps[-1].report.passes():
                 break
     if not steps[-1].report.passes():
-        raise ModelError("int8: the gate refuses it with any choice of layers\n  " + "\n  ".join(steps[0].report.lines()))
+        raise ModelError(
+            "int8: the gate refuses it with any choice of layers\n  " + "\n  ".join(steps[0].report.lines())
+        )
     return quantiser.quantised(without=steps[-1].in_float), steps
 
 
@@ -96,7 +98,7 @@ class _Quantiser:
             nodes_to_quantize=nodes,
             nodes_to_exclude=[],
             op_types_to_quantize=_OPERATORS,
-            extra_options={"WeightSymmetric": True, "ActivationSymmetric": self._signed},
+            extra_options={"WeightSymmetric": True, "ActivationSymmetric": self._signed, "QuantizeBias": False},
         )
         quantizer.quantize_model()
         made: onnx.ModelProto = quantizer.model.model

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..engine import contract, gate, photo, preprocess, runners
-from ..engine.errors import ModelError, PhotoError, SettingsError
+from ..engine import contract, gate, runners, verify
+from ..engine.errors import ModelError, SettingsError
 from ..training import train
 from ..training.classifier import config as classifier_config
 from ..training.classifier import job as classifier_job
@@ -57,7 +57,7 @@ def export(
     where torch and ONNX Runtime differ by more than `gate.FP32`: then `out` stays as it was.
     """
     plan = planned(run, name, version)
-    images = prepared(pictures, plan.document.geometry.build())
+    images = verify.pictures(pictures, plan.document.geometry.build())
     proto = to_onnx(folded(plan.network), plan.document.geometry.size, plan.outputs)
     return admit(proto, plan.document, out, lambda model: check(plan.network, plan.outputs, model, images))
 
@@ -191,19 +191,6 @@ def check(network: Deployed, outputs: Sequence[str], model: contract.Model, imag
     _, runner = runners.open_runner(model, "onnxruntime", max_batch=_GATE_BATCH)
     with runner:
         return gate.compare(reference, runner, images, model.contract, gate.FP32, (1, _GATE_BATCH))
-
-
-def prepared(pictures: list[Path], geometry: preprocess.Geometry) -> NDArray[np.uint8]:
-    """The pictures as the engine prepares them; those that cannot be read are left out. Raises SettingsError for none."""
-    images: list[NDArray[np.uint8]] = []
-    for path in pictures:
-        try:
-            images.append(preprocess.prepare(photo.read(path), geometry).image)
-        except PhotoError:
-            continue
-    if not images:
-        raise SettingsError("the gate needs at least one readable photograph; name some with --data")
-    return np.stack(images)
 
 
 def from_onnx(model: contract.Model) -> multitask.Deployed:

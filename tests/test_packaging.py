@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("pyproject.toml", "README.md", "LICENSE", "src", "engine", "postprocess", "export", "training")
+PARTS = ("pyproject.toml", "README.md", "LICENSE", "src", "engine", "postprocess", "export", "training", "examples")
 
 
 def run(*arguments: object, **options) -> str:

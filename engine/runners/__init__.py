@@ -11,17 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Model
-from ..errors import BackendError, MissingExtra
+from ..errors import BackendError, ModelError
 
-BACKENDS = {"onnxruntime": "onnx_runtime:OnnxRuntime"}
+BACKENDS = {
+    "onnxruntime": "onnx_runtime:OnnxRuntime",
+    "onnxruntime-cuda": "onnx_runtime:OnnxRuntimeCuda",
+    "onnxruntime-tensorrt": "onnx_runtime:OnnxRuntimeTensorRt",
+    "tensorrt": "tensorrt:TensorRt",
+    "tensorrt-rtx": "tensorrt:TensorRtRtx",
+    "openvino": "openvino:OpenVino",
+    "openvino-bf16": "openvino:OpenVinoBf16",
+}
+AUTO = (
+    "tensorrt",
+    "tensorrt-rtx",
+    "onnxruntime-cuda",
+    "onnxruntime",
+)  # the first that works; none of them builds anything
 
 _log = logging.getLogger("funduscope")
 
 
 class Runner(Protocol):
-    """Runs a model on batches. A context manager; two threads may call at once; returned arrays are the caller's."""
+    """Runs a model on batches. A context manager; two threads may call at once; returned arrays are the caller's.
+
+    precision: of the computation; slots: how many batches it works on at once.
+    """
 
     max_batch: int
+    precision: str
+    slots: int
 
     def __init__(self, model: Model, *, max_batch: int, threads: int | None) -> None: ...
     def __call__(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
@@ -34,20 +53,37 @@ class Runner(Protocol):
 
 
 def open_runner(model: Model, backend: str, *, max_batch: int, threads: int | None = None) -> tuple[str, Runner]:
-    """The backend's name and a runner for a verified model; `auto` takes the first that is here, and logs which.
+    """The backend's name and a runner for a verified model; `auto` takes the first of AUTO that works, and logs why.
 
-    Raises: BackendError that names what there is; MissingExtra.
+    Raises: BackendError that names what there is, or why the one that was asked for cannot be had; MissingExtra;
+    ModelError where no TensorRT engine fits.
     """
-    if backend == "auto":
-        backend = next(iter(BACKENDS))
-        _log.info("backend: %s (auto)", backend)
+    if backend != "auto":
+        return backend, _open(model, backend, max_batch, threads)
+    for name in AUTO[:-1]:
+        try:
+            runner = _open(model, name, max_batch, threads)
+        except (BackendError, ModelError) as error:
+            _log.info("backend: not %s: %s", name, str(error).splitlines()[0])
+            continue
+        _log.info("backend: %s (auto)", name)
+        return name, runner
+    _log.info("backend: %s (auto)", AUTO[-1])
+    return AUTO[-1], _open(model, AUTO[-1], max_batch, threads)
+
+
+def _open(model: Model, backend: str, max_batch: int, threads: int | None) -> Runner:
     if backend not in BACKENDS:
         raise BackendError(f"no backend named {backend!r}; there are: auto, {', '.join(BACKENDS)}")
     module, _, name = BACKENDS[backend].partition(":")
+    runner: type[Runner] = getattr(importlib.import_module(f".{module}", __package__), name)
     try:
-        runner: type[Runner] = getattr(importlib.import_module(f".{module}", __package__), name)
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"the backend {backend} needs {error.name}; install it with: pip install {backend}"
-        ) from error
-    return backend, runner(model, max_batch=max_batch, threads=threads)
+        return runner(model, max_batch=max_batch, threads=threads)
+    except ModelError as error:
+        engine = getattr(error, "engine", None)
+        if engine is None:
+            raise
+    from .. import verify  # an engine that fits and was never checked here
+
+    verify.first_open(model, engine)
+    return runner(model, max_batch=max_batch, threads=threads)

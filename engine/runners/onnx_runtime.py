@@ -1,26 +1,31 @@
-"""ONNX Runtime on the CPU: the embedded default."""
+"""ONNX Runtime: on the CPU the embedded default, and on NVIDIA GPUs where `onnxruntime-gpu` takes its place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from .. import gpu
 from ..contract import Model
 from ..errors import BackendError, ModelError
 
-_PROVIDER = "CPUExecutionProvider"
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class OnnxRuntime:
     """See `Runner`. The session is made from the verified bytes; weights outside them are never looked for."""
 
+    provider: ClassVar[str] = "CPUExecutionProvider"
+    provider_options: ClassVar[dict[str, Any]] = {}
+    slots = 1
+
     def __init__(self, model: Model, *, max_batch: int, threads: int | None) -> None:
         self.max_batch = max_batch
+        self.precision: str = model.contract.precision
         options = onnxruntime.SessionOptions()
         options.enable_mem_pattern = False  # batches vary in size; costs 3 % of time, saves a large share of memory
         options.add_session_config_entry("session.force_spinning_stop", "1")  # idle, leave the cores to the other model
@@ -28,12 +33,16 @@ class OnnxRuntime:
         options.add_session_config_entry(_EXTERNAL_FOLDER, str(model.path / "none"))  # below a file there is nothing
         if threads is not None:
             options.intra_op_num_threads = threads
+        self._configure(options)
         try:
-            session = onnxruntime.InferenceSession(model.data, options, providers=[_PROVIDER])
+            session = onnxruntime.InferenceSession(
+                model.data, options, providers=[(self.provider, self.provider_options)]
+            )
         except Exception as error:  # ONNX Runtime raises classes of its own for each cause
             raise ModelError(f"{model.path}: ONNX Runtime refuses it: {error}") from error
-        if session.get_providers() != [_PROVIDER]:
-            raise BackendError(f"ONNX Runtime took {session.get_providers()} where {_PROVIDER} was asked for")
+        session.disable_fallback()
+        if session.get_providers()[0] != self.provider:  # it goes on with the CPU where a provider fails
+            raise BackendError(f"ONNX Runtime took {session.get_providers()} where {self.provider} was asked for")
         contract = model.contract
         if [i.name for i in session.get_inputs()] != [contract.input.name]:
             raise ModelError(f"{model.path}: its input is not {contract.input.name}, as its contract says")
@@ -42,6 +51,9 @@ class OnnxRuntime:
             raise ModelError(f"{model.path}: its outputs are not {self._outputs}, as its contract says")
         self._input = contract.input.name
         self._session: onnxruntime.InferenceSession | None = session
+
+    def _configure(self, options: Any) -> None:
+        """What a provider needs of the session. Raises BackendError where it cannot be had here."""
 
     def __call__(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         assert self._session is not None, "the runner is closed"
@@ -57,3 +69,26 @@ class OnnxRuntime:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class OnnxRuntimeCuda(OnnxRuntime):
+    """The same on the first NVIDIA GPU: every node there, or an error. TF32 is off."""
+
+    provider = "CUDAExecutionProvider"
+    provider_options: ClassVar[dict[str, Any]] = {"use_tf32": 0}
+    slots = 2
+
+    def _configure(self, options: Any) -> None:
+        gpu.first()
+        present = onnxruntime.get_available_providers()
+        if self.provider not in present:
+            swap = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+            raise BackendError(f"this ONNX Runtime has no {self.provider} (it has {', '.join(present)}); take: {swap}")
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+
+
+class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
+    """ONNX Runtime's own TensorRT provider. It builds its engine when the model is opened, which may take minutes."""
+
+    provider = "TensorrtExecutionProvider"
+    provider_options: ClassVar[dict[str, Any]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
@@ -15,13 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import cv2
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from .engine import contract, dataset, errors, evaluation, inputs, overlay, patients, report, sinks
+from .engine import contract, dataset, errors, evaluation, gate, inputs, overlay, patients, preprocess, report, sinks
 from .engine.contract import PointName
 from .engine.results import DISEASES, Rejected, Result, Screening
 from .engine.sample import SPLITS
@@ -58,6 +61,9 @@ ModelOption = Annotated[
 PointOption = Annotated[
     str | None,
     typer.Option("--point", help="The classifier's operating point: high_sensitivity, balanced, high_specificity."),
+]
+DataOption = Annotated[
+    list[Path] | None, typer.Option("--data", help="Labelled data sets, whose pictures go through the gate; repeat.")
 ]
 BackendOption = Annotated[str, typer.Option("--backend", help="auto, or a backend's name.")]
 
@@ -352,9 +358,158 @@ def export(
         errors.require(module, "export")
     from .export.onnx import export as write
 
-    per_set = -(-32 // len(data))
-    pictures = [sample.image for folder in data for sample in dataset.read(folder)[:per_set]]
-    model, outcome = write(run, out, pictures, name=name or out.stem, version=version)
+    model, outcome = write(run, out, _pictures(data, None, 32), name=name or out.stem, version=version)
+    _print_written(model, outcome)
+
+
+@app.command()
+def convert(
+    model: Annotated[str, typer.Argument(help="An fp32 model file, or the name of an embedded model.")],
+    to: Annotated[str, typer.Option("--to", help="fp16 or int8.")],
+    out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
+    data: DataOption = None,
+    signed: Annotated[bool, typer.Option("--signed", help="int8 for TensorRT; for CPUs leave it out.")] = False,
+) -> None:
+    """Write a model in half precision or 8-bit integers; refused where it differs from the fp32 model in what it says.
+
+    int8 is calibrated on the train split of the data sets; the gate looks at their val split, and chooses by it which layers
+    must stay float.
+    """
+    from .engine import verify
+    from .export import convert as conversion
+
+    if to not in ("fp16", "int8"):
+        raise errors.SettingsError(f"--to {to}: allowed are fp16, int8")
+    if to == "int8" and not data:
+        raise errors.SettingsError("--to int8: name data sets with --data; it is calibrated on their pictures")
+    read = contract.read(model)
+    geometry = read.contract.geometry.build()
+    judged = verify.pictures(_pictures(data, "val", 64), geometry) if data else verify.views(geometry)
+    if to == "fp16":
+        written, outcome = conversion.to_fp16(read, out, judged)
+    else:
+        calibration = verify.pictures(_pictures(data or [], "train", 64), geometry)
+        written, outcome, frontier = conversion.to_int8(read, out, calibration, judged, signed=signed)
+        for step in frontier:
+            verdict = "passes" if step.report.passes() else "refused"
+            _stderr.print(f"{len(step.in_float)} layers in float: {verdict}  {' '.join(step.in_float[-1:])}")
+    _print_written(written, outcome)
+
+
+@app.command()
+def build(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Model files or embedded names; all where none is given."),
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Pictures at once: fewest,best,most.")] = "1,8,32",
+    targets: Annotated[
+        list[str] | None,
+        typer.Option("--for", help="A GPU's compute capability, such as sm_89; repeat. Default: this machine's GPU."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the engines. Default: the cache.")] = None,
+    library: Annotated[
+        str | None, typer.Option(help="tensorrt or tensorrt-rtx. Default: the one that is installed.")
+    ] = None,
+    workspace_mb: Annotated[int, typer.Option(min=1, help="The most scratch memory of a layer.")] = 1024,
+    optimisation_level: Annotated[int, typer.Option(min=0, max=5, help="More builds longer.")] = 3,
+    data: DataOption = None,
+) -> None:
+    """Build TensorRT engines; those for this machine's GPU go through the gate at once, others where they are first opened.
+
+    Precision lies in the model: `funduscope convert` makes fp16 and int8 files. Engines in another folder than the cache
+    are found through the environment variable FUNDUSCOPE_ENGINES.
+    """
+    from .engine import engines, gpu, verify
+    from .export import tensorrt
+
+    chosen = tensorrt.library(library, foreign=bool(targets))
+    where, profile = out or engines.folder(), tensorrt.profile(batch)
+    for read in [contract.read(name) for name in models or contract.embedded()]:
+        for target in (*(targets or ()),) or (None,):
+            with _progress() as bar:
+                engine, is_new = tensorrt.build(
+                    read,
+                    chosen,
+                    profile,
+                    target,
+                    where,
+                    workspace_mb=workspace_mb,
+                    optimisation_level=optimisation_level,
+                    progress=functools.partial(_show_phase, bar, bar.add_task("build", total=None)),
+                )
+            facts = engine.facts
+            size = f"{engine.path.stat().st_size / 1e6:.1f} MB"
+            print(f"{engine.path}  {size}  {'built' if is_new else 'was there'}")
+            if facts.verified:
+                continue
+            try:
+                own = gpu.first().capability
+            except errors.BackendError as error:
+                own = str(error)
+            if own != facts.compute_capability:
+                _stderr.print(
+                    f"not verified: it is for {facts.compute_capability}; the gate runs where it is first opened ({own})"
+                )
+                continue
+            images, how = _shown(data, read.contract.geometry.build())
+            for line in verify.engine(read, engine, images, how).lines():
+                _stderr.print(line)
+
+
+@app.command("verify")
+def verify_(
+    reference: Annotated[str, typer.Argument(help="The fp32 model file, or the name of an embedded model.")],
+    candidate: Annotated[str, typer.Argument(help="Another model file, or a TensorRT engine.")],
+    data: DataOption = None,
+    backend: Annotated[str, typer.Option("--backend", help="What runs a model file.")] = "onnxruntime",
+    batch: Annotated[str, typer.Option(help="Of a model file: fewest,best,most.")] = "1,8,32",
+) -> None:
+    """The gate: a candidate beside ONNX Runtime fp32 on the CPU, on measures and decisions. Exit 3 where it does not pass.
+
+    On the test split of data sets, else on 32 views of the photograph that comes with the package. An engine that passes
+    is marked as verified; one that fails is deleted.
+    """
+    from .engine import engines, runners, verify
+    from .export import tensorrt
+
+    read = contract.read(reference)
+    images, how = _shown(data, read.contract.geometry.build())
+    if candidate.endswith(engines.PLAN):
+        report = verify.engine(read, engines.facts_of(Path(candidate)), images, how)
+    else:
+        sizes = tensorrt.profile(batch).sizes
+        with runners.open_runner(contract.read(candidate), backend, max_batch=sizes[-1])[1] as runner:
+            report = verify.run(read, runner, images, sizes)
+    for line in (*report.lines(), how):
+        print(line)
+    if not report.passes():
+        raise errors.ModelError(f"{candidate}: it differs from {reference} by more than its precision allows")
+
+
+def _show_phase(bar: Progress, task: TaskID, phase: str, done: int, total: int) -> None:
+    bar.update(task, description=phase, completed=done, total=total)
+
+
+def _shown(data: list[Path] | None, geometry: preprocess.Geometry) -> tuple[NDArray[np.uint8], str]:
+    """Pictures for the gate, and what they are called."""
+    from .engine import verify
+
+    if not data:
+        return verify.views(geometry), verify.SELF_CHECK
+    return verify.pictures(
+        _pictures(data, "test", 64), geometry
+    ), f"verified on {', '.join(folder.name for folder in data)}"
+
+
+def _pictures(data: list[Path], split: str | None, count: int) -> list[Path]:
+    """About so many pictures, an equal part of each data set."""
+    per_set = -(-count // len(data))
+    chosen = ([s.image for s in dataset.read(folder) if split in (None, s.split)][:per_set] for folder in data)
+    return [path for part in chosen for path in part]
+
+
+def _print_written(model: contract.Model, outcome: gate.Report) -> None:
     for line in outcome.lines():
         _stderr.print(line)
     print(f"{model.path}  {len(model.data) / 1e6:.2f} MB  sha256 {model.sha256}")

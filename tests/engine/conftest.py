@@ -17,6 +17,9 @@ Maps = Mapping[str, np.ndarray]
 class FakeRunner:
     """Answers with what `paint` gives for each picture; remembers the sizes of the batches."""
 
+    precision = "fp32"
+    slots = 1
+
     def __init__(self, paint: Callable[[np.ndarray], Maps], max_batch: int) -> None:
         self.paint = paint
         self.max_batch = max_batch

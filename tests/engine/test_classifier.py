@@ -208,6 +208,8 @@ def test_a_second_model_of_a_kind_is_refused_and_the_first_is_freed(request, fak
     one, closed = request.getfixturevalue(kind), []
 
     class Runner:
+        precision = "fp32"
+
         def close(self):
             closed.append(self)
 

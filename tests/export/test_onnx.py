@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from funduscope.engine import contract, gate, preprocess, runners
+from funduscope.engine import contract, gate, preprocess, runners, verify
 from funduscope.engine.errors import ModelError, SettingsError
 from funduscope.export import onnx as export
+from funduscope.export.stamp import stamp
 from funduscope.training.multitask.networks import OUTPUTS, Deployed
 
 # torch.onnx meets its own deprecation
@@ -168,9 +169,9 @@ def test_a_file_that_fails_the_gate_is_refused_and_removed(proto, run, photograp
 def test_pictures_that_cannot_be_read_are_left_out_of_the_gate(photographs, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 broken")
     geometry = preprocess.Geometry(64, 24, "brightest")
-    assert len(export.prepared([tmp_path / "broken.jpg", *photographs[:2]], geometry)) == 2
+    assert len(verify.pictures([tmp_path / "broken.jpg", *photographs[:2]], geometry)) == 2
     with pytest.raises(SettingsError, match="at least one readable photograph"):
-        export.prepared([tmp_path / "broken.jpg"], geometry)
+        verify.pictures([tmp_path / "broken.jpg"], geometry)
 
 
 def test_an_exported_file_becomes_a_network_in_torch_again(model, images, network):
@@ -182,6 +183,6 @@ def test_an_exported_file_becomes_a_network_in_torch_again(model, images, networ
 
 
 def test_a_foreign_file_does_not_become_a_network(graph, document, tmp_path):
-    foreign = export.stamp(graph, document, tmp_path / "foreign.onnx")
+    foreign = stamp(graph, document, tmp_path / "foreign.onnx")
     with pytest.raises(ModelError, match="do not have the names"):
         export.from_onnx(foreign)

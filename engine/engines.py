@@ -1,0 +1,215 @@
+"""TensorRT engines on disk: the raw plan, which trtexec loads as well, and beside it a file of facts.
+
+An engine is a build product of one model file for one kind of GPU, one TensorRT and one operating system. No facts, or facts
+that disagree with the plan, the model or this machine: the plan is refused before any library sees it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from .contract import Model, Strict
+from .errors import ModelError
+from .sinks import write_bytes, write_text
+
+Library = Literal["tensorrt", "tensorrt-rtx"]
+FOLDER_VARIABLE = "FUNDUSCOPE_ENGINES"
+PLAN, FACTS = ".engine", ".json"
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Profile(Strict):
+    """Pictures at once: the fewest, the number that the engine is fastest at, the most."""
+
+    min: Annotated[int, Field(ge=1)]
+    opt: Annotated[int, Field(ge=1)]
+    max: Annotated[int, Field(ge=1)]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes that a batch is padded to."""
+        return tuple(sorted({self.min, self.opt, self.max}))
+
+
+class Verified(Strict):
+    """That the gate let the engine pass. how: `self-check`, or `verified on` the data sets; against: SHA-256 of the
+    reference model; device: where it ran; figures: what the gate saw."""
+
+    how: str
+    against: Digest
+    pictures: int
+    device: str
+    figures: dict[str, float]
+
+
+class Facts(Strict):
+    """What is known of a plan. compute_capability: such as sm_89; os: such as linux_x86_64; profile: see Profile."""
+
+    format: Literal["funduscope-engine/1"]
+    library: Library
+    library_version: str
+    compute_capability: str
+    os: str
+    model: str
+    model_sha256: Digest
+    precision: str
+    profile: Profile
+    workspace_mb: int
+    optimisation_level: int
+    engine_sha256: Digest
+    verified: Verified | Literal[False]
+
+    @property
+    def key(self) -> str:
+        """The file's name in a folder of engines, without its suffix."""
+        sizes = "_".join(str(size) for size in (self.profile.min, self.profile.opt, self.profile.max))
+        library = f"{self.library}-{self.library_version}"
+        return f"{self.model_sha256[:16]}-{self.precision}-{library}-{self.compute_capability}-{self.os}-batch{sizes}"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A plan's file, and its facts."""
+
+    path: Path
+    facts: Facts
+
+    @property
+    def facts_path(self) -> Path:
+        """The file beside it."""
+        return self.path.with_suffix(FACTS)
+
+
+def folder() -> Path:
+    """Where engines are looked for: $FUNDUSCOPE_ENGINES, or a folder of the user's cache."""
+    if own := os.environ.get(FOLDER_VARIABLE):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "funduscope" / "engines"
+
+
+def this_os() -> str:
+    """The operating system and processor, as facts name them."""
+    return f"{platform.system()}_{platform.machine()}".lower()
+
+
+def write(where: Path, facts: Facts, plan: bytes) -> Engine:
+    """Store a plan in one piece, then its facts: a plan that was cut off has none. facts: engine_sha256 is set here."""
+    facts = facts.model_copy(update={"engine_sha256": hashlib.sha256(plan).hexdigest()})
+    engine = Engine(where / (facts.key + PLAN), facts)
+    engine.facts_path.unlink(missing_ok=True)
+    write_bytes(engine.path, plan)
+    state(engine, facts)
+    return engine
+
+
+def state(engine: Engine, facts: Facts) -> Engine:
+    """Write an engine's facts anew."""
+    write_text(engine.facts_path, json.dumps(facts.model_dump(), indent=1) + "\n")
+    return Engine(engine.path, facts)
+
+
+def delete(engine: Engine) -> None:
+    """Remove an engine and its facts."""
+    for path in (engine.facts_path, engine.path):
+        path.unlink(missing_ok=True)
+
+
+def facts_of(path: Path) -> Engine:
+    """The engine of a plan's file, by its facts; the plan is not read. Raises ModelError where they are missing or wrong."""
+    beside = path.with_suffix(FACTS)
+    try:
+        facts = Facts.model_validate(json.loads(beside.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ModelError(f"{path}: no facts beside it ({beside.name}: {error.strerror}); {_REBUILD}") from None
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ModelError(f"{beside}: not the facts of an engine; {_REBUILD}\n" + "\n".join(lines)) from None
+    except ValueError as error:
+        raise ModelError(f"{beside}: not the facts of an engine ({error}); {_REBUILD}") from None
+    if path.name != facts.key + PLAN:
+        raise ModelError(f"{path}: its facts are those of {facts.key}{PLAN}; {_REBUILD}")
+    return Engine(path, facts)
+
+
+def plan_of(engine: Engine) -> bytes:
+    """The plan's bytes, after their hash was checked. Raises ModelError."""
+    try:
+        plan = engine.path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{engine.path}: {error.strerror}; {_REBUILD}") from None
+    if hashlib.sha256(plan).hexdigest() != engine.facts.engine_sha256:
+        raise ModelError(f"{engine.path}: damaged: its SHA-256 is not the one in its facts; {_REBUILD}")
+    return plan
+
+
+def misfit(facts: Facts, library_version: str, compute_capability: str) -> str | None:
+    """Why an engine does not fit this machine; None where it does."""
+    pairs = {
+        f"{facts.library}": (facts.library_version, library_version),
+        "the GPU": (facts.compute_capability, compute_capability),
+        "the operating system": (facts.os, this_os()),
+    }
+    wrong = [f"{what} {has}, here {is_}" for what, (has, is_) in pairs.items() if has != is_]
+    return f"for {'; '.join(wrong)}" if wrong else None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an engine must be for."""
+
+    model: Model
+    library: Library
+    library_version: str
+    compute_capability: str
+    batch: int
+
+    def misfit(self, facts: Facts) -> str | None:
+        """Why an engine cannot serve; None where it can."""
+        if facts.model_sha256 != self.model.sha256:
+            return f"for the model {facts.model_sha256[:16]}, here {self.model.sha256[:16]}"
+        if facts.library != self.library:
+            return f"for {facts.library}, wanted {self.library}"
+        if facts.profile.max < self.batch:
+            return f"for batches to {facts.profile.max}, wanted {self.batch}"
+        return misfit(facts, self.library_version, self.compute_capability)
+
+    @property
+    def command(self) -> str:
+        """What builds it."""
+        return f"funduscope build {self.model.path} --library {self.library} --batch 1,{self.batch},{self.batch}"
+
+
+def find(wanted: Wanted, where: Path | None = None) -> Engine:
+    """The engine of a folder that serves, the smallest profile first.
+
+    Raises: ModelError that says why none of those that are there does, and the command that builds one.
+    """
+    where, fitting, reasons = where or folder(), [], []
+    for path in sorted(where.glob(f"*{PLAN}")):
+        try:
+            engine = facts_of(path)
+        except ModelError as error:
+            reasons.append(str(error))
+            continue
+        reason = wanted.misfit(engine.facts)
+        if reason is None:
+            fitting.append(engine)
+        elif engine.facts.model_sha256 == wanted.model.sha256:
+            reasons.append(f"{path.name}: {reason}")
+    if not fitting:
+        lines = "".join(f"\n  {reason}" for reason in reasons)
+        raise ModelError(
+            f"no engine of {wanted.model.path} for this machine in {where}; build it: {wanted.command}{lines}"
+        )
+    return min(fitting, key=lambda engine: engine.facts.profile.max)
+
+
+_REBUILD = "build it again with `funduscope build`"

@@ -1,0 +1,85 @@
+"""OpenVINO on the CPU: optional, often the fastest there. bf16 is computed where the processor has it; int8 lies in the graph."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contract import Model
+from ..errors import BackendError, ModelError, require
+
+_REQUESTS = 2  # so that two threads may be inside at once
+
+
+class OpenVino:
+    """See `Runner`. Floats stay floats: OpenVINO's own choice of a smaller precision is switched off."""
+
+    hint = "f32"
+    slots = 1
+
+    def __init__(self, model: Model, *, max_batch: int, threads: int | None) -> None:
+        openvino = require("openvino", "openvino")
+        self.max_batch, self.precision = max_batch, self._precision(model)
+        core = openvino.Core()
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.hint, "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self._check(core)
+        try:
+            compiled = core.compile_model(core.read_model(model.data), "CPU", settings)
+        except Exception as error:  # OpenVINO raises RuntimeError for every cause
+            raise ModelError(f"{model.path}: OpenVINO refuses it: {error}") from error
+        self._outputs = [output.name for output in model.contract.outputs]
+        self._input = model.contract.input.name
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(_REQUESTS):
+            self._free.put(compiled.create_infer_request())
+
+    def _precision(self, model: Model) -> str:
+        return model.contract.precision
+
+    def _check(self, core: Any) -> None:
+        """Raises BackendError where the processor cannot do what the class is for."""
+
+    @contextmanager
+    def _request(self) -> Any:
+        request = self._free.get()
+        try:
+            yield request
+        finally:
+            self._free.put(request)
+
+    def __call__(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        assert 1 <= len(images) <= self.max_batch, f"{len(images)} pictures; the runner takes 1 to {self.max_batch}"
+        with self._request() as request:
+            request.infer({self._input: np.ascontiguousarray(images)})
+            return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
+
+    def close(self) -> None:
+        """Free the model."""
+        self._free = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class OpenVinoBf16(OpenVino):
+    """The same with the floats of the graph computed in bfloat16."""
+
+    hint = "bf16"
+
+    def _precision(self, model: Model) -> str:
+        return "bf16" if model.contract.precision == "fp32" else model.contract.precision
+
+    def _check(self, core: Any) -> None:
+        abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if "BF16" not in abilities:
+            raise BackendError(f"openvino-bf16: this processor computes in {', '.join(abilities)}, not in BF16")

@@ -1,0 +1,187 @@
+"""TensorRT and TensorRT-RTX: one code for both. Runs an engine that `funduscope build` made and the gate let pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import engines, gpu
+from ..contract import Model
+from ..engines import Engine, Library, Wanted
+from ..errors import BackendError, ModelError, OutputError, require
+from ..sinks import write_bytes
+from .slots import EXTRA, Slots, Spec
+
+_log = logging.getLogger("funduscope")
+_SLOTS = 2
+
+
+class Unverified(ModelError):
+    """An engine fits, but the gate has not let it pass. engine: which."""
+
+    def __init__(self, model: Model, engine: Engine) -> None:
+        check = f"funduscope verify {model.path} {engine.path}"
+        super().__init__(f"{engine.path}: not verified on this machine yet; do so with: {check}")
+        self.engine = engine
+
+
+class TensorRtRtx:
+    """See `Runner`."""
+
+    library: ClassVar[Library] = "tensorrt-rtx"
+    module: ClassVar[str] = "tensorrt_rtx"
+    slots = _SLOTS
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        max_batch: int,
+        threads: int | None = None,  # noqa: ARG002 -- of the CPU
+        engine: Engine | None = None,
+        graphs: bool = True,
+    ) -> None:
+        """engine: this one, verified or not, as the gate needs it. graphs: record CUDA graphs. Raises: BackendError without
+        GPU or library; ModelError where no engine fits, Unverified where one was not checked yet."""
+        here = gpu.first()
+        library = require(self.module, self.library)
+        require("pycuda.driver", EXTRA)
+        if engine is None:
+            wanted = Wanted(model, self.library, library.__version__, here.capability, max_batch)
+            engine = engines.find(wanted)
+            if not engine.facts.verified:
+                raise Unverified(model, engine)
+        self.engine, self.max_batch, self.precision = engine, max_batch, engine.facts.precision
+        self._names = [output.name for output in model.contract.outputs]
+        plan = engines.plan_of(engine)
+        self._logger = logger(library)
+        self._logger.heard.clear()
+        self._loaded: Any = library.Runtime(self._logger).deserialize_cuda_engine(plan)
+        if self._loaded is None:
+            raise ModelError(f"{engine.path}: {library.__name__} refuses it: {self._logger.told()}")
+        self._check(model)
+        inputs = model.contract.input
+        source = (inputs.name, Spec(tuple(map(int, inputs.shape[1:])), inputs.dtype))
+        outputs = {o.name: Spec(tuple(map(int, o.shape[1:])), o.dtype) for o in model.contract.outputs}
+        sizes = [size for size in engine.facts.profile.sizes if size < max_batch] + [max_batch]
+        kernels = _Kernels(self._loaded, engine)
+        launches = [_Launch(self._loaded, kernels, inputs.name, source[1], self._logger) for _ in range(_SLOTS)]
+        self._slots: Slots | None = Slots(source, outputs, sizes, launches, graphs=graphs)
+        kernels.save()
+
+    def _check(self, model: Model) -> None:
+        tensors = {self._loaded.get_tensor_name(k) for k in range(self._loaded.num_io_tensors)}
+        expected = {model.contract.input.name, *self._names}
+        if tensors != expected:
+            raise ModelError(f"{self.engine.path}: it has the tensors {sorted(tensors)}, the model {sorted(expected)}")
+
+    def __call__(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        assert self._slots is not None, "the runner is closed"
+        assert 1 <= len(images) <= self.max_batch, f"{len(images)} pictures; the runner takes 1 to {self.max_batch}"
+        outputs = self._slots(images)
+        return {name: outputs[name] for name in self._names}
+
+    def close(self) -> None:
+        """Free the GPU's memory."""
+        if self._slots is not None:
+            self._slots.close()
+        self._slots = self._loaded = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class TensorRt(TensorRtRtx):
+    """The same with the data-centre library."""
+
+    library: ClassVar[Library] = "tensorrt"
+    module: ClassVar[str] = "tensorrt"
+
+
+RUNNERS: dict[Library, type[TensorRtRtx]] = {"tensorrt": TensorRt, "tensorrt-rtx": TensorRtRtx}
+
+
+class _Kernels:
+    """TensorRT-RTX compiles its kernels when an engine is first run; they are kept in a file beside the engine."""
+
+    def __init__(self, loaded: Any, engine: Engine) -> None:
+        self._path, self._cache, self.config = engine.path.with_suffix(".kernels"), None, None
+        if not hasattr(loaded, "create_runtime_config"):
+            return
+        self.config = loaded.create_runtime_config()
+        if hasattr(self.config, "dynamic_shapes_kernel_specialization_strategy"):
+            strategies = type(self.config.dynamic_shapes_kernel_specialization_strategy)
+            # kernels that are compiled in the background could not be recorded in a graph
+            self.config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        if hasattr(self.config, "create_runtime_cache"):
+            self._cache = self.config.create_runtime_cache()
+            if self._path.exists():
+                self._cache.deserialize(
+                    self._path.read_bytes()
+                )  # of another driver: it takes nothing, and compiles anew
+            self.config.set_runtime_cache(self._cache)
+
+    def save(self) -> None:
+        """Keep what was compiled, where the folder lets us."""
+        if self._cache is None or self._path.exists():
+            return
+        try:
+            write_bytes(self._path, bytes(self._cache.serialize()))
+        except OutputError as error:
+            _log.info("compiled kernels are not kept: %s", error)
+
+
+class _Launch:
+    """One execution context. It is told of a batch's size only when that changes."""
+
+    def __init__(self, loaded: Any, kernels: _Kernels, source: str, spec: Spec, heard: Any) -> None:
+        self._source, self._spec, self._heard, self._size = source, spec, heard, 0
+        settings = () if kernels.config is None else (kernels.config,)
+        self._context = loaded.create_execution_context(*settings)
+        if self._context is None:
+            raise BackendError(f"TensorRT gives no execution context: {heard.told()}")
+
+    def __call__(self, stream: int, batch: int, addresses: Mapping[str, int]) -> None:
+        if batch != self._size:
+            done = self._context.set_input_shape(self._source, (batch, *self._spec.shape))
+            done = done and all(self._context.set_tensor_address(name, at) for name, at in addresses.items())
+            self._size = batch if done else 0
+        if not self._size or not self._context.execute_async_v3(stream):
+            raise BackendError(f"TensorRT does not run a batch of {batch}: {self._heard.told()}")
+
+
+_loggers: dict[str, Any] = {}
+
+
+def logger(library: ModuleType) -> Any:
+    """The one logger of a TensorRT library: it takes the first it is given and ignores all others.
+
+    Its `heard` are the errors since they were last cleared; `told()` joins them. Warnings go to our own log.
+    """
+    if library.__name__ not in _loggers:
+        severity = library.ILogger.Severity
+
+        class Logger(library.ILogger):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                super().__init__()
+                self.heard: list[str] = []
+
+            def log(self, level: Any, message: str) -> None:
+                if level in (severity.INTERNAL_ERROR, severity.ERROR):
+                    self.heard.append(message)
+                elif level == severity.WARNING:
+                    _log.info("%s: %s", library.__name__, message)
+
+            def told(self) -> str:
+                return "; ".join(self.heard) or "it does not say why"
+
+        _loggers[library.__name__] = Logger()
+    return _loggers[library.__name__]

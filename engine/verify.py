@@ -1,0 +1,81 @@
+"""Let candidates through the gate: which pictures they are shown, beside what they run, and what is written down of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import contract, engines, gate, gpu, photo, preprocess
+from .engines import Engine, Verified
+from .errors import ModelError, PhotoError, SettingsError
+from .runners import Runner
+from .runners.onnx_runtime import OnnxRuntime
+from .runners.tensorrt import RUNNERS
+
+_log = logging.getLogger("funduscope")
+SELF_CHECK = "self-check"
+
+
+def pictures(paths: Sequence[Path], geometry: preprocess.Geometry) -> NDArray[np.uint8]:
+    """The photographs as the engine prepares them, uint8 (N, S, S, 3); those that cannot be read are left out.
+
+    Raises: SettingsError where none can.
+    """
+    images: list[NDArray[np.uint8]] = []
+    for path in paths:
+        try:
+            images.append(preprocess.prepare(photo.read(path), geometry).image)
+        except PhotoError:
+            continue
+    if not images:
+        raise SettingsError(
+            "the gate needs at least one readable photograph; name data sets that have some with --data"
+        )
+    return np.stack(images)
+
+
+def views(geometry: preprocess.Geometry) -> NDArray[np.uint8]:
+    """32 views of the photograph that comes with the package, for a self-check."""
+    data = (resources.files("funduscope.examples") / "retina_cc0.jpg").read_bytes()
+    return gate.views(photo.read(data), geometry)
+
+
+def run(reference: contract.Model, candidate: Runner, images: NDArray[np.uint8], sizes: Sequence[int]) -> gate.Report:
+    """The gate between a model file on ONNX Runtime's CPU and a runner, within the bounds of the runner's precision.
+
+    Args: images: uint8 (N, S, S, 3); sizes: of the batches that the candidate is given.
+    """
+    with OnnxRuntime(reference, max_batch=max(sizes), threads=None) as expected:
+        return gate.compare(
+            expected, candidate, images, reference.contract, gate.BOUNDS[candidate.precision], list(sizes)
+        )
+
+
+def engine(reference: contract.Model, found: Engine, images: NDArray[np.uint8], how: str) -> gate.Report:
+    """The gate for a TensorRT engine, on this machine's GPU: what passes is written into its facts, what fails is deleted.
+
+    Raises: BackendError where this machine cannot run it; ModelError with the report where it does not pass.
+    """
+    here, profile = gpu.first(), found.facts.profile
+    with RUNNERS[found.facts.library](reference, max_batch=profile.max, engine=found) as candidate:
+        report = run(reference, candidate, images, profile.sizes)
+    if not report.passes():
+        engines.delete(found)
+        lines = "\n  ".join(report.lines())
+        raise ModelError(f"{found.path}: deleted: on {here.name} it differs from {reference.path}\n  {lines}")
+    passed = Verified(
+        how=how, against=reference.sha256, pictures=report.pictures, device=here.name, figures=report.record()
+    )
+    engines.state(found, found.facts.model_copy(update={"verified": passed}))
+    return report
+
+
+def first_open(model: contract.Model, found: Engine) -> None:
+    """The self-check of an engine that was built elsewhere, before it serves for the first time."""
+    _log.info("%s: first opened here; self-check", found.path)
+    engine(model, found, views(model.contract.geometry.build()), SELF_CHECK)

@@ -1,0 +1,1 @@
+"""The sample photograph: for a first look, and for the self-check of engines. See CREDITS.md."""

@@ -1,0 +1,182 @@
+"""Builds TensorRT engines from model files, by one code for `tensorrt` and `tensorrt-rtx`.
+
+Every network is strongly typed: precision lies in the ONNX graph (`funduscope convert`), so that TensorRT 10 and 11 build the
+same. TensorRT-RTX builds for GPUs that are not here, and without any.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..engine import contract, engines, gpu
+from ..engine.engines import Engine, Facts, Library, Profile
+from ..engine.errors import ModelError, SettingsError, require
+from ..engine.runners.tensorrt import logger
+from ..engine.sinks import write_bytes
+
+MODULES: dict[Library, str] = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+Progress = Callable[[str, int, int], None]
+"""Told of a phase's name, the steps that are done, and all its steps."""
+
+
+def library(name: str | None, *, foreign: bool) -> Library:
+    """The TensorRT that was asked for; else the one that is installed: for GPUs that are not here tensorrt-rtx first.
+
+    Raises: SettingsError for another name; MissingExtra.
+    """
+    if name is not None:
+        if name not in MODULES:
+            raise SettingsError(f"--library {name}: allowed are {', '.join(MODULES)}")
+        return next(own for own in MODULES if own == name)
+    order: list[Library] = ["tensorrt-rtx", "tensorrt"] if foreign else ["tensorrt", "tensorrt-rtx"]
+    return next((own for own in order if importlib.util.find_spec(MODULES[own])), "tensorrt-rtx")
+
+
+def profile(text: str) -> Profile:
+    """From `fewest,best,most`. Raises SettingsError."""
+    try:
+        fewest, best, most = (int(part) for part in text.split(","))
+        if not 1 <= fewest <= best <= most:
+            raise ValueError
+    except ValueError:
+        raise SettingsError(f"--batch {text}: must be three rising numbers: fewest,best,most, such as 1,8,32") from None
+    return Profile(min=fewest, opt=best, max=most)
+
+
+def build(
+    model: contract.Model,
+    library: Library,
+    sizes: Profile,
+    target: str | None,
+    where: Path,
+    *,
+    workspace_mb: int = 1024,
+    optimisation_level: int = 3,
+    progress: Progress | None = None,
+) -> tuple[Engine, bool]:
+    """The engine of a model for one kind of GPU, from the folder where it is there already.
+
+    Args: sizes: of the batches; target: such as sm_89; None for the first GPU of this machine; workspace_mb: the most
+    scratch memory of a layer; optimisation_level: 0 to 5, more builds longer.
+    Returns: the engine, not verified where it is new, and whether it was built now. Raises: MissingExtra, BackendError,
+    SettingsError; ModelError with TensorRT's own words where it does not build.
+    """
+    if target is not None and library == "tensorrt":
+        raise SettingsError(
+            f"--for {target}: tensorrt builds only for the GPU that it runs on; take --library tensorrt-rtx"
+        )
+    trt = require(MODULES[library], library)
+    filelock = require("filelock", library)
+    capability = target or gpu.first().capability
+    facts = Facts(
+        format="funduscope-engine/1",
+        library=library,
+        library_version=trt.__version__,
+        compute_capability=capability,
+        os=engines.this_os(),
+        model=model.contract.name,
+        model_sha256=model.sha256,
+        precision=model.contract.precision,
+        profile=sizes,
+        workspace_mb=workspace_mb,
+        optimisation_level=optimisation_level,
+        engine_sha256=contract.ZEROS,
+        verified=False,
+    )
+    choice = None if target is None else _capability(trt, target)
+    where.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(where / f"{facts.key}.lock"):  # a second builder waits, and takes what the first has built
+        if (found := _existing(where, facts)) is not None:
+            return found, False
+        plan = _plan(trt, model, facts, choice, where, progress)
+        return engines.write(where, facts, plan), True
+
+
+def _existing(where: Path, facts: Facts) -> Engine | None:
+    """The engine that the folder has for the same key and settings, whole."""
+    try:
+        engine = engines.facts_of(where / (facts.key + engines.PLAN))
+        engines.plan_of(engine)
+    except ModelError:
+        return None
+    same = ("workspace_mb", "optimisation_level")
+    return engine if all(getattr(engine.facts, name) == getattr(facts, name) for name in same) else None
+
+
+def _capability(trt: ModuleType, target: str) -> Any:
+    known = {
+        f"sm_{name[2:]}": value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")
+    }
+    if target not in known:
+        raise SettingsError(f"--for {target}: this TensorRT-RTX ({trt.__version__}) builds for {', '.join(known)}")
+    return known[target]
+
+
+def _plan(
+    trt: ModuleType, model: contract.Model, facts: Facts, capability: Any, where: Path, progress: Progress | None
+) -> bytes:
+    log = logger(trt)
+    log.heard.clear()
+    builder = trt.Builder(log)
+    flags = trt.NetworkDefinitionCreationFlag
+    network = builder.create_network(1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(model.data):
+        told = "; ".join(parser.get_error(k).desc() for k in range(parser.num_errors))
+        raise ModelError(f"{model.path}: {trt.__name__} cannot read it: {told}")
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, facts.workspace_mb << 20)
+    config.builder_optimization_level = facts.optimisation_level
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32
+    if capability is not None:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(capability, 0)
+    shape = [int(side) for side in model.contract.input.shape[1:]]
+    shapes = builder.create_optimization_profile()
+    shapes.set_shape(
+        model.contract.input.name, *((n, *shape) for n in (facts.profile.min, facts.profile.opt, facts.profile.max))
+    )
+    config.add_optimization_profile(shapes)
+    if progress is not None:
+        config.progress_monitor = _monitor(trt, progress)
+    timings = where / f"timings-{facts.library}-{facts.library_version}-{facts.compute_capability}.cache"
+    cache = _timings(config, facts, timings)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None or log.heard:  # it can tell of an error and give a plan all the same
+        raise ModelError(f"{model.path}: {trt.__name__} does not build it for {facts.compute_capability}: {log.told()}")
+    if cache is not None:
+        write_bytes(timings, bytes(cache.serialize()))
+    return bytes(plan)
+
+
+def _timings(config: Any, facts: Facts, path: Path) -> Any:
+    """TensorRT's cache of how long its kernels take; TensorRT-RTX does not measure any."""
+    if facts.library != "tensorrt":
+        return None
+    cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+    config.set_timing_cache(cache, ignore_mismatch=False)
+    return cache
+
+
+def _monitor(trt: ModuleType, progress: Progress) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, name: str, _parent: str | None, steps: int) -> None:
+            self._steps[name] = steps
+            progress(name, 0, steps)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            progress(name, step + 1, self._steps[name])
+            return True
+
+        def phase_finish(self, name: str) -> None:
+            progress(name, self._steps.pop(name), 0)
+
+    return Monitor()
