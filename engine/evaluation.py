@@ -6,7 +6,7 @@ A picture without a result counts as Dice 0, and its vCDR as 0; how many those a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..postprocess import measures, metrics
 from .errors import DataError
-from .results import DISEASES, Classification, Screening, Structure
+from .results import DISEASES, Classification, Result, Screening, Structure
 from .sample import Sample
 from .screener import Screener
 
@@ -42,8 +42,10 @@ class _Tally:
     heat_in_disc: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
 
-def evaluate(screener: Screener, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Screen the samples and measure. Raises DataError for no samples.
+def evaluate(
+    screener: Screener, samples: Sequence[Sample], watch: Callable[[Sample, Result], None] | None = None
+) -> dict[str, Any]:
+    """Screen the samples and measure. Raises DataError for no samples. watch: is told each result.
 
     Returns: per set: n, n_rejected and, where labelled, disc_dice, cup_dice, vcdr_error (mean |difference|),
     fovea_error_percent (of the picture's width) and fovea_error_px (original pixels), each as mean (and median), and auc
@@ -58,6 +60,8 @@ def evaluate(screener: Screener, samples: Sequence[Sample]) -> dict[str, Any]:
         raise DataError("no pictures to evaluate; does the data set have this split?")
     tallies: dict[str, _Tally] = {}
     for sample, result in zip(samples, screener.stream((s.image for s in samples), keep_photo=True), strict=True):
+        if watch is not None:
+            watch(sample, result)
         tally = tallies.setdefault(sample.set_name, _Tally())
         screening = result if isinstance(result, Screening) else None
         tally.n += 1

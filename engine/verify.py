@@ -66,6 +66,7 @@ def engine(reference: contract.Model, found: Engine, images: NDArray[np.uint8], 
         report = run(reference, candidate, images, profile.sizes)
     if not report.passes():
         engines.delete(found)
+        _log.warning("%s: deleted, the gate does not let it pass", found.path)
         lines = "\n  ".join(report.lines())
         raise ModelError(f"{found.path}: deleted: on {here.name} it differs from {reference.path}\n  {lines}")
     passed = Verified(

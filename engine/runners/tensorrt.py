@@ -51,11 +51,13 @@ class TensorRtRtx:
         here = gpu.first()
         library = require(self.module, self.library)
         require("pycuda.driver", EXTRA)
+        wanted = Wanted(model, self.library, library.__version__, here.capability, max_batch)
         if engine is None:
-            wanted = Wanted(model, self.library, library.__version__, here.capability, max_batch)
             engine = engines.find(wanted)
             if not engine.facts.verified:
                 raise Unverified(model, engine)
+        elif reason := engines.misfit(engine.facts, library.__version__, here.capability):
+            raise ModelError(f"{engine.path}: {reason}; build it for this machine: {wanted.command}")
         self.engine, self.max_batch, self.precision = engine, max_batch, engine.facts.precision
         self._names = [output.name for output in model.contract.outputs]
         plan = engines.plan_of(engine)
