@@ -27,7 +27,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [node for node in model.graph.node if node.name in inside]
     around = [node for node in model.graph.node if node.name not in inside]
     made, used = {v for node in nodes for v in node.output}, {v for node in nodes for v in node.input} - {""}
-    elsewhere = {v for node in around for v in node.input}
+    elsewhere = {v for node in around for v in node.input} | {value.name for value in model.graph.output}
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     known = onnx.shape_inference.infer_shapes(model).graph
     types = {value.name: value for value in [*known.input, *known.value_info, *known.output]}
@@ -45,6 +45,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
         warnings.simplefilter("ignore")  # it tells of every weight that underflows; the gate judges what comes of it
         part = float16.convert_float_to_float16(part, keep_io_types=True, op_block_list=_ALWAYS_FLOAT)
     _keep_scales(part.graph, weights)
+    _use_inside(part.graph, onnx.TensorProto.FLOAT)
     halved = {tensor.name: tensor for tensor in part.graph.initializer}
     for node in part.graph.node:  # a constant that is used on both sides is there twice
         node.input[:] = [f"{name}_half" if name in halved and name in elsewhere else name for name in node.input]
@@ -84,6 +85,15 @@ def learned(graph: onnx.GraphProto) -> list[str]:
         for node in graph.node
         if node.op_type in _LINEAR and any(value.endswith((".weight", ".bias")) for value in node.input[1:])
     ]
+
+
+def _use_inside(graph: onnx.GraphProto, float32: int) -> None:
+    """What leaves the core and is used in it as well: the converter gives the cast to both, which only the way out takes."""
+    leaving = {value.name for value in graph.output if value.type.tensor_type.elem_type == float32}
+    casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
+    for node in graph.node:
+        if node.op_type not in _ALWAYS_FLOAT:
+            node.input[:] = [casts.get(name, name) if name in leaving else name for name in node.input]
 
 
 def _keep_scales(graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto]) -> None:

@@ -177,6 +177,7 @@ def _monitor(trt: ModuleType, progress: Progress) -> Any:
             return True
 
         def phase_finish(self, name: str) -> None:
-            progress(name, self._steps.pop(name), 0)
+            steps = self._steps.pop(name)
+            progress(name, steps, steps)
 
     return Monitor()

@@ -1,9 +1,12 @@
-"""Models without a network: outputs that a test paints, behind the interface of every backend."""
+"""Models without a network: outputs that a test paints, behind the interface of every backend. CUDA without a GPU."""
 
 from __future__ import annotations
 
 import functools
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,3 +136,22 @@ def fake(model: contract.Model, painter: Painter, monkeypatch) -> Callable[..., 
 def both(fake, model: contract.Model, classifier: contract.Model) -> Callable[..., Screener]:
     """`fake` with the multi-task model and the classifier."""
     return functools.partial(fake, models=(model, classifier))
+
+
+def _beside(name: str):
+    """A helper's module from this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # where dataclasses look up their annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+fake_cuda = _beside("fake_cuda")
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A `fake_cuda.FakeCuda` in the place of pycuda and cuda-bindings."""
+    made = fake_cuda.FakeCuda()
+    made.install(monkeypatch)
+    return made

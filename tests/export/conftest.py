@@ -1,5 +1,6 @@
 """Tiny networks of both systems that have learned a little, and a graph small enough to stamp by hand."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper
+from torch import nn
 
 from funduscope.engine import contract, preprocess
 from funduscope.engine.photo import Photo
+from funduscope.export import onnx as export
+from funduscope.export.stamp import stamp
 from funduscope.training import config, train
 from funduscope.training.classifier.networks import OUTPUTS, Classifier
 from funduscope.training.multitask import batches
@@ -75,21 +79,38 @@ def network(images):
     return network.eval()
 
 
-@pytest.fixture
-def run(network, tmp_path):
-    """The network as a finished and calibrated run."""
+def write_run(folder, network):
+    """The multi-task network as a finished and calibrated run in a new folder."""
     shipped = config.load(Path(config.__file__).parent / "configs" / "multitask-compact.toml")
     parts = {
         "network": shipped.network.model_copy(update={"width": 0.125}),
         "geometry": shipped.geometry.model_copy(update={"size": SIZE}),
     }
     state = {"config": shipped.model_copy(update=parts).model_dump_json(), "step": 60, "network": network.state_dict()}
-    folder = tmp_path / "run"
     folder.mkdir()
     train.save(state, folder / "best.pt")
     calibration = {"rules": RULES, "glaucoma_threshold": 0.5, "training": TRAINING}
     (folder / "calibration.json").write_text(json.dumps(calibration))
     return folder
+
+
+@pytest.fixture
+def run(network, tmp_path):
+    """The network as a finished and calibrated run."""
+    return write_run(tmp_path / "run", network)
+
+
+@pytest.fixture(scope="session")
+def tiny(network, tmp_path_factory):
+    """The network's file, exported once; for what is done to files afterwards."""
+    return exported(write_run(tmp_path_factory.mktemp("tiny") / "run", network))
+
+
+def exported(run):
+    """A run's file beside it, without the gate."""
+    plan = export.planned(run, "tiny", "0.1")
+    proto = export.to_onnx(export.folded(plan.network), plan.document.geometry.size, plan.outputs)
+    return stamp(proto, plan.document, run.with_suffix(".onnx"))
 
 
 def decision(temperature, low, middle, high):
@@ -130,15 +151,53 @@ def classifier_network(classifier_settings, images):
     return network.eval()
 
 
+def write_classifier_run(folder, network, settings, decisions):
+    """A classifier as a finished and calibrated run in a new folder."""
+    folder.mkdir()
+    weights = network.state_dict()
+    train.save({"config": settings.model_dump_json(), "step": 60, "network": weights}, folder / "best.pt")
+    (folder / "calibration.json").write_text(json.dumps({"decisions": decisions, "training": TRAINING}))
+    return folder
+
+
 @pytest.fixture
 def classifier_run(classifier_network, classifier_settings, decisions, tmp_path):
     """The classifier as a finished and calibrated run."""
-    weights = classifier_network.state_dict()
-    folder = tmp_path / "classifier"
-    folder.mkdir()
-    train.save({"config": classifier_settings.model_dump_json(), "step": 60, "network": weights}, folder / "best.pt")
-    (folder / "calibration.json").write_text(json.dumps({"decisions": decisions, "training": TRAINING}))
-    return folder
+    return write_classifier_run(tmp_path / "classifier", classifier_network, classifier_settings, decisions)
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(classifier_network, classifier_settings, decisions, tmp_path_factory):
+    """The classifier's file, exported once."""
+    folder = tmp_path_factory.mktemp("tiny") / "classifier"
+    return exported(write_classifier_run(folder, classifier_network, classifier_settings, decisions))
+
+
+@pytest.fixture(scope="session")
+def any_classifier(classifier_settings, decisions, tmp_path_factory):
+    """The function (architecture, hidden, size, kind) -> the file of an untrained network with logits of about 1; each is
+    exported once."""
+
+    @functools.cache
+    def make(architecture, hidden=0, size=SIZE, kind="grey"):
+        own = classifier_settings.network.model_copy(
+            update={"architecture": architecture, "hidden": hidden, "input": kind}
+        )
+        geometry = classifier_settings.geometry.model_copy(update={"size": size, "cache": size})
+        torch.manual_seed(0)
+        network = Classifier(own).eval()
+        for name, parameter in network.named_parameters():  # biases of 0 would not be in the file
+            if name.endswith("bias"):
+                nn.init.normal_(parameter, std=0.05)
+        *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
+        noise = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+        with torch.no_grad():
+            last.weight /= torch.stack(list(network(noise).values())).abs().max()
+        settings = classifier_settings.model_copy(update={"network": own, "geometry": geometry})
+        folder = tmp_path_factory.mktemp("any") / architecture
+        return exported(write_classifier_run(folder, network, settings, decisions))
+
+    return make
 
 
 @pytest.fixture
