@@ -53,3 +53,23 @@ def test_fresh_process(
     benchmark.extra_info["import_open_one_picture_s"] = round(min(answer["seconds"] for answer in answers), 3)
     assert 0 <= answers[-1]["value"] <= 1
     benchmark.extra_info["peak_mb"] = round(max(answer["peak_mb"] for answer in answers), 1)
+
+
+@pytest.mark.benchmark(group="a fresh process: a backend that is not here")
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
+def test_absent_backend(benchmark: Any, backend: str, cc0: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "funduscope",
+        "screen",
+        str(cc0),
+        "--out",
+        str(tmp_path / "out"),
+        "--backend",
+        backend,
+    ]
+    done = benchmark.pedantic(lambda: subprocess.run(command, capture_output=True, text=True), rounds=3)
+    if done.returncode == 0:
+        pytest.skip(f"{backend} is here")
+    assert done.returncode == 4, done.stderr

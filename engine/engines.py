@@ -18,11 +18,11 @@ from pydantic import Field, ValidationError
 
 from .contract import Model, Strict
 from .errors import ModelError
-from .sinks import write_bytes, write_text
+from .sinks import remove, write_bytes, write_text
 
 Library = Literal["tensorrt", "tensorrt-rtx"]
 FOLDER_VARIABLE = "FUNDUSCOPE_ENGINES"
-PLAN, FACTS = ".engine", ".json"
+PLAN, FACTS, KERNELS = ".engine", ".json", ".kernels"
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -117,9 +117,9 @@ def state(engine: Engine, facts: Facts) -> Engine:
 
 
 def delete(engine: Engine) -> None:
-    """Remove an engine and its facts."""
-    for path in (engine.facts_path, engine.path):
-        path.unlink(missing_ok=True)
+    """Remove an engine, its facts and the kernels that were compiled of it. Raises OutputError."""
+    parts = (engine.facts_path, engine.path, engine.path.with_suffix(KERNELS))
+    remove(path for path in parts if path.exists())
 
 
 def facts_of(path: Path) -> Engine:
@@ -132,7 +132,7 @@ def facts_of(path: Path) -> Engine:
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise ModelError(f"{beside}: not the facts of an engine; {_REBUILD}\n" + "\n".join(lines)) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{beside}: not the facts of an engine ({error}); {_REBUILD}") from None
     if path.name != facts.key + PLAN:
         raise ModelError(f"{path}: its facts are those of {facts.key}{PLAN}; {_REBUILD}")

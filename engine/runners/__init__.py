@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Model
-from ..errors import BackendError, ModelError
+from ..errors import BackendError, ModelError, OutputError
 
 BACKENDS = {
     "onnxruntime": "onnx_runtime:OnnxRuntime",
@@ -63,7 +63,7 @@ def open_runner(model: Model, backend: str, *, max_batch: int, threads: int | No
     for name in AUTO[:-1]:
         try:
             runner = _open(model, name, max_batch, threads)
-        except (BackendError, ModelError) as error:
+        except (BackendError, ModelError, OutputError) as error:  # the last: a self-check cannot be written down
             _log.info("backend: not %s: %s", name, str(error).splitlines()[0])
             continue
         _log.info("backend: %s (auto)", name)

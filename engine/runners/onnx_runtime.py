@@ -39,6 +39,8 @@ class OnnxRuntime:
                 model.data, options, providers=[(self.provider, self.provider_options)]
             )
         except Exception as error:  # ONNX Runtime raises classes of its own for each cause
+            if self.provider != OnnxRuntime.provider:
+                raise BackendError(f"{self.provider} does not run {model.path} here: {error}") from error
             raise ModelError(f"{model.path}: ONNX Runtime refuses it: {error}") from error
         session.disable_fallback()
         if session.get_providers()[0] != self.provider:  # it goes on with the CPU where a provider fails

@@ -23,7 +23,8 @@ EXTRA = "cuda"
 _log = logging.getLogger("funduscope")
 
 Launch = Callable[[int, int, Mapping[str, int]], None]
-"""Enqueue the work for a batch: (stream handle, pictures, device address of each tensor)."""
+"""Enqueue the work for a batch: (stream handle, pictures, device address of each tensor, and of SCRATCH where asked for)."""
+SCRATCH = ""  # the name under which a launch finds memory that is its own for the time of a batch
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,15 @@ class Slots:
         sizes: Sequence[int],
         launches: Sequence[Launch],
         *,
+        scratch_bytes: int = 0,
         graphs: bool = True,
     ) -> None:
-        """source: the input's name and spec; sizes: a batch is padded up to one of these; launches: one a slot.
+        """source: the input's name and spec; sizes: a batch is padded up to one of these; launches: one a slot;
+        scratch_bytes: of device memory for each launch.
 
         Every size is run once and recorded here, so that no later call pays for it. Raises: MissingExtra, BackendError.
         """
-        self._driver = require("pycuda.driver", EXTRA)
+        self._driver, self._bindings = require("pycuda.driver", EXTRA), require("cuda.bindings.driver", EXTRA)
         self._sizes = sorted(sizes)
         self._context = _primary_context(self._driver)
         self._slots: list[_Slot] = []
@@ -58,7 +61,7 @@ class Slots:
         try:
             with self._current():
                 for launch in launches:
-                    slot = _Slot(self._driver, source, outputs, self._sizes[-1], launch)
+                    slot = _Slot(self._driver, source, outputs, self._sizes[-1], launch, scratch_bytes)
                     self._slots.append(slot)
                     slot.prepare(self._sizes, graphs)
                     self._free.put(slot)
@@ -72,6 +75,8 @@ class Slots:
         try:
             with self._current():
                 return slot.run(images, next(size for size in self._sizes if size >= len(images)))
+        except self._driver.Error as error:
+            raise BackendError(f"the GPU fails at a batch of {len(images)}: {error}") from error
         finally:
             self._free.put(slot)
 
@@ -83,12 +88,15 @@ class Slots:
             for slot in self._slots:
                 slot.free()
         self._slots = []
+        # pycuda pushes a primary context to release it, and leaves it there: CUDA pops only what it destroys
+        _, before = self._bindings.cuCtxGetCurrent()
         self._context.detach()
+        self._bindings.cuCtxSetCurrent(before)
         self._context = None
 
     @contextmanager
     def _current(self) -> Iterator[None]:
-        """The GPU's primary context, which ONNX Runtime and torch share, on this thread."""
+        """The GPU's primary context, which TensorRT, ONNX Runtime and torch share, on this thread."""
         self._context.push()
         try:
             yield
@@ -104,19 +112,24 @@ class _Slot:
         outputs: Mapping[str, Spec],
         most: int,
         launch: Launch,
+        scratch_bytes: int,
     ) -> None:
         self._driver, self._launch = driver, launch
         self._source, self._outputs = source[0], list(outputs)
         self._host: dict[str, NDArray[Any]] = {}
         self._device: dict[str, Any] = {}
         self._graphs: dict[int, _Graph] = {}
-        self._stream = driver.Stream()
+        self._stream: Any = driver.Stream()
         specs = {source[0]: source[1], **outputs}
-        total = sum(most * math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs.values())
+        total = scratch_bytes + sum(
+            most * math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs.values()
+        )
         try:
             for name, spec in specs.items():
                 self._host[name] = driver.pagelocked_empty((most, *spec.shape), spec.dtype)
                 self._device[name] = driver.mem_alloc(self._host[name].nbytes)
+            if scratch_bytes:
+                self._device[SCRATCH] = driver.mem_alloc(scratch_bytes)
         except driver.MemoryError as error:
             self.free()
             raise BackendError(
@@ -158,7 +171,8 @@ class _Slot:
             graph.free()
         for memory in self._device.values():
             memory.free()
-        self._graphs, self._device, self._host = {}, {}, {}
+        # the stream too: pycuda cannot destroy it once its context is gone, and whoever waits for a slot still knows this one
+        self._graphs, self._device, self._host, self._stream = {}, {}, {}, None
 
 
 class _Graph:
@@ -175,14 +189,16 @@ class _Graph:
         success, mode = driver.CUresult.CUDA_SUCCESS, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         if driver.cuStreamBeginCapture(handle, mode)[0] != success:
             return None
+        whole = True
         try:
             enqueue()
         except Exception as error:  # what failed to be recorded failed for a reason of its own
             _log.info("recording a CUDA graph: %s", error)
+            whole = False  # CUDA gives what was recorded before it all the same
         code, graph = driver.cuStreamEndCapture(handle)
         if code != success or not int(graph):
             return None
-        code, executable = driver.cuGraphInstantiate(graph, 0)
+        code, executable = driver.cuGraphInstantiate(graph, 0) if whole else (None, None)
         if code != success:
             driver.cuGraphDestroy(graph)
             return None

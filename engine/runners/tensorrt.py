@@ -15,7 +15,7 @@ from ..contract import Model
 from ..engines import Engine, Library, Wanted
 from ..errors import BackendError, ModelError, OutputError, require
 from ..sinks import write_bytes
-from .slots import EXTRA, Slots, Spec
+from .slots import EXTRA, SCRATCH, Slots, Spec
 
 _log = logging.getLogger("funduscope")
 _SLOTS = 2
@@ -70,10 +70,13 @@ class TensorRtRtx:
         inputs = model.contract.input
         source = (inputs.name, Spec(tuple(map(int, inputs.shape[1:])), inputs.dtype))
         outputs = {o.name: Spec(tuple(map(int, o.shape[1:])), o.dtype) for o in model.contract.outputs}
-        sizes = [size for size in engine.facts.profile.sizes if size < max_batch] + [max_batch]
-        kernels = _Kernels(self._loaded, engine)
-        launches = [_Launch(self._loaded, kernels, inputs.name, source[1], self._logger) for _ in range(_SLOTS)]
-        self._slots: Slots | None = Slots(source, outputs, sizes, launches, graphs=graphs)
+        sizes = list(engine.facts.profile.sizes)  # the gate has seen these alone: others are padded
+        while len(sizes) > 1 and sizes[-2] >= max_batch:
+            sizes.pop()
+        kernels = _Kernels(library, self._loaded, engine)
+        scratch = int(self._loaded.device_memory_size_v2)
+        launches = [_Launch(kernels, inputs.name, source[1], scratch, self._logger) for _ in range(_SLOTS)]
+        self._slots: Slots | None = Slots(source, outputs, sizes, launches, scratch_bytes=scratch, graphs=graphs)
         kernels.save()
 
     def _check(self, model: Model) -> None:
@@ -114,50 +117,65 @@ RUNNERS: dict[Library, type[TensorRtRtx]] = {"tensorrt": TensorRt, "tensorrt-rtx
 class _Kernels:
     """TensorRT-RTX compiles its kernels when an engine is first run; they are kept in a file beside the engine."""
 
-    def __init__(self, loaded: Any, engine: Engine) -> None:
-        self._path, self._cache, self.config = engine.path.with_suffix(".kernels"), None, None
+    def __init__(self, library: ModuleType, loaded: Any, engine: Engine) -> None:
+        self._path, self._cache, self._stored = engine.path.with_suffix(engines.KERNELS), None, b""
+        self._loaded = loaded
+        strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED  # a slot's contexts share its scratch memory
+        self._settings: Any = strategy
         if not hasattr(loaded, "create_runtime_config"):
             return
-        self.config = loaded.create_runtime_config()
-        if hasattr(self.config, "dynamic_shapes_kernel_specialization_strategy"):
-            strategies = type(self.config.dynamic_shapes_kernel_specialization_strategy)
+        config = self._settings = loaded.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
             # kernels that are compiled in the background could not be recorded in a graph
-            self.config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-        if hasattr(self.config, "create_runtime_cache"):
-            self._cache = self.config.create_runtime_cache()
+            config.dynamic_shapes_kernel_specialization_strategy = (
+                library.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+        if hasattr(config, "create_runtime_cache"):
+            self._cache = config.create_runtime_cache()
             if self._path.exists():
-                self._cache.deserialize(
-                    self._path.read_bytes()
-                )  # of another driver: it takes nothing, and compiles anew
-            self.config.set_runtime_cache(self._cache)
+                self._stored = self._path.read_bytes()
+                self._cache.deserialize(self._stored)  # those of another driver it does not take, and compiles anew
+            config.set_runtime_cache(self._cache)
+
+    def context(self) -> Any:
+        """A new execution context; None where TensorRT gives none."""
+        return self._loaded.create_execution_context(self._settings)
 
     def save(self) -> None:
         """Keep what was compiled, where the folder lets us."""
-        if self._cache is None or self._path.exists():
+        if self._cache is None or (compiled := bytes(self._cache.serialize())) == self._stored:
             return
         try:
-            write_bytes(self._path, bytes(self._cache.serialize()))
+            write_bytes(self._path, compiled)
         except OutputError as error:
             _log.info("compiled kernels are not kept: %s", error)
 
 
 class _Launch:
-    """One execution context. It is told of a batch's size only when that changes."""
+    """An execution context for each size of batch: a recorded graph belongs to the context as it was then."""
 
-    def __init__(self, loaded: Any, kernels: _Kernels, source: str, spec: Spec, heard: Any) -> None:
-        self._source, self._spec, self._heard, self._size = source, spec, heard, 0
-        settings = () if kernels.config is None else (kernels.config,)
-        self._context = loaded.create_execution_context(*settings)
-        if self._context is None:
-            raise BackendError(f"TensorRT gives no execution context: {heard.told()}")
+    def __init__(self, kernels: _Kernels, source: str, spec: Spec, scratch_bytes: int, heard: Any) -> None:
+        self._kernels, self._source, self._spec, self._heard = kernels, source, spec, heard
+        self._scratch_bytes = scratch_bytes
+        self._contexts: dict[int, Any] = {}
 
     def __call__(self, stream: int, batch: int, addresses: Mapping[str, int]) -> None:
-        if batch != self._size:
-            done = self._context.set_input_shape(self._source, (batch, *self._spec.shape))
-            done = done and all(self._context.set_tensor_address(name, at) for name, at in addresses.items())
-            self._size = batch if done else 0
-        if not self._size or not self._context.execute_async_v3(stream):
+        if batch not in self._contexts:
+            self._contexts[batch] = self._context(batch, addresses)
+        if not self._contexts[batch].execute_async_v3(stream):
             raise BackendError(f"TensorRT does not run a batch of {batch}: {self._heard.told()}")
+
+    def _context(self, batch: int, addresses: Mapping[str, int]) -> Any:
+        made = self._kernels.context()
+        if made is None:
+            raise BackendError(f"TensorRT gives no execution context: {self._heard.told()}")
+        if self._scratch_bytes:
+            made.set_device_memory(addresses[SCRATCH], self._scratch_bytes)
+        done = made.set_input_shape(self._source, (batch, *self._spec.shape))
+        if not done or not all(made.set_tensor_address(name, at) for name, at in addresses.items() if name != SCRATCH):
+            raise BackendError(f"TensorRT does not take a batch of {batch}: {self._heard.told()}")
+        return made
 
 
 _loggers: dict[str, Any] = {}

@@ -23,7 +23,6 @@ import numpy as np
 
 Work = Callable[[], None]
 GARBAGE = 0xCD  # what new memory holds
-NOTHING = {"bytes": 0, "pinned": 0, "streams": 0, "graphs": 0, "executables": 0, "contexts": 0}
 
 
 class Error(Exception):
@@ -41,8 +40,6 @@ class LogicError(Error):
 class CUresult(enum.IntEnum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_INVALID_VALUE = 1
-    CUDA_ERROR_OUT_OF_MEMORY = 2
-    CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900
     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
 
 
@@ -60,11 +57,11 @@ class _Queue:
 
 
 class FakeCuda:
-    """room: bytes of device memory; refused: calls of cuda-bindings that fail, and how; broken: why the driver does not start."""
+    """room: bytes of device memory; refused: calls of cuda-bindings that fail; broken: why the driver does not start."""
 
     def __init__(self, room: int = 1 << 30) -> None:
         self.room = room
-        self.refused: dict[str, CUresult] = {}
+        self.refused: set[str] = set()
         self.broken: str | None = None
         self.replays = 0  # graphs launched
         self.memory: dict[int, np.ndarray] = {}
@@ -119,8 +116,8 @@ class FakeCuda:
     # ---- what tests ask and do
 
     def held(self) -> dict[str, int]:
-        """What is allocated; NOTHING after all was given back."""
-        return {
+        """What is allocated, and how much of it; empty after all was given back."""
+        counts = {
             "bytes": sum(memory.nbytes for memory in self.memory.values()),
             "pinned": len(self.pinned),
             "streams": len(self.streams),
@@ -128,6 +125,7 @@ class FakeCuda:
             "executables": len(self.executables),
             "contexts": self.retained,
         }
+        return {what: count for what, count in counts.items() if count}
 
     def depth(self) -> int:
         """How many contexts this thread has on its stack."""
@@ -216,8 +214,8 @@ class FakeCuda:
     # ---- cuda.bindings.driver: each gives a tuple of the error code and what it returns
 
     def _answer(self, name: str, call: Callable, results: int, *arguments: object) -> tuple:
-        if code := self.refused.get(name):
-            return code, *[None] * results
+        if name in self.refused:
+            return CUresult.CUDA_ERROR_INVALID_VALUE, *[None] * results
         return call(*arguments)
 
     def _cuCtxGetCurrent(self) -> tuple:
@@ -303,6 +301,8 @@ class _Context:
 
 
 class _Stream:
+    _context: _Context | None = None
+
     def __init__(self, cuda: FakeCuda) -> None:
         self._cuda, self._context, self.handle = cuda, cuda._needs_context(), next(cuda._handles)
         cuda.streams[self.handle] = _Queue()
@@ -311,14 +311,14 @@ class _Stream:
         self._cuda.synchronize(self.handle)
 
     def __del__(self) -> None:
-        if self._context.can_be_left_by():
+        if self._context is not None and self._context.can_be_left_by():
             del self._cuda.streams[self.handle]
 
 
 class _Allocation:
     def __init__(self, cuda: FakeCuda, size: int) -> None:
         cuda._needs_context()
-        if cuda.held()["bytes"] + size > cuda.room:
+        if cuda.held().get("bytes", 0) + size > cuda.room:
             raise OutOfMemoryError("cuMemAlloc failed: out of memory")
         self._cuda, self._address = cuda, next(cuda._addresses)
         cuda.memory[self._address] = np.full(size, GARBAGE, np.uint8)

@@ -19,7 +19,7 @@ BOUND = 1e-6  # of a probability, where a backend is not bitwise stable
 def runner(request, model):
     try:
         name, opened = runners.open_runner(model, request.param, max_batch=MAX_BATCH, threads=1)
-    except BackendError as error:  # an optional backend, or its device
+    except (BackendError, ModelError) as error:  # an optional backend, its device, or no engine for it
         if request.param == "onnxruntime":
             raise
         pytest.skip(str(error))
