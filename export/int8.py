@@ -40,8 +40,9 @@ def to_int8(
     """Quantise all learned layers; where the gate refuses that, keep the most damaging ones in float, as few as it takes.
 
     Args: images: for calibration, uint8 (N, S, S, 3); judge: the gate on pictures that are not among these; signed:
-    symmetric signed activations, which TensorRT needs (on a CPU unsigned ones are as fast and more exact).
-    Returns: the graph, and the frontier that led to it. Raises: ModelError where even all layers in float do not pass.
+    symmetric signed activations, which TensorRT needs (on a CPU unsigned ones are faster and more exact).
+    Returns: the graph, and the frontier that led to it.
+    Raises: ModelError where it does not pass with a single layer left in int8.
     """
     quantiser = _Quantiser(model, images, signed)
     layers = learned(model.graph)
@@ -49,7 +50,7 @@ def to_int8(
     if not steps[0].report.passes():
         alone = {layer: judge(quantiser.quantised(without=set(layers) - {layer})).strain() for layer in layers}
         ranked = sorted(layers, key=lambda layer: -alone[layer])
-        for count in range(1, len(layers) + 1):
+        for count in range(1, len(layers)):
             kept = tuple(ranked[:count])
             steps.append(Step(kept, judge(quantiser.quantised(without=kept))))
             if steps[-1].report.passes():
@@ -101,6 +102,7 @@ class _Quantiser:
             extra_options={"WeightSymmetric": True, "ActivationSymmetric": self._signed, "QuantizeBias": False},
         )
         quantizer.quantize_model()
+        quantizer.model.topological_sort()  # as the format wants it; the new nodes are at the end
         made: onnx.ModelProto = quantizer.model.model
         return made
 

@@ -7,14 +7,15 @@ same. TensorRT-RTX builds for GPUs that are not here, and without any.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..engine import contract, engines, gpu
 from ..engine.engines import Engine, Facts, Library, Profile
-from ..engine.errors import ModelError, SettingsError, require
+from ..engine.errors import ModelError, OutputError, SettingsError, require
 from ..engine.runners.tensorrt import logger
 from ..engine.sinks import write_bytes
 
@@ -54,7 +55,7 @@ def build(
     target: str | None,
     where: Path,
     *,
-    workspace_mb: int = 1024,
+    workspace_mb: int = 4096,
     optimisation_level: int = 3,
     progress: Progress | None = None,
 ) -> tuple[Engine, bool]:
@@ -63,7 +64,7 @@ def build(
     Args: sizes: of the batches; target: such as sm_89; None for the first GPU of this machine; workspace_mb: the most
     scratch memory of a layer; optimisation_level: 0 to 5, more builds longer.
     Returns: the engine, not verified where it is new, and whether it was built now. Raises: MissingExtra, BackendError,
-    SettingsError; ModelError with TensorRT's own words where it does not build.
+    SettingsError, OutputError; ModelError with TensorRT's own words where it does not build.
     """
     if target is not None and library == "tensorrt":
         raise SettingsError(
@@ -88,12 +89,25 @@ def build(
         verified=False,
     )
     choice = None if target is None else _capability(trt, target)
-    where.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(where / f"{facts.key}.lock"):  # a second builder waits, and takes what the first has built
+    with _alone(filelock.FileLock(where / f"{facts.key}.lock"), where):
         if (found := _existing(where, facts)) is not None:
             return found, False
         plan = _plan(trt, model, facts, choice, where, progress)
         return engines.write(where, facts, plan), True
+
+
+@contextmanager
+def _alone(lock: Any, where: Path) -> Iterator[None]:
+    """A second builder waits, and takes what the first has built. Raises OutputError where the folder cannot be used."""
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise OutputError(f"{where}: cannot be written ({error.strerror}); choose another --out or make room") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _existing(where: Path, facts: Facts) -> Engine | None:
@@ -126,7 +140,8 @@ def _plan(
     network = builder.create_network(1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model.data):
-        told = "; ".join(parser.get_error(k).desc() for k in range(parser.num_errors))
+        wrong = [parser.get_error(k) for k in range(parser.num_errors)]  # a description may be "false" alone
+        told = "; ".join(f"{own.node_operator()} {own.node_name()}: {own.desc()}".strip(" :") for own in wrong)
         raise ModelError(f"{model.path}: {trt.__name__} cannot read it: {told}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, facts.workspace_mb << 20)
@@ -147,7 +162,10 @@ def _plan(
     cache = _timings(config, facts, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None or log.heard:  # it can tell of an error and give a plan all the same
-        raise ModelError(f"{model.path}: {trt.__name__} does not build it for {facts.compute_capability}: {log.told()}")
+        hint = " (a larger --workspace-mb may do)" if "OutOfMemory" in log.told() else ""
+        raise ModelError(
+            f"{model.path}: {trt.__name__} does not build it for {facts.compute_capability}{hint}: {log.told()}"
+        )
     if cache is not None:
         write_bytes(timings, bytes(cache.serialize()))
     return bytes(plan)

@@ -411,7 +411,7 @@ def build(
     library: Annotated[
         str | None, typer.Option(help="tensorrt or tensorrt-rtx. Default: the one that is installed.")
     ] = None,
-    workspace_mb: Annotated[int, typer.Option(min=1, help="The most scratch memory of a layer.")] = 1024,
+    workspace_mb: Annotated[int, typer.Option(min=1, help="The most scratch memory of a layer.")] = 4096,
     optimisation_level: Annotated[int, typer.Option(min=0, max=5, help="More builds longer.")] = 3,
     data: DataOption = None,
 ) -> None:
@@ -478,8 +478,12 @@ def verify_(
     if candidate.endswith(engines.PLAN):
         report = verify.engine(read, engines.facts_of(Path(candidate)), images, how)
     else:
-        sizes = tensorrt.profile(batch).sizes
-        with runners.open_runner(contract.read(candidate), backend, max_batch=sizes[-1])[1] as runner:
+        sizes, other = tensorrt.profile(batch).sizes, contract.read(candidate)
+        if (other.contract.input, other.contract.outputs) != (read.contract.input, read.contract.outputs):
+            raise errors.ModelError(
+                f"{candidate}: it has other inputs or outputs than {reference}; compare like with like"
+            )
+        with runners.open_runner(other, backend, max_batch=sizes[-1])[1] as runner:
             report = verify.run(read, runner, images, sizes)
     for line in (*report.lines(), how):
         print(line)

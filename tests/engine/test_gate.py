@@ -16,6 +16,7 @@ LOOSE = gate.Bounds(
     vcdr_mean=1,
     height_px=SIZE,
     dice=0,
+    dice_mean=0,
     flip_margin=0.005,
     map_value=1,
     heat=100,
@@ -28,6 +29,7 @@ NAMES = {  # of the figures, by their bounds
     "vcdr_mean": "mean |d vCDR|",
     "height_px": "max |d height| (map px)",
     "dice": "min mask Dice",
+    "dice_mean": "mean mask Dice",
     "fovea_px": "max fovea distance (map px)",
     "flips": "decision flips",
     "unlike": "measurable on one side only",
@@ -85,7 +87,8 @@ def test_the_same_network_passes(batch):
     found = report(reference, batch=batch)
     assert found.pictures == 3
     assert {figure.name: figure.seen for figure in found.figures} == dict.fromkeys(NAMES.values(), 0) | {
-        NAMES["dice"]: 1
+        NAMES["dice"]: 1,
+        NAMES["dice_mean"]: 1,
     }
     assert found.passes()
 
@@ -266,12 +269,12 @@ def changed(key, seen, bounds=gate.FP32):
 
 
 @pytest.mark.parametrize(
-    "bound", ["probability", "map_value", "vcdr_mean", "height_px", "dice", "fovea_px", "identical"]
+    "bound", ["probability", "map_value", "vcdr_mean", "height_px", "dice", "dice_mean", "fovea_px", "identical"]
 )
 def test_a_report_at_its_bound_passes_and_beyond_fails(bound):
     at = getattr(gate.FP32, bound)
     assert changed(bound, at).passes()
-    assert not changed(bound, math.nextafter(at, 0 if bound == "dice" else math.inf)).passes()
+    assert not changed(bound, math.nextafter(at, 0 if bound.startswith("dice") else math.inf)).passes()
     assert not changed(bound, math.nan).passes()
 
 

@@ -90,9 +90,7 @@ def test_every_learned_layer_is_computed_in_half(proto, halved):
 
 
 def test_about_half_of_the_weights_bytes_are_saved(proto, halved):
-    learned = sum(
-        tensor.ByteSize() for tensor in proto.graph.initializer if tensor.name.endswith((".weight", ".bias"))
-    )
+    learned = sum(tensor.ByteSize() for tensor in proto.graph.initializer if tensor.name.endswith((".weight", ".bias")))
     assert halved.ByteSize() < proto.ByteSize() - 0.45 * learned
 
 
@@ -289,9 +287,7 @@ print(convert.to_fp16(contract.read(sys.argv[1]), Path(sys.argv[3]), images)[0].
 print(convert.to_int8(contract.read(sys.argv[1]), Path(sys.argv[4]), images, images, signed=True)[0].contract.precision)
 """
     paths = [tiny.path, *(tmp_path / name for name in ("images.npy", "half.onnx", "int8.onnx"))]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, paths)], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", script, *map(str, paths)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["fp16", "int8"]
     assert contract.read(tmp_path / "half.onnx").contract.precision == "fp16"
