@@ -182,11 +182,11 @@ class Screener:
 
             for source in sources:
                 waiting.append(readers.submit(self._read, source, None, keep_photo))
-                if len(waiting) + size * len(running) >= size * (
-                    1 + slots
-                ):  # some are in the networks, one is being read
-                    if len(running) == slots:
-                        yield from running.popleft().result()
+                if len(running) < slots:
+                    if len(waiting) == 2 * size:  # one batch is taken, another is being read
+                        start(size)
+                elif len(waiting) > size:
+                    yield from running.popleft().result()
                     start(size)
             while waiting or running:
                 if len(running) == slots or not waiting:

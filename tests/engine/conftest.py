@@ -28,12 +28,14 @@ class FakeRunner:
         self.max_batch = max_batch
         self.batches: list[int] = []
         self.closed = False
+        self.before: Callable[[], object] = lambda: None
 
     def __call__(self, images: np.ndarray) -> Maps:
         assert images.dtype == np.uint8
         assert images.ndim == 4
         assert 1 <= len(images) <= self.max_batch
         self.batches.append(len(images))
+        self.before()
         painted = [self.paint(image) for image in images]
         return {name: np.stack([maps[name] for maps in painted]) for name in painted[0]}
 

@@ -141,6 +141,34 @@ def test_the_stream_reads_ahead_no_more_than_two_batches(fake, folder):
         stream.close()
 
 
+def test_a_backend_with_two_slots_gets_two_batches_at_once_and_results_stay_in_order(fake, painter, folder):
+    paths, inside = [path for path in good_paths(folder) for _ in range(3)], threading.Barrier(2, timeout=20)
+    with fake(painted_by_brightness(painter), max_batch=3) as opened:
+        alone = [json.dumps(result.to_dict()) for result in opened.stream(paths)]
+        runner = opened._multitask.runner
+        runner.slots, runner.before = 2, inside.wait  # breaks where a batch waits for the other to end
+        assert len(paths) % (2 * 3) == 0  # each batch has another beside it
+        assert [json.dumps(result.to_dict()) for result in opened.stream(paths)] == alone
+    assert len(set(alone)) > 2
+
+
+def test_a_backend_with_two_slots_reads_ahead_no_more_than_three_batches(fake, folder):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(len(taken))
+            yield good_paths(folder)[0]
+
+    with fake(max_batch=3) as opened:
+        opened._multitask.runner.slots = 2
+        stream = opened.stream(endless())
+        for count in range(1, 20):
+            next(stream)
+            assert len(taken) <= count + 3 * 3
+        stream.close()
+
+
 def test_a_closed_stream_leaves_no_thread(fake, folder):
     with fake() as opened:
         stream = opened.stream(good_paths(folder))
