@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from funduscope import Rejected, Screener, Screening
-from funduscope.engine import contract, dataset, evaluation, photo, preprocess, runners
+from funduscope.engine import contract, dataset, evaluation, photo, preprocess, runners, verify
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `export`")
 
@@ -86,7 +86,7 @@ def test_torch_and_onnx_agree_on_real_pictures(data_root: Path) -> None:
         for name in ("drishti_gs1", "idrid", "origa", "hygd")
         for p in sorted((data_root / name / "images").iterdir())[:8]
     ]
-    images = onnx.prepared(paths, model.contract.geometry.build())
+    images = verify.pictures(paths, model.contract.geometry.build())
     assert len(images) == 32
     report = onnx.check(onnx.from_onnx(model), networks.OUTPUTS, model, images)
     assert report.passes(), report

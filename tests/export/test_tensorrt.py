@@ -68,7 +68,7 @@ def test_a_bundled_model_builds_for_other_gpus_with_any_batch_to_32(bundled, tmp
         model_sha256=model.sha256,
         precision="fp16" if name.endswith("fp16") else "fp32",
         profile=SIZES,
-        workspace_mb=1024,
+        workspace_mb=4096,
         optimisation_level=3,
         engine_sha256=engine.facts.engine_sha256,
         verified=False,
