@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from .contract import Model, Strict
-from .errors import ModelError
+from .errors import ModelError, SettingsError
 from .sinks import remove, write_bytes, write_text
 
 Library = Literal["tensorrt", "tensorrt-rtx"]
@@ -88,6 +88,26 @@ class Engine:
         return self.path.with_suffix(FACTS)
 
 
+class Unverified(ModelError):
+    """An engine fits, but the gate has not let it pass. engine: which."""
+
+    def __init__(self, model: Model, engine: Engine) -> None:
+        check = f"funduscope verify {model.path} {engine.path}"
+        super().__init__(f"{engine.path}: not verified on this machine yet; do so with: {check}")
+        self.engine = engine
+
+
+def profile(text: str) -> Profile:
+    """From `fewest,best,most`. Raises SettingsError."""
+    try:
+        fewest, best, most = (int(part) for part in text.split(","))
+        if not 1 <= fewest <= best <= most:
+            raise ValueError
+    except ValueError:
+        raise SettingsError(f"--batch {text}: must be three rising numbers: fewest,best,most, such as 1,8,32") from None
+    return Profile(min=fewest, opt=best, max=most)
+
+
 def folder() -> Path:
     """Where engines are looked for: $FUNDUSCOPE_ENGINES, or a folder of the user's cache."""
     if own := os.environ.get(FOLDER_VARIABLE):
@@ -106,8 +126,7 @@ def write(where: Path, facts: Facts, plan: bytes) -> Engine:
     engine = Engine(where / (facts.key + PLAN), facts)
     engine.facts_path.unlink(missing_ok=True)
     write_bytes(engine.path, plan)
-    state(engine, facts)
-    return engine
+    return state(engine, facts)
 
 
 def state(engine: Engine, facts: Facts) -> Engine:

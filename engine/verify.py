@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from . import contract, engines, gate, gpu, photo, preprocess
+from . import contract, dataset, engines, gate, gpu, photo, preprocess
 from .engines import Engine, Verified
 from .errors import ModelError, PhotoError, SettingsError
 from .runners import Runner
@@ -37,6 +37,20 @@ def pictures(paths: Sequence[Path], geometry: preprocess.Geometry) -> NDArray[np
             "the gate needs at least one readable photograph; name data sets that have some with --data"
         )
     return np.stack(images)
+
+
+def chosen(data: Sequence[Path], split: str | None, count: int = 64) -> list[Path]:
+    """About so many pictures of a split (None: of all), an equal part of each data set."""
+    per_set = -(-count // len(data))
+    parts = ([s.image for s in dataset.read(folder) if split in (None, s.split)][:per_set] for folder in data)
+    return [path for part in parts for path in part]
+
+
+def shown(data: Sequence[Path] | None, geometry: preprocess.Geometry) -> tuple[NDArray[np.uint8], str]:
+    """What a candidate is shown where nothing is tuned on it, and how that is called: test pictures, or the views."""
+    if not data:
+        return views(geometry), SELF_CHECK
+    return pictures(chosen(data, "test"), geometry), f"verified on {', '.join(folder.name for folder in data)}"
 
 
 def views(geometry: preprocess.Geometry) -> NDArray[np.uint8]:

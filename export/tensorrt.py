@@ -37,17 +37,6 @@ def library(name: str | None, *, foreign: bool) -> Library:
     return next((own for own in order if importlib.util.find_spec(MODULES[own])), "tensorrt-rtx")
 
 
-def profile(text: str) -> Profile:
-    """From `fewest,best,most`. Raises SettingsError."""
-    try:
-        fewest, best, most = (int(part) for part in text.split(","))
-        if not 1 <= fewest <= best <= most:
-            raise ValueError
-    except ValueError:
-        raise SettingsError(f"--batch {text}: must be three rising numbers: fewest,best,most, such as 1,8,32") from None
-    return Profile(min=fewest, opt=best, max=most)
-
-
 def build(
     model: contract.Model,
     library: Library,

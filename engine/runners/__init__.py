@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Model
+from ..engines import Unverified
 from ..errors import BackendError, ModelError, OutputError
 
 BACKENDS = {
@@ -79,11 +80,9 @@ def _open(model: Model, backend: str, max_batch: int, threads: int | None) -> Ru
     runner: type[Runner] = getattr(importlib.import_module(f".{module}", __package__), name)
     try:
         return runner(model, max_batch=max_batch, threads=threads)
-    except ModelError as error:
-        engine = getattr(error, "engine", None)
-        if engine is None:
-            raise
-    from .. import verify  # an engine that fits and was never checked here
+    except Unverified as error:
+        engine = error.engine
+    from .. import verify  # which runs candidates, and so needs this module
 
     verify.first_open(model, engine)
     return runner(model, max_batch=max_batch, threads=threads)

@@ -77,7 +77,7 @@ class OpenVinoBf16(OpenVino):
     hint = "bf16"
 
     def _precision(self, model: Model) -> str:
-        return "bf16" if model.contract.precision == "fp32" else model.contract.precision
+        return "int8" if model.contract.precision == "int8" else "bf16"
 
     def _check(self, core: Any) -> None:
         abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

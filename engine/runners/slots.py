@@ -75,8 +75,6 @@ class Slots:
         try:
             with self._current():
                 return slot.run(images, next(size for size in self._sizes if size >= len(images)))
-        except self._driver.Error as error:
-            raise BackendError(f"the GPU fails at a batch of {len(images)}: {error}") from error
         finally:
             self._free.put(slot)
 
@@ -96,10 +94,12 @@ class Slots:
 
     @contextmanager
     def _current(self) -> Iterator[None]:
-        """The GPU's primary context, which TensorRT, ONNX Runtime and torch share, on this thread."""
+        """The GPU's primary context, which TensorRT, ONNX Runtime and torch share, on this thread. Raises BackendError."""
         self._context.push()
         try:
             yield
+        except self._driver.Error as error:
+            raise BackendError(f"the GPU fails: {error}") from error
         finally:
             self._driver.Context.pop()
 

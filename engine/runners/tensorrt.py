@@ -12,22 +12,13 @@ from numpy.typing import NDArray
 
 from .. import engines, gpu
 from ..contract import Model
-from ..engines import Engine, Library, Wanted
+from ..engines import Engine, Library, Unverified, Wanted
 from ..errors import BackendError, ModelError, OutputError, require
 from ..sinks import write_bytes
 from .slots import EXTRA, SCRATCH, Slots, Spec
 
 _log = logging.getLogger("funduscope")
 _SLOTS = 2
-
-
-class Unverified(ModelError):
-    """An engine fits, but the gate has not let it pass. engine: which."""
-
-    def __init__(self, model: Model, engine: Engine) -> None:
-        check = f"funduscope verify {model.path} {engine.path}"
-        super().__init__(f"{engine.path}: not verified on this machine yet; do so with: {check}")
-        self.engine = engine
 
 
 class TensorRtRtx:

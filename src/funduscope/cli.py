@@ -1,8 +1,7 @@
-"""The command line. Results go to files and stdout, messages to stderr; `EXIT` has the exit codes of our errors."""
+"""The command line: what screens and looks; `cli_models` has what makes models. `EXIT` has the exit codes of our errors."""
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import logging
@@ -16,15 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import cv2
-import numpy as np
 import typer
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from .engine import contract, dataset, errors, evaluation, gate, inputs, overlay, patients, preprocess, report, sinks
+from . import cli_models, console
+from .engine import contract, dataset, errors, evaluation, inputs, overlay, patients, report, sinks
 from .engine.contract import PointName
 from .engine.results import DISEASES, Rejected, Result, Screening
 from .engine.sample import SPLITS
@@ -48,8 +44,6 @@ app = typer.Typer(
     help="Screens colour photographs of the retina for glaucoma and diabetic retinopathy. "
     "A screening aid for research use, not a diagnosis.",
 )
-_stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-_stdout = Console(highlight=False)
 _SHOWN = 20  # rows of the printed table
 
 ModelOption = Annotated[
@@ -61,9 +55,6 @@ ModelOption = Annotated[
 PointOption = Annotated[
     str | None,
     typer.Option("--point", help="The classifier's operating point: high_sensitivity, balanced, high_specificity."),
-]
-DataOption = Annotated[
-    list[Path] | None, typer.Option("--data", help="Labelled data sets, whose pictures go through the gate; repeat.")
 ]
 BackendOption = Annotated[str, typer.Option("--backend", help="auto, or a backend's name.")]
 
@@ -109,7 +100,7 @@ def screen(
         rows = stack.enter_context(sinks.Rows(out))  # last in, first closed: the rows are whole whatever a drawing does
         outputs.append(rows)
         results = screener.stream(paths, workers=workers, keep_photo=overlays or with_report)
-        for result in stack.enter_context(_progress()).track(results, total=len(paths)):
+        for result in stack.enter_context(console.progress()).track(results, total=len(paths)):
             for output in outputs:
                 output.write(result)
             if len(shown) < _SHOWN:
@@ -131,9 +122,9 @@ def screen(
     record["settings"] = settings
     sinks.write_run(out, screener.models, screener.contracts, started, record)
     _print_results(shown, len(paths))
-    _stderr.print(f"{len(paths)} pictures in {seconds:.1f} s: {dict(rows.counts)}; rows in {out}/screenings.csv")
+    console.stderr.print(f"{len(paths)} pictures in {seconds:.1f} s: {dict(rows.counts)}; rows in {out}/screenings.csv")
     for notice in dict.fromkeys(own.terms.notice for own in screener.contracts):
-        _stderr.print(notice, style="dim")
+        console.stderr.print(notice, style="dim")
     if fail_on_bad and set(rows.counts) != {"ok"}:
         raise typer.Exit(1)
 
@@ -177,7 +168,7 @@ def _print_contract(read: contract.Model) -> None:
     }
     for key, value in rows.items():
         table.add_row(f"[bold]{key}", Text(str(value)))
-    _stdout.print(table)
+    console.stdout.print(table)
 
 
 def _decisions(own: contract.Contract) -> dict[str, str]:
@@ -248,7 +239,7 @@ def evaluate(
             table.add_row("which eye", str(sum(at.values())), str(at["unknown"]), told)
         for disease, own in row.get("classifier", {}).items():
             _add_opinion(table, f"classifier, {disease}", own)
-        _stdout.print(table)
+        console.stdout.print(table)
 
 
 def _add_opinion(table: Table, title: str, own: dict[str, Any]) -> None:
@@ -281,242 +272,12 @@ def doctor() -> None:
     for finding in findings:
         style = {"ok": "green", "absent": "dim", "problem": "red"}[finding.state]
         table.add_row(f"[{style}]{finding.state}", finding.what, Text(finding.detail))
-    _stdout.print(table)
+    console.stdout.print(table)
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(4)
 
 
-@app.command()
-def train(
-    config: Annotated[Path, typer.Argument(help="The run's TOML file; see training/configs.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, metrics and curves.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the data sets, in place of the file's.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where OUT/last.pt was saved.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint to go on from.")] = None,
-) -> None:
-    """Train a network of either kind, then calibrate it on the validation split."""
-    _require_training()
-    from .training.calibrate import calibrate as fit
-    from .training.train import train as run
-
-    finished = run(config, out, data_root=data, resume=resume, device=device, minutes=minutes)
-    if finished:
-        fit(out, data)
-        _stderr.print(f"calibrated: {out}/calibration.json")
-
-
-@app.command()
-def calibrate(
-    run: Annotated[Path, typer.Argument(help="A folder that `train` made.")],
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of the data sets, in place of the run's.")] = None,
-    fit_on: Annotated[str, typer.Option(help="predicted, or paper: the source's drawn masks.")] = "predicted",
-) -> None:
-    """Fit thresholds, and what else lies between outputs and decisions, on the validation split."""
-    _require_training()
-    from .training.calibrate import calibrate as fit
-
-    if fit_on not in ("predicted", "paper"):
-        raise errors.SettingsError(f"--fit-on {fit_on}: allowed are predicted, paper")
-    result = fit(run, data, fit_on)  # type: ignore[arg-type]
-    print(json.dumps(result, indent=2))
-
-
-@app.command()
-def tables(
-    grid: Annotated[Path, typer.Argument(help="The grid's TOML file; see training/configs/tables.toml.")],
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for results.jsonl and tables.md; finished cells there stay.")
-    ],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the data sets, in place of the file's.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    minutes: Annotated[float | None, typer.Option(help="Start no run after so long; call again to go on.")] = None,
-) -> None:
-    """Compare classifier networks, losses and learning rates over seeds, and print the tables."""
-    _require_training()
-    from .training.classifier.tables import tables as run
-
-    print(run(grid, out, data_root=data, device=device, minutes=minutes))
-
-
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="A folder that `train` made.")],
-    out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
-    data: Annotated[list[Path], typer.Option("--data", help="Data sets; 32 pictures of them go through the gate.")],
-    name: Annotated[
-        str | None, typer.Option(help="The model's name in its contract; the file's own where none is given.")
-    ] = None,
-    version: Annotated[str, typer.Option(help="The model's version in its contract.")] = "1",
-) -> None:
-    """Export a trained network to an ONNX file with its contract; refused where it differs from torch."""
-    for module in ("torch", "onnx", "onnxscript"):
-        errors.require(module, "export")
-    from .export.onnx import export as write
-
-    model, outcome = write(run, out, _pictures(data, None, 32), name=name or out.stem, version=version)
-    _print_written(model, outcome)
-
-
-@app.command()
-def convert(
-    model: Annotated[str, typer.Argument(help="An fp32 model file, or the name of an embedded model.")],
-    to: Annotated[str, typer.Option("--to", help="fp16 or int8.")],
-    out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
-    data: DataOption = None,
-    signed: Annotated[bool, typer.Option("--signed", help="int8 for TensorRT; for CPUs leave it out.")] = False,
-) -> None:
-    """Write a model in half precision or 8-bit integers; refused where it differs from the fp32 model in what it says.
-
-    int8 is calibrated on the train split of the data sets; the gate looks at their val split, and chooses by it which layers
-    must stay float.
-    """
-    from .engine import verify
-    from .export import convert as conversion
-
-    if to not in ("fp16", "int8"):
-        raise errors.SettingsError(f"--to {to}: allowed are fp16, int8")
-    if to == "int8" and not data:
-        raise errors.SettingsError("--to int8: name data sets with --data; it is calibrated on their pictures")
-    read = contract.read(model)
-    geometry = read.contract.geometry.build()
-    judged = verify.pictures(_pictures(data, "val", 64), geometry) if data else verify.views(geometry)
-    if to == "fp16":
-        written, outcome = conversion.to_fp16(read, out, judged)
-    else:
-        calibration = verify.pictures(_pictures(data or [], "train", 64), geometry)
-        written, outcome, frontier = conversion.to_int8(read, out, calibration, judged, signed=signed)
-        for step in frontier:
-            verdict = "passes" if step.report.passes() else "refused"
-            _stderr.print(f"{len(step.in_float)} layers in float: {verdict}  {' '.join(step.in_float[-1:])}")
-    _print_written(written, outcome)
-
-
-@app.command()
-def build(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Model files or embedded names; all where none is given."),
-    ] = None,
-    batch: Annotated[str, typer.Option(help="Pictures at once: fewest,best,most.")] = "1,8,32",
-    targets: Annotated[
-        list[str] | None,
-        typer.Option("--for", help="A GPU's compute capability, such as sm_89; repeat. Default: this machine's GPU."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the engines. Default: the cache.")] = None,
-    library: Annotated[
-        str | None, typer.Option(help="tensorrt or tensorrt-rtx. Default: the one that is installed.")
-    ] = None,
-    workspace_mb: Annotated[int, typer.Option(min=1, help="The most scratch memory of a layer.")] = 4096,
-    optimisation_level: Annotated[int, typer.Option(min=0, max=5, help="More builds longer.")] = 3,
-    data: DataOption = None,
-) -> None:
-    """Build TensorRT engines; those for this machine's GPU go through the gate at once, others where they are first opened.
-
-    Precision lies in the model: `funduscope convert` makes fp16 and int8 files. Engines in another folder than the cache
-    are found through the environment variable FUNDUSCOPE_ENGINES.
-    """
-    from .engine import engines, gpu, verify
-    from .export import tensorrt
-
-    chosen = tensorrt.library(library, foreign=bool(targets))
-    where, profile = out or engines.folder(), tensorrt.profile(batch)
-    for read in [contract.read(name) for name in models or contract.embedded()]:
-        for target in (*(targets or ()),) or (None,):
-            with _progress() as bar:
-                engine, is_new = tensorrt.build(
-                    read,
-                    chosen,
-                    profile,
-                    target,
-                    where,
-                    workspace_mb=workspace_mb,
-                    optimisation_level=optimisation_level,
-                    progress=functools.partial(_show_phase, bar, bar.add_task("build", total=None)),
-                )
-            facts = engine.facts
-            size = f"{engine.path.stat().st_size / 1e6:.1f} MB"
-            print(f"{engine.path}  {size}  {'built' if is_new else 'was there'}")
-            if facts.verified:
-                continue
-            try:
-                own = gpu.first().capability
-            except errors.BackendError as error:
-                own = str(error)
-            if own != facts.compute_capability:
-                _stderr.print(
-                    f"not verified: it is for {facts.compute_capability}; the gate runs where it is first opened ({own})"
-                )
-                continue
-            images, how = _shown(data, read.contract.geometry.build())
-            for line in verify.engine(read, engine, images, how).lines():
-                _stderr.print(line)
-
-
-@app.command("verify")
-def verify_(
-    reference: Annotated[str, typer.Argument(help="The fp32 model file, or the name of an embedded model.")],
-    candidate: Annotated[str, typer.Argument(help="Another model file, or a TensorRT engine.")],
-    data: DataOption = None,
-    backend: Annotated[str, typer.Option("--backend", help="What runs a model file.")] = "onnxruntime",
-    batch: Annotated[str, typer.Option(help="Of a model file: fewest,best,most.")] = "1,8,32",
-) -> None:
-    """The gate: a candidate beside ONNX Runtime fp32 on the CPU, on measures and decisions. Exit 3 where it does not pass.
-
-    On the test split of data sets, else on 32 views of the photograph that comes with the package. An engine that passes
-    is marked as verified; one that fails is deleted.
-    """
-    from .engine import engines, runners, verify
-    from .export import tensorrt
-
-    read = contract.read(reference)
-    images, how = _shown(data, read.contract.geometry.build())
-    if candidate.endswith(engines.PLAN):
-        report = verify.engine(read, engines.facts_of(Path(candidate)), images, how)
-    else:
-        sizes, other = tensorrt.profile(batch).sizes, contract.read(candidate)
-        if (other.contract.input, other.contract.outputs) != (read.contract.input, read.contract.outputs):
-            raise errors.ModelError(
-                f"{candidate}: it has other inputs or outputs than {reference}; compare like with like"
-            )
-        with runners.open_runner(other, backend, max_batch=sizes[-1])[1] as runner:
-            report = verify.run(read, runner, images, sizes)
-    for line in (*report.lines(), how):
-        print(line)
-    if not report.passes():
-        raise errors.ModelError(f"{candidate}: it differs from {reference} by more than its precision allows")
-
-
-def _show_phase(bar: Progress, task: TaskID, phase: str, done: int, total: int) -> None:
-    bar.update(task, description=phase, completed=done, total=total)
-
-
-def _shown(data: list[Path] | None, geometry: preprocess.Geometry) -> tuple[NDArray[np.uint8], str]:
-    """Pictures for the gate, and what they are called."""
-    from .engine import verify
-
-    if not data:
-        return verify.views(geometry), verify.SELF_CHECK
-    return verify.pictures(
-        _pictures(data, "test", 64), geometry
-    ), f"verified on {', '.join(folder.name for folder in data)}"
-
-
-def _pictures(data: list[Path], split: str | None, count: int) -> list[Path]:
-    """About so many pictures, an equal part of each data set."""
-    per_set = -(-count // len(data))
-    chosen = ([s.image for s in dataset.read(folder) if split in (None, s.split)][:per_set] for folder in data)
-    return [path for part in chosen for path in part]
-
-
-def _print_written(model: contract.Model, outcome: gate.Report) -> None:
-    for line in outcome.lines():
-        _stderr.print(line)
-    print(f"{model.path}  {len(model.data) / 1e6:.2f} MB  sha256 {model.sha256}")
+app.add_typer(cli_models.app)
 
 
 def _version(show: bool) -> None:
@@ -545,18 +306,8 @@ def main() -> None:
     try:
         app()
     except errors.FunduscopeError as error:
-        _stderr.print(f"funduscope: {error}", style="red", markup=False)
+        console.stderr.print(f"funduscope: {error}", style="red", markup=False)
         sys.exit(next(code for kind, code in EXIT.items() if isinstance(error, kind)))
-
-
-def _require_training() -> None:
-    for module in ("torch", "sklearn", "matplotlib", "safetensors"):
-        errors.require(module, "train")
-
-
-def _progress() -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal)
 
 
 def _print_results(shown: list[Result], total: int) -> None:
@@ -575,7 +326,7 @@ def _print_results(shown: list[Result], total: int) -> None:
         opinions = (found.glaucoma, found.referable_dr) if found else ()
         called = [_called(own.positive, "unsure", own.probability) for own in opinions] or ["–", "–"]
         table.add_row(Text(name), _number(result.vcdr), glaucoma, *called, " ".join(result.warnings))
-    _stdout.print(table)
+    console.stdout.print(table)
 
 
 def _called(call: bool | None, otherwise: str, probability: float | None) -> str:

@@ -149,6 +149,7 @@ def _beside(name: str):
 
 
 fake_cuda = _beside("fake_cuda")
+_beside("fake_tensorrt")
 
 
 @pytest.fixture

@@ -121,3 +121,14 @@ def test_onnx_runtimes_idle_threads_do_not_spin(model):
     with opened:
         options = opened._session.get_session_options()
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
+@pytest.mark.parametrize(("stated", "computed"), [("fp32", "bf16"), ("fp16", "bf16"), ("int8", "int8")])
+def test_bf16_is_said_where_the_floats_are_computed_in_it(model, stated, computed):
+    own = model.contract.model_copy(update={"precision": stated})
+    try:
+        _, opened = runners.open_runner(type(model)(model.path, model.data, own), "openvino-bf16", max_batch=1)
+    except BackendError as error:
+        pytest.skip(str(error))
+    with opened:
+        assert opened.precision == computed

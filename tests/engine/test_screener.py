@@ -125,7 +125,8 @@ def test_a_stream_of_bad_pictures_alone_never_runs_the_model(fake, folder):
         assert opened._multitask.runner.batches == []
 
 
-def test_the_stream_reads_ahead_no_more_than_two_batches(fake, folder):
+@pytest.mark.parametrize("slots", [1, 2])
+def test_the_stream_reads_ahead_no_more_than_a_batch_for_each_slot_and_one_more(fake, folder, slots):
     taken = []
 
     def endless():
@@ -134,10 +135,11 @@ def test_the_stream_reads_ahead_no_more_than_two_batches(fake, folder):
             yield good_paths(folder)[0]
 
     with fake(max_batch=3) as opened:
+        opened._multitask.runner.slots = slots
         stream = opened.stream(endless())
-        for count in range(1, 10):
+        for count in range(1, 20):
             next(stream)
-            assert len(taken) <= count + 2 * 3
+            assert len(taken) <= count + (slots + 1) * 3
         stream.close()
 
 
@@ -150,23 +152,6 @@ def test_a_backend_with_two_slots_gets_two_batches_at_once_and_results_stay_in_o
         assert len(paths) % (2 * 3) == 0  # each batch has another beside it
         assert [json.dumps(result.to_dict()) for result in opened.stream(paths)] == alone
     assert len(set(alone)) > 2
-
-
-def test_a_backend_with_two_slots_reads_ahead_no_more_than_three_batches(fake, folder):
-    taken = []
-
-    def endless():
-        while True:
-            taken.append(len(taken))
-            yield good_paths(folder)[0]
-
-    with fake(max_batch=3) as opened:
-        opened._multitask.runner.slots = 2
-        stream = opened.stream(endless())
-        for count in range(1, 20):
-            next(stream)
-            assert len(taken) <= count + 3 * 3
-        stream.close()
 
 
 def test_a_closed_stream_leaves_no_thread(fake, folder):

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from funduscope.engine import contract, gate
+from funduscope.engine import contract, engines, gate
 from funduscope.engine.errors import ModelError
 from funduscope.export import convert, half, int8, tensorrt
 
@@ -262,7 +262,7 @@ print(convert.to_int8(contract.read(sys.argv[1]), Path(sys.argv[3]), images[:5],
 
 def test_tensorrt_builds_signed_files_and_refuses_unsigned_ones_in_its_own_words(tiny, signed, images, tmp_path):
     pytest.importorskip("tensorrt_rtx")
-    sizes = tensorrt.profile("1,2,4")
+    sizes = engines.profile("1,2,4")
     engine, is_new = tensorrt.build(signed[0], "tensorrt-rtx", sizes, "sm_89", tmp_path / "engines")
     assert (is_new, engine.facts.precision, engine.facts.compute_capability) == (True, "int8", "sm_89")
     unsigned, *_ = convert.to_int8(tiny, tmp_path / "unsigned.onnx", images[:5], images[5:], signed=False)

@@ -393,7 +393,7 @@ def test_progress_is_told_in_phases_that_rise_to_their_total(classifier, tmp_pat
     [("1,8,32", (1, 8, 32)), ("4,4,4", (4, 4, 4)), (" 1, 2 ,3", (1, 2, 3)), ("1,1,16", (1, 1, 16))],
 )
 def test_a_profile_is_three_rising_numbers(text, sizes):
-    found = tensorrt.profile(text)
+    found = engines.profile(text)
     assert (found.min, found.opt, found.max) == sizes
     assert found.sizes == tuple(sorted(set(sizes)))
 
@@ -403,7 +403,7 @@ def test_a_profile_is_three_rising_numbers(text, sizes):
 )
 def test_another_profile_is_refused(text):
     with pytest.raises(SettingsError, match=rf"--batch {text}: must be three rising numbers: .* such as 1,8,32"):
-        tensorrt.profile(text)
+        engines.profile(text)
 
 
 @pytest.mark.parametrize(
