@@ -2,9 +2,11 @@
 
     python benchmarks/precision.py accuracy --data DATASETS --models FOLDER
     python benchmarks/precision.py speed --models FOLDER
+    python benchmarks/precision.py frontier --data DATASETS --models FOLDER
 
 FOLDER holds what `funduscope convert` wrote: multitask-fp16.onnx, multitask-int8.onnx, and the same of the classifier.
-Both print Markdown. Sets that a model was not made for stay empty in its rows.
+`frontier` writes its own there: int8 with ever more layers in float, the most damaging first. All print Markdown. Sets that a
+model was not made for stay empty in its rows.
 """
 
 from __future__ import annotations
@@ -13,17 +15,23 @@ import argparse
 import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from funduscope.engine import contract, dataset, evaluation, gate, runners
+from funduscope.engine import contract, dataset, evaluation, gate, runners, verify
 from funduscope.engine.results import DISEASES, Result, Screening
 from funduscope.engine.sample import Sample
 from funduscope.engine.screener import Screener
+
+if TYPE_CHECKING:
+    import onnx
+
+    from funduscope.export import int8
 
 WAYS = (  # file, backend, what the table calls it
     ("", "onnxruntime", "fp32, ONNX Runtime"),
@@ -33,6 +41,10 @@ WAYS = (  # file, backend, what the table calls it
     ("-int8", "openvino", "int8, OpenVINO"),
 )
 ROUNDS = 9
+CALIBRATED_ON = ("drishti_gs1", "idrid", "odir5k", "hygd")
+IN_FLOAT = (0, 1, 2, 4, 8)
+EAGER = "fp32, torch eager"
+NETWORKS = ("multitask", "classifier")
 
 
 @dataclass
@@ -63,27 +75,79 @@ def flips(reference: Seen, other: Seen, margin: float) -> int:
 
 
 def accuracy(models: Path, data: Path, sets: Sequence[str]) -> None:
-    samples = [s for name in sets for s in evaluation.choose(dataset.read(data / name), "test")]
-    for name in ("multitask", "classifier"):
+    samples = test_pictures(data, sets)
+    for name in NETWORKS:
         reference: Seen | None = None
         rows: list[dict[str, str]] = []
         for suffix, backend, label in WAYS:
-            seen = Seen()
             path = models / f"{name}{suffix}.onnx" if suffix else name
-            with Screener.open(path, backend=backend) as screener:
-                figures = evaluation.evaluate(screener, samples, seen)
-                precision = screener.models[0].precision
+            figures, seen, precision = looked_at(path, backend, samples)
             reference = reference or seen
-            row = {name: label, **dict(_cells(figures))}
-            both = [abs(seen.vcdr[p] - v) for p, v in reference.vcdr.items() if p in seen.vcdr]
-            if both:
-                row["mean difference of vCDR"] = f"{np.mean(both):.4f}"
-            row["decision flips"] = f"{flips(reference, seen, 0)} of {len(reference.margins)}"
-            margin = gate.BOUNDS[precision].flip_margin
-            row["outside the margin"] = f"{flips(reference, seen, margin)} (±{margin:g})"
-            rows.append(row)
+            rows.append({name: label, **dict(_cells(figures)), **differences(reference, seen, precision)})
             print(f"{name}, {label}: done", file=sys.stderr)
         print(markdown(rows), end="\n\n")
+
+
+def test_pictures(data: Path, sets: Sequence[str]) -> list[Sample]:
+    return [s for name in sets for s in evaluation.choose(dataset.read(data / name), "test")]
+
+
+def looked_at(path: Path | str, backend: str, samples: Sequence[Sample]) -> tuple[dict[str, Any], Seen, str]:
+    """Figures, what was said of each picture, and the precision that said it."""
+    seen = Seen()
+    with Screener.open(path, backend=backend) as screener:
+        return evaluation.evaluate(screener, samples, seen), seen, screener.models[0].precision
+
+
+def differences(reference: Seen, seen: Seen, precision: str) -> dict[str, str]:
+    row = {}
+    both = [abs(seen.vcdr[p] - v) for p, v in reference.vcdr.items() if p in seen.vcdr]
+    if both:
+        row["mean difference of vCDR"] = f"{np.mean(both):.4f}"
+    row["decision flips"] = f"{flips(reference, seen, 0)} of {len(reference.margins)}"
+    margin = gate.BOUNDS[precision].flip_margin
+    row["outside the margin"] = f"{flips(reference, seen, margin)} (±{margin:g})"
+    return row
+
+
+def frontier(models: Path, data: Path, sets: Sequence[str], batch: int) -> None:
+    """What int8 costs and brings with ever more layers in float, those first that do most damage alone.
+
+    At width 1 these are the same layers, which the gate chose for the embedded network: untrained weights cannot be judged.
+    """
+    from funduscope.export import convert, int8
+    from funduscope.export import onnx as export
+
+    read, folders = contract.read("multitask"), [data / name for name in CALIBRATED_ON]
+    geometry = read.contract.geometry.build()
+    calibration, judged = (verify.pictures(verify.chosen(folders, split), geometry) for split in ("train", "val"))
+    quantiser = int8.Quantiser(convert.proto_of(read), calibration, signed=False)
+    damage = int8.by_damage(
+        quantiser,
+        lambda made: convert.against(read, contract.read(written(made, "int8", models / "trial.onnx")), judged),
+    )
+    (models / "trial.onnx").unlink()
+    print("\n".join(f"{strain:8.2f}  {layer}" for layer, strain in damage.items()), file=sys.stderr)
+
+    network, _, wide = width_1()
+    columns = {"compact": (export.from_onnx(read), quantiser), "width 1": (network, wide)}
+    times = {}
+    for title, (eager, own) in columns.items():
+        ways = {}
+        for count, backend in product(IN_FLOAT, ("onnxruntime", "openvino")):
+            file = models / f"{title.replace(' ', '-')}-int8-{count}.onnx"
+            ways[f"{count}, {backend}"] = written(own.quantised(without=list(damage)[:count]), "int8", file), backend
+        times[title] = times_of(eager, ways, batch)
+        if title == "compact":
+            judged_ways = ways
+    samples = test_pictures(data, sets)
+    reference, rows = looked_at("multitask", "onnxruntime", samples)[1], []
+    for label, (file, backend) in judged_ways.items():
+        row = {"layers in float, backend": label} | differences(reference, looked_at(file, backend, samples)[1], "int8")
+        rows.append(
+            row | {f"times torch eager, {title}": f"{own[EAGER] / own[label]:.1f}" for title, own in times.items()}
+        )
+    print(markdown(rows), end="\n\n")
 
 
 def _cells(figures: dict[str, Any]) -> list[tuple[str, str]]:
@@ -111,37 +175,51 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
 
 def speed(models: Path, batch: int) -> None:
     """By turns, and the best round of each: the median of torch moves by half with what ran just before it."""
-
+    from funduscope.export import half
     from funduscope.export import onnx as export
 
-    twin = export.from_onnx(contract.read("multitask"))
-    networks: dict[str, tuple[Any, dict[str, Path | str]]] = {
-        "compact": (twin, {"": "multitask", **{s: models / f"multitask{s}.onnx" for s in ("-fp16", "-int8")}}),
-        "width 1": width_1(models),
+    network, proto, quantiser = width_1()
+    wide: dict[str, tuple[onnx.ModelProto, str]] = {
+        "": (proto, "fp32"),
+        "-fp16": (half.to_half(proto), "fp16"),
+        "-int8": (quantiser.quantised(without=()), "int8"),
     }
-    for title, (network, files) in networks.items():
-        times = _times(network, files, batch)
+    networks: dict[str, tuple[Any, dict[str, Path | str]]] = {
+        "compact": (
+            export.from_onnx(contract.read("multitask")),
+            {"": "multitask", **{suffix: models / f"multitask{suffix}.onnx" for suffix in ("-fp16", "-int8")}},
+        ),
+        "width 1": (
+            network,
+            {suffix: written(*own, models / f"untrained-width-1{suffix}.onnx") for suffix, own in wide.items()},
+        ),
+    }
+    for title, (eager, files) in networks.items():
+        ways = {
+            label: (files[suffix], backend) for suffix, backend, label in (*WAYS, ("", "openvino", "fp32, OpenVINO"))
+        }
+        times = times_of(eager, ways, batch)
         rows = [
             {
                 f"{title}, batch {batch}": label,
                 "images/s": f"{batch / seconds:.1f}",
-                "times torch eager": f"{times['fp32, torch eager'] / seconds:.1f}",
+                "times torch eager": f"{times[EAGER] / seconds:.1f}",
             }
             for label, seconds in times.items()
         ]
         print(markdown(rows), end="\n\n")
 
 
-def _times(network: Any, files: dict[str, Path | str], batch: int) -> dict[str, float]:
-    """Seconds for a batch in each way, of the best round."""
+def times_of(network: Any, ways: Mapping[str, tuple[Path | str, str]], batch: int) -> dict[str, float]:
+    """Seconds for a batch in torch and in each way, of the best round. Args: ways: file and backend by label."""
     import torch
 
-    images = np.random.default_rng(0).integers(0, 256, (batch, *_shape(files[""])), np.uint8)
+    runners_of = {label: runners.open_runner(contract.read(f), b, max_batch=batch)[1] for label, (f, b) in ways.items()}
+    side = contract.read("multitask").contract.geometry.size
+    images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     tensor = torch.from_numpy(images)
-    runs: dict[str, Callable[[], Any]] = {"fp32, torch eager": lambda: network(tensor)}
-    for suffix, backend, label in (*WAYS, ("", "openvino", "fp32, OpenVINO")):
-        runner = runners.open_runner(contract.read(files[suffix]), backend, max_batch=batch)[1]
-        runs[label] = functools.partial(runner, images)
+    runs: dict[str, Callable[[], Any]] = {EAGER: lambda: network(tensor)}
+    runs |= {label: functools.partial(runner, images) for label, runner in runners_of.items()}
     times: dict[str, list[float]] = {label: [] for label in runs}
     with torch.inference_mode():
         for turn in range(ROUNDS + 1):
@@ -153,37 +231,32 @@ def _times(network: Any, files: dict[str, Path | str], batch: int) -> dict[str, 
     return {label: min(own) for label, own in times.items()}
 
 
-def _shape(path: Path | str) -> list[int]:
-    return [int(side) for side in contract.read(path).contract.input.shape[1:]]
-
-
-def width_1(models: Path) -> tuple[Any, dict[str, Path | str]]:
+def width_1() -> tuple[Any, onnx.ModelProto, int8.Quantiser]:
     """The full-size network with untrained weights: they serve for speed, and for nothing else."""
     import torch
 
-    from funduscope.export import half, int8, onnx, stamp
+    from funduscope.export import int8, onnx
     from funduscope.training.multitask.networks import OUTPUTS, Deployed, MultiTaskUNet
 
-    document = contract.read("multitask").contract
+    size = contract.read("multitask").contract.geometry.size
     torch.manual_seed(0)
     network = onnx.folded(Deployed(MultiTaskUNet(1.0, 0.0)).eval())
-    proto = onnx.to_onnx(network, document.geometry.size, OUTPUTS)
-    images = np.random.default_rng(1).integers(0, 256, (4, *document.input.shape[1:]), np.uint8)  # type: ignore[arg-type]
-    made = {
-        "": (proto, "fp32"),
-        "-fp16": (half.to_half(proto), "fp16"),
-        "-int8": (int8.to_int8(proto, images, lambda _: gate.Report(0, ()))[0], "int8"),
-    }
-    files: dict[str, Path | str] = {}
-    for suffix, (graph, precision) in made.items():
-        files[suffix] = models / f"untrained-width-1{suffix}.onnx"
-        stamp.stamp(graph, document.model_copy(update={"precision": precision}), Path(files[suffix]))
-    return network, files
+    proto = onnx.to_onnx(network, size, OUTPUTS)
+    images = np.random.default_rng(1).integers(0, 256, (4, size, size, 3), np.uint8)
+    return network, proto, int8.Quantiser(proto, images, signed=False)
+
+
+def written(proto: onnx.ModelProto, precision: str, path: Path) -> Path:
+    """The graph under the contract of the embedded multi-task model, which is what it computes."""
+    from funduscope.export import stamp
+
+    document = contract.read("multitask").contract
+    return stamp.stamp(proto, document.model_copy(update={"precision": precision}), path).path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["accuracy", "speed"])
+    parser.add_argument("what", choices=["accuracy", "speed", "frontier"])
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--data", type=Path)
     parser.add_argument(
@@ -194,7 +267,9 @@ def main() -> None:
     if options.what == "speed":
         speed(options.models, options.batch)
     elif options.data is None:
-        parser.error("accuracy needs --data, the folder of the data sets")
+        parser.error(f"{options.what} needs --data, the folder of the data sets")
+    elif options.what == "frontier":
+        frontier(options.models, options.data, options.sets, options.batch)
     else:
         accuracy(options.models, options.data, options.sets)
 

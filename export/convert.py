@@ -26,7 +26,7 @@ def to_fp16(model: contract.Model, out: Path, images: NDArray[np.uint8]) -> tupl
     Args: images: prepared pictures for the gate, uint8 (N, S, S, 3). Raises: ModelError where the model is not fp32, or
     the gate refuses what came of it.
     """
-    proto = half.to_half(_proto(model))
+    proto = half.to_half(proto_of(model))
     return admit(proto, _document(model, "fp16"), out, lambda made: against(model, made, images))
 
 
@@ -43,7 +43,7 @@ def to_int8(
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         proto, steps = int8.to_int8(
-            _proto(model),
+            proto_of(model),
             calibration,
             lambda made: against(model, stamp(made, document, trial), images),
             signed=signed,
@@ -59,7 +59,8 @@ def against(reference: contract.Model, candidate: contract.Model, images: NDArra
         return verify.run(reference, runner, images, BATCHES)
 
 
-def _proto(model: contract.Model) -> onnx.ModelProto:
+def proto_of(model: contract.Model) -> onnx.ModelProto:
+    """The graph of an fp32 file. Raises ModelError where it is in another precision already."""
     if model.contract.precision != "fp32":
         raise ModelError(
             f"{model.path}: it is {model.contract.precision} already; convert the fp32 file that `export` wrote"

@@ -44,13 +44,11 @@ def to_int8(
     Returns: the graph, and the frontier that led to it.
     Raises: ModelError where it does not pass with a single layer left in int8.
     """
-    quantiser = _Quantiser(model, images, signed)
-    layers = learned(model.graph)
+    quantiser = Quantiser(model, images, signed)
     steps = [Step((), judge(quantiser.quantised(without=())))]
     if not steps[0].report.passes():
-        alone = {layer: judge(quantiser.quantised(without=set(layers) - {layer})).strain() for layer in layers}
-        ranked = sorted(layers, key=lambda layer: -alone[layer])
-        for count in range(1, len(layers)):
+        ranked = list(by_damage(quantiser, judge))
+        for count in range(1, len(ranked)):
             kept = tuple(ranked[:count])
             steps.append(Step(kept, judge(quantiser.quantised(without=kept))))
             if steps[-1].report.passes():
@@ -62,14 +60,20 @@ def to_int8(
     return quantiser.quantised(without=steps[-1].in_float), steps
 
 
-class _Quantiser:
-    """Calibrates once, quantises often."""
+def by_damage(quantiser: Quantiser, judge: Judge) -> dict[str, float]:
+    """What each learned layer alone in int8 takes of the gate's bounds (see `gate.Report.strain`), the most first."""
+    alone = {n: judge(quantiser.quantised(without=set(quantiser.layers) - {n})).strain() for n in quantiser.layers}
+    return dict(sorted(alone.items(), key=lambda item: -item[1]))
+
+
+class Quantiser:
+    """Calibrates once, quantises often. layers: the learned ones, by the names of their nodes."""
 
     def __init__(self, model: onnx.ModelProto, images: NDArray[np.uint8], signed: bool) -> None:
         self._onnx = require("onnx", "convert")
         self._quantization = require("onnxruntime.quantization", "convert")
         self._model, self._signed = model, signed
-        self._core, self._layers = core(model.graph), set(learned(model.graph))
+        self._core, self.layers = core(model.graph), learned(model.graph)
         with tempfile.TemporaryDirectory() as folder:
             plain = Path(folder) / "model.onnx"
             self._onnx.save(model, plain)
@@ -85,7 +89,7 @@ class _Quantiser:
         for node in self._model.graph.node:
             if node.name in self._core:
                 before = [chosen[value] for value in node.input if value in chosen]
-                own = node.name not in without if node.name in self._layers else all(before)
+                own = node.name not in without if node.name in self.layers else all(before)
                 chosen.update(dict.fromkeys(node.output, own))
         nodes = [n.name for n in self._model.graph.node if any(chosen.get(value) for value in n.output)]
         types = self._quantization.QuantType

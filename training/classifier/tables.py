@@ -243,7 +243,7 @@ def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float) -> str:
     columns = ["variant (runs)", "loss"]
     for title in ("glaucoma", "referable DR"):
         columns += [f"{title}: {name}" for name in (*_RATES, "TP/FP/FN")]
-    lines = [f"Learning rate {lr:g}", "", _line(columns), _line(["---"] * len(columns))]
+    lines = [f"## Learning rate {lr:g}", "", _line(columns), _line(["---"] * len(columns))]
     for (variant, loss, own), runs in _by_row(done, grid).items():
         if own != lr:
             continue
@@ -262,7 +262,7 @@ def matched(done: Sequence[dict[str, Any]], grid: Grid) -> str:
     for title in ("glaucoma", "referable DR"):
         columns += [f"{title}: recall at 1/2", "precision"]
         columns += [f"{title}: recall at specificity {grid.matched_specificity:g}", "precision"]
-    lines = ["Test split, all sets together", "", _line(columns), _line(["---"] * len(columns))]
+    lines = ["## Test split, all sets together", "", _line(columns), _line(["---"] * len(columns))]
     for (variant, loss, lr), runs in _by_row(done, grid).items():
         row = [f"{lr:g}", variant, loss]
         for target in validation.CHOSEN_BY:
@@ -281,7 +281,7 @@ def areas(done: Sequence[dict[str, Any]], grid: Grid) -> str:
         (target, name) for target, name in keys if any(f"{target}_auc" in line["test"].get(name, {}) for line in done)
     ]
     columns = ["rate", "variant", "loss", *(f"{target}: {name}" for target, name in keys)]
-    lines = ["AUC, test split", "", _line(columns), _line(["---"] * len(columns))]
+    lines = ["## AUC, test split", "", _line(columns), _line(["---"] * len(columns))]
     for (variant, loss, lr), runs in _by_row(done, grid).items():
         cells = [_area([run["test"].get(name, {}) for run in runs], f"{target}_auc") for target, name in keys]
         lines.append(_line([f"{lr:g}", variant, loss, *cells]))

@@ -362,7 +362,7 @@ def cells_of(page):
 def test_the_table_of_the_source_by_hand():
     page = tables.table(DONE, grid(), 1e-3)
     assert page.startswith(
-        "Learning rate 0.001\n\n| variant (runs) | loss | glaucoma: accuracy | glaucoma: precision |"
+        "## Learning rate 0.001\n\n| variant (runs) | loss | glaucoma: accuracy | glaucoma: precision |"
     )
     head, body = cells_of(page)
     assert head[6:9] == ["glaucoma: auc", "glaucoma: TP/FP/FN", "referable DR: accuracy"]
