@@ -61,9 +61,10 @@ class Seen:
             self.vcdr[sample.image] = result.vcdr
         if result.glaucoma_probability is not None and result.threshold is not None:
             self.margins[sample.image, "glaucoma"] = result.glaucoma_probability - result.threshold
-        for disease in DISEASES if result.classification else ():
-            opinion = result.classification.of(disease)
-            self.margins[sample.image, f"classifier {disease}"] = opinion.probability - opinion.threshold
+        if result.classification is not None:
+            for disease in DISEASES:
+                opinion = result.classification.of(disease)
+                self.margins[sample.image, f"classifier {disease}"] = opinion.probability - opinion.threshold
 
 
 def flips(reference: Seen, other: Seen, margin: float) -> int:
@@ -130,13 +131,15 @@ def frontier(models: Path, data: Path, sets: Sequence[str], batch: int) -> None:
     print("\n".join(f"{strain:8.2f}  {layer}" for layer, strain in damage.items()), file=sys.stderr)
 
     network, _, wide = width_1()
+    namesakes = dict(zip(quantiser.layers, wide.layers, strict=True))
+    ranked = {"compact": list(damage), "width 1": [namesakes[layer] for layer in damage]}
     columns = {"compact": (export.from_onnx(read), quantiser), "width 1": (network, wide)}
     times = {}
     for title, (eager, own) in columns.items():
         ways = {}
         for count, backend in product(IN_FLOAT, ("onnxruntime", "openvino")):
             file = models / f"{title.replace(' ', '-')}-int8-{count}.onnx"
-            ways[f"{count}, {backend}"] = written(own.quantised(without=list(damage)[:count]), "int8", file), backend
+            ways[f"{count}, {backend}"] = written(own.quantised(without=ranked[title][:count]), "int8", file), backend
         times[title] = times_of(eager, ways, batch)
         if title == "compact":
             judged_ways = ways
@@ -144,9 +147,10 @@ def frontier(models: Path, data: Path, sets: Sequence[str], batch: int) -> None:
     reference, rows = looked_at("multitask", "onnxruntime", samples)[1], []
     for label, (file, backend) in judged_ways.items():
         row = {"layers in float, backend": label} | differences(reference, looked_at(file, backend, samples)[1], "int8")
-        rows.append(
-            row | {f"times torch eager, {title}": f"{own[EAGER] / own[label]:.1f}" for title, own in times.items()}
-        )
+        for title, seconds in times.items():
+            cell = f"{batch / seconds[label]:.1f} ({seconds[EAGER] / seconds[label]:.1f})"
+            row[f"images/s, {title} (times torch eager, {batch / seconds[EAGER]:.1f})"] = cell
+        rows.append(row)
     print(markdown(rows), end="\n\n")
 
 
