@@ -1,7 +1,8 @@
 """The source's tables 3 to 5 on data of one's own: variants x losses x learning rates x seeds, at equal steps.
 
-Each cell is one training run by the base configuration. Finished cells stay in `results.jsonl`, so the command can be
-stopped and taken up again; the tables are made from that file alone.
+Each cell is one training run by the base configuration, measured twice: at the checkpoint that its schedule selects, as the
+source does, and at its last step, which is the same for all and so fit for comparing them. Finished cells stay in
+`results.jsonl`, so the command can be stopped and taken up again; the tables are made from that file alone.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from .config import Config
 from .job import ClassifierJob, check_classes
 from .networks import OUTPUTS
 
-_COMPARED = ("recall", "precision")
+_MEASURED = ("best", "last")  # the checkpoints
 _RATES = ("accuracy", "precision", "recall", "f1", "auc")
 
 
 class Grid(Strict):
     """base: a configuration file, relative to this one. variants: by name, the keys in which each differs from the base,
-    its network first of all. matched_specificity: at which recall is compared as well."""
+    its network first of all. matched_specificity: at which recall is compared, on the ROC curve of each set."""
 
     base: str
     seeds: Annotated[list[int], Field(min_length=1)]
@@ -123,18 +124,24 @@ def tables(
             (folder / name).unlink(missing_ok=True)  # of a run that was cut off
         train.run(job, folder, base_file.parent, resume=False, device=where)
         shared.pictures = job.pictures
-        best = train.load_checkpoint(folder / "best.pt")[1]
-        job.network.load_state_dict(best["network"])
-        predictions = {
-            split: (samples_of(pictures), validation.predict(job.network, pictures, where))
-            for split, pictures in (("val", job.held), ("test", test))
-        }
-        row = {"cell": cell.__dict__, "settings": fingerprint(settings[cell]), "step": best["step"]}
-        done.append(row | figures(predictions, grid.matched_specificity))
+        row: dict[str, Any] = {"cell": cell.__dict__, "settings": fingerprint(settings[cell])}
+        for name in _MEASURED:
+            state = train.load_checkpoint(folder / f"{name}.pt")[1]
+            job.network.load_state_dict(state["network"])
+            row[name] = {"step": state["step"]}
+            for split, pictures in (("val", job.held), ("test", test)):
+                logits = validation.predict(job.network, pictures, where)
+                np.savez(
+                    folder / f"{name}-{split}.npz", allow_pickle=False, **logits
+                )  # for figures that are not in the tables
+                row[name][split] = figures(samples_of(pictures), logits, grid.matched_specificity)
+        done.append(row)
         write_text(results, "".join(json.dumps(row) + "\n" for row in done))
         for name in ("last.pt", "best.pt"):
             (folder / name).unlink()  # hundreds of megabytes a cell
-    parts = [*(table(done, grid, lr) for lr in grid.rates), matched(done, grid), areas(done, grid)]
+    recall = f"Recall at specificity {grid.matched_specificity:g}"
+    parts = [*(table(done, grid, lr) for lr in grid.rates), compared(done, grid)]
+    parts += [by_set(done, grid, "auc", "AUC"), by_set(done, grid, "recall_matched", recall)]
     page = "\n\n".join(parts) + "\n"
     write_text(out / "tables.md", page)
     return page
@@ -178,31 +185,22 @@ def _merged(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-Predictions = Mapping[str, tuple[Sequence[Sample], Mapping[str, NDArray[np.float64]]]]
-
-
-def figures(predictions: Predictions, matched_specificity: float) -> dict[str, Any]:
-    """What a results line holds: figures per split and set, and recall and precision on test at matched specificity.
-
-    The threshold that gives the specificity comes from the validation split.
-    """
-    row: dict[str, Any] = {
-        split: {name: {k: round(v, 4) for k, v in part.items()} for name, part in validation.measure(*both).items()}
-        for split, both in predictions.items()
-    }
-    row["matched"] = {}
-    for target in OUTPUTS:
-        (held, held_logits), (test, test_logits) = predictions["val"], predictions["test"]
-        has, truth = validation.known(held, target)
-        threshold = metrics.threshold_of_specificity(held_logits[target][has], truth, matched_specificity)
-        has, truth = validation.known(test, target)
-        counts = metrics.Counts.at(threshold, test_logits[target][has], truth)
-        row["matched"][target] = {
-            "recall": counts.sensitivity,
-            "precision": counts.precision,
-            "specificity": counts.specificity,
-        }
-    return row
+def figures(
+    samples: Sequence[Sample], logits: Mapping[str, NDArray[np.float64]], specificity: float
+) -> dict[str, dict[str, float]]:
+    """What `validation.measure` tells, and per set `TARGET_recall_matched`: at the threshold that gives this set at least
+    this specificity. Four digits."""
+    rows = validation.measure(samples, logits)
+    names = np.array([sample.set_name for sample in samples])
+    for (name, row), target in product(rows.items(), OUTPUTS):
+        has, truth = validation.known(samples, target)
+        inside = has & (names == name) if name != "all" else has
+        truth = truth[inside[has]]
+        if 0 < truth.sum() < truth.size:
+            scores = logits[target][inside]
+            threshold = metrics.threshold_of_specificity(scores, truth, specificity)
+            row[f"{target}_recall_matched"] = float(np.mean(scores[truth == 1] >= threshold))
+    return {name: {key: round(value, 4) for key, value in row.items()} for name, row in rows.items()}
 
 
 def samples_of(pictures: Sequence[batches.Picture]) -> list[Sample]:
@@ -216,7 +214,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for row in rows:
             Cell(**row["cell"])
-            row["settings"], row["val"]["all"], row["test"]["all"], row["matched"]
+            row["settings"], *(row[name][split]["all"] for name in _MEASURED for split in ("val", "test"))
     except FileNotFoundError:
         return []
     except (ValueError, TypeError, KeyError):
@@ -236,56 +234,78 @@ def _by_row(done: Sequence[dict[str, Any]], grid: Grid) -> dict[tuple[str, str, 
 
 
 def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float) -> str:
-    """One of the source's tables: validation split, all sets together, at a probability of one half; mean over seeds.
+    """One of the source's tables: selected checkpoint, validation split, all sets together, at a probability of one half.
 
-    In percent, with the standard deviation over seeds behind; counts are TP/FP/FN of the first seed.
+    Mean over seeds in percent, with their standard deviation behind; steps of all seeds; counts are TP/FP/FN of the first.
     """
-    columns = ["variant (runs)", "loss"]
+    columns = ["variant (runs)", "loss", "selected steps"]
     for title in ("glaucoma", "referable DR"):
         columns += [f"{title}: {name}" for name in (*_RATES, "TP/FP/FN")]
-    lines = [f"## Learning rate {lr:g}", "", _line(columns), _line(["---"] * len(columns))]
+    lines = [
+        f"## Learning rate {lr:g}, validation split, selected checkpoint",
+        "",
+        _line(columns),
+        _line(["---"] * len(columns)),
+    ]
     for (variant, loss, own), runs in _by_row(done, grid).items():
         if own != lr:
             continue
-        row = [f"{variant} ({len(runs)})", loss]
+        row = [f"{variant} ({len(runs)})", loss, "/".join(str(run["best"]["step"]) for run in runs)]
         for target in validation.CHOSEN_BY:
-            parts = [run["val"]["all"] for run in runs]
+            parts = [run["best"]["val"]["all"] for run in runs]
             row += [_spread([part.get(f"{target}_{name}") for part in parts]) for name in _RATES]
             row.append("/".join(str(int(parts[0][f"{target}_{name}"])) for name in ("tp", "fp", "fn")))
         lines.append(_line(row))
     return "\n".join(lines)
 
 
-def matched(done: Sequence[dict[str, Any]], grid: Grid) -> str:
-    """The losses compared fairly, on test: recall at one half, and at a threshold that gives all the same specificity."""
+def compared(done: Sequence[dict[str, Any]], grid: Grid) -> str:
+    """Test split, last step: what a loss does at one half, all sets together, and what it is worth at any threshold: recall
+    at the same specificity and AUC, each set alone, then their mean."""
     columns = ["rate", "variant", "loss"]
     for title in ("glaucoma", "referable DR"):
-        columns += [f"{title}: recall at 1/2", "precision"]
-        columns += [f"{title}: recall at specificity {grid.matched_specificity:g}", "precision"]
-    lines = ["## Test split, all sets together", "", _line(columns), _line(["---"] * len(columns))]
+        columns += [
+            f"{title}: recall at 1/2",
+            "precision",
+            f"recall at specificity {grid.matched_specificity:g}",
+            "AUC",
+        ]
+    lines = ["## Test split, last step", "", _line(columns), _line(["---"] * len(columns))]
     for (variant, loss, lr), runs in _by_row(done, grid).items():
         row = [f"{lr:g}", variant, loss]
+        tests = [run["last"]["test"] for run in runs]
         for target in validation.CHOSEN_BY:
-            at_half = [{name: run["test"]["all"].get(f"{target}_{name}") for name in _COMPARED} for run in runs]
-            for parts in (at_half, [run["matched"][target] for run in runs]):
-                row += [_spread([part[name] for part in parts]) for name in _COMPARED]
+            row += [
+                _spread([test["all"].get(f"{target}_{name}") for test in tests]) for name in ("recall", "precision")
+            ]
+            row += [
+                _spread([_over_sets(test, f"{target}_{name}") for test in tests]) for name in ("recall_matched", "auc")
+            ]
         lines.append(_line(row))
     return "\n".join(lines)
 
 
-def areas(done: Sequence[dict[str, Any]], grid: Grid) -> str:
-    """AUC on test, each set alone."""
-    sets = sorted({name for line in done for name in line["test"]} - {"all"})
-    keys = [(target, name) for target in OUTPUTS for name in sets]
+def by_set(done: Sequence[dict[str, Any]], grid: Grid, figure: str, title: str) -> str:
+    """One figure of each set alone: test split, last step."""
+    sets = sorted({name for line in done for name in line["last"]["test"]} - {"all"})
     keys = [
-        (target, name) for target, name in keys if any(f"{target}_auc" in line["test"].get(name, {}) for line in done)
+        (target, name)
+        for target, name in product(OUTPUTS, sets)
+        if any(f"{target}_{figure}" in line["last"]["test"].get(name, {}) for line in done)
     ]
     columns = ["rate", "variant", "loss", *(f"{target}: {name}" for target, name in keys)]
-    lines = ["## AUC, test split", "", _line(columns), _line(["---"] * len(columns))]
+    lines = [f"## {title}, test split, last step", "", _line(columns), _line(["---"] * len(columns))]
     for (variant, loss, lr), runs in _by_row(done, grid).items():
-        cells = [_area([run["test"].get(name, {}) for run in runs], f"{target}_auc") for target, name in keys]
+        tests = [run["last"]["test"] for run in runs]
+        cells = [_interval([test.get(name, {}) for test in tests], f"{target}_{figure}") for target, name in keys]
         lines.append(_line([f"{lr:g}", variant, loss, *cells]))
     return "\n".join(lines)
+
+
+def _over_sets(figures: Mapping[str, Mapping[str, float]], key: str) -> float | None:
+    """The mean over the sets that have a figure."""
+    values = [row[key] for name, row in figures.items() if name != "all" and key in row]
+    return float(np.mean(values)) if values else None
 
 
 def _spread(values: Sequence[float | None]) -> str:
@@ -298,8 +318,8 @@ def _spread(values: Sequence[float | None]) -> str:
     return f"{np.mean(present):.1f}{deviation}{missing}"
 
 
-def _area(parts: Sequence[Mapping[str, float]], key: str) -> str:
-    """AUC over seeds, and behind it the 95 % interval of the pictures, its bounds averaged over seeds."""
+def _interval(parts: Sequence[Mapping[str, float]], key: str) -> str:
+    """A figure over seeds, and behind it the 95 % interval of the pictures where there is one, its bounds averaged over seeds."""
     low, high = ([100 * part[key + end] for part in parts if key + end in part] for end in ("_low", "_high"))
     interval = f" ({np.mean(low):.1f} to {np.mean(high):.1f})" if low and high else ""
     return _spread([part.get(key) for part in parts]) + interval

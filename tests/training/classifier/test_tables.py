@@ -60,6 +60,14 @@ def rounded(figures):
     return {name: {key: round(value, 4) for key, value in part.items()} for name, part in figures.items()}
 
 
+def plain(figures):
+    """Figures as validation has them, without the recall at the grid's specificity."""
+    return {
+        name: {key: value for key, value in part.items() if not key.endswith("_matched")}
+        for name, part in figures.items()
+    }
+
+
 def counted(monkeypatch, module, name):
     """Calls of a function, which goes on doing what it does."""
     untouched, calls = getattr(module, name), []
@@ -84,13 +92,17 @@ def test_a_grid_runs_every_cell_and_leaves_its_tables(go, tmp_path, monkeypatch)
     assert len(prepared) == 1  # the same pictures serve every cell
     for cell in CELLS:
         folder = out / f"small_{cell['loss']}_0.001_{cell['seed']}"
-        assert [path.name for path in folder.iterdir()] == ["metrics.jsonl"]
+        logits = {f"{name}-{split}.npz" for name in ("best", "last") for split in ("val", "test")}
+        assert {path.name for path in folder.iterdir()} == {"metrics.jsonl"} | logits
         (line,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         (row,) = [row for row in rows(out) if row["cell"] == cell]
-        assert row["step"] == line["step"] == 2
-        assert row["val"] == rounded(line["sets"])
-        assert set(row["test"]) == {"eyes", "grades", "all"}
-    assert len({json.dumps(row["val"]) for row in rows(out)}) == 4
+        for measured in (row["best"], row["last"]):
+            assert measured["step"] == line["step"] == 2
+            assert plain(measured["val"]) == rounded(line["sets"])
+            assert set(measured["test"]) == {"eyes", "grades", "all"}
+        with np.load(folder / "last-test.npz") as saved:
+            assert set(saved) == set(OUTPUTS)
+    assert len({json.dumps(row["best"]["val"]) for row in rows(out)}) == 4
 
 
 def test_finished_cells_are_not_run_again(go, tmp_path, monkeypatch):
@@ -133,7 +145,7 @@ def test_no_cell_is_started_after_the_time_is_up(go, grid_file, graded_root, tmp
     assert [row["cell"] for row in rows(out)] == CELLS
 
 
-def test_a_cell_is_measured_at_its_best_checkpoint(go, tmp_path, monkeypatch):
+def test_a_cell_is_measured_at_its_best_checkpoint_and_at_its_last_step(go, tmp_path, monkeypatch):
     scores = iter([0.9, 0.1])
     monkeypatch.setattr(job.validation, "score", lambda *_: next(scores))
     plan = tomllib.loads((tmp_path / "tiny.toml").read_text())
@@ -148,8 +160,9 @@ def test_a_cell_is_measured_at_its_best_checkpoint(go, tmp_path, monkeypatch):
     first, last = [
         json.loads(line) for line in (tmp_path / "out/small_bce_0.001_1/metrics.jsonl").read_text().splitlines()
     ]
-    assert row["step"] == 1
-    assert row["val"] == rounded(first["sets"]) != rounded(last["sets"])
+    assert (row["best"]["step"], row["last"]["step"]) == (1, 2)
+    assert plain(row["best"]["val"]) == rounded(first["sets"]) != rounded(last["sets"])
+    assert plain(row["last"]["val"]) == rounded(last["sets"])
 
 
 def grid(**changes):
@@ -311,19 +324,21 @@ def labelled(set_name, glaucoma, grades):
 
 
 def test_figures_by_hand():
-    held = labelled("eyes", [0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 3, 3])
-    test = labelled("eyes", [0, 0, 1, 1, 1], [0, 0, 1, 2, 3])
-    logits = np.array([-3.0, -2.0, -1.0, 4.0, 1.0, 5.0])
-    others = np.array([-4.0, 0.5, -1.0, 0.0, 3.0])
-    predictions = {"val": (held, dict.fromkeys(OUTPUTS, logits)), "test": (test, dict.fromkeys(OUTPUTS, others))}
-    row = tables.figures(predictions, matched_specificity=0.75)
-    assert row["val"]["all"]["glaucoma_precision"] == 0.6667
-    assert row["val"]["all"]["glaucoma_auc"] == 7 / 8
-    # on val 3 of 4 healthy ones are at or below -1, the next score is 1: the threshold is 0, which calls a score of 0
-    assert row["matched"]["glaucoma"] == {"recall": 2 / 3, "precision": 2 / 3, "specificity": 1 / 2}
-    assert row["matched"]["referable_dr"] == {"recall": 1.0, "precision": 2 / 3, "specificity": 2 / 3}
-    stricter = tables.figures(predictions, matched_specificity=0.9)
-    assert stricter["matched"]["glaucoma"] == {"recall": 0.0, "precision": None, "specificity": 1.0}
+    samples = labelled("eyes", [0, 0, 0, 0, 1, 1], [0, 0, 1, 2, 3, 3]) + labelled("more", [1, 1], [None, None])
+    logits = np.array([-3.0, -2.0, -1.0, 4.0, 1.0, 5.0, -9.0, 9.0])
+    found = tables.figures(samples, dict.fromkeys(OUTPUTS, logits), specificity=0.75)
+    assert found["eyes"]["glaucoma_precision"] == 0.6667
+    assert found["eyes"]["glaucoma_auc"] == 7 / 8
+    # 3 of the 4 healthy are at or below -1, the next score is 1: the threshold lies between
+    assert found["eyes"]["glaucoma_recall_matched"] == 1.0
+    assert "glaucoma_recall_matched" not in found["more"]  # which has no healthy one
+    assert found["all"]["glaucoma_recall_matched"] == 0.75
+    assert found["eyes"]["referable_dr_recall_matched"] == found["all"]["referable_dr_recall_matched"] == 1.0
+    stricter = tables.figures(samples, dict.fromkeys(OUTPUTS, logits), specificity=0.9)
+    assert stricter["eyes"]["glaucoma_recall_matched"] == 0.5
+
+
+STEPS = {"best": 2, "last": 4}
 
 
 def result(loss, seed, glaucoma, dr, lr=1e-3):
@@ -337,9 +352,9 @@ def result(loss, seed, glaucoma, dr, lr=1e-3):
         split["all"] |= {f"{name}_recall": recall, f"{name}_accuracy": recall / 2, f"{name}_f1": recall / 4}
         split["all"] |= {f"{name}_auc": recall / 5}
     split["all"]["glaucoma_precision"] = glaucoma / 8  # of retinopathy it could not be measured
-    rates = {"recall": glaucoma / 2, "precision": None if seed == 2 else 0.5, "specificity": 0.9}
+    split["eyes"] |= {"glaucoma_recall_matched": glaucoma / 2, "referable_dr_recall_matched": dr / 2}
     cell = {"variant": "small", "loss": loss, "lr": lr, "seed": seed}
-    return {"cell": cell, "step": 2, "val": split, "test": split, "matched": dict.fromkeys(OUTPUTS, rates)}
+    return {"cell": cell, **{name: {"step": step, "val": split, "test": split} for name, step in STEPS.items()}}
 
 
 DONE = [
@@ -362,43 +377,44 @@ def cells_of(page):
 def test_the_table_of_the_source_by_hand():
     page = tables.table(DONE, grid(), 1e-3)
     assert page.startswith(
-        "## Learning rate 0.001\n\n| variant (runs) | loss | glaucoma: accuracy | glaucoma: precision |"
+        "## Learning rate 0.001, validation split, selected checkpoint\n\n"
+        "| variant (runs) | loss | selected steps | glaucoma: accuracy | glaucoma: precision |"
     )
     head, body = cells_of(page)
-    assert head[6:9] == ["glaucoma: auc", "glaucoma: TP/FP/FN", "referable DR: accuracy"]
+    assert head[7:10] == ["glaucoma: auc", "glaucoma: TP/FP/FN", "referable DR: accuracy"]
     exp = ["42.5 ± 3.5", "10.6 ± 0.9", "85.0 ± 7.1", "21.2 ± 1.8", "17.0 ± 1.4", "8/1/2"]
     exp += ["25.0 ± 0.0", "–", "50.0 ± 0.0", "12.5 ± 0.0", "10.0 ± 0.0", "10/0/10"]
     bce = ["30.0", "7.5", "60.0", "15.0", "12.0", "6/1/4", "50.0", "–", "100.0", "25.0", "20.0", "20/0/0"]
-    assert body == [["small (2)", "exp", *exp], ["small (1)", "bce", *bce]]
+    assert body == [["small (2)", "exp", "2/2", *exp], ["small (1)", "bce", "2", *bce]]
     assert cells_of(tables.table(DONE, grid(), 1e-4))[1] == []
 
 
 def test_the_fair_comparison_by_hand():
-    head, body = cells_of(tables.matched(DONE, grid()))
-    half, same = "glaucoma: recall at 1/2", "glaucoma: recall at specificity 0.75"
-    assert head[3:7] == [half, "precision", same, "precision"]
-    exp = ["85.0 ± 7.1", "10.6 ± 0.9", "42.5 ± 3.5", "50.0 (1 none)", "50.0 ± 0.0", "–", "42.5 ± 3.5", "50.0 (1 none)"]
-    assert body[0] == ["0.001", "small", "exp", *exp]
+    head, body = cells_of(tables.compared(DONE, grid()))
+    assert head[3:7] == ["glaucoma: recall at 1/2", "precision", "recall at specificity 0.75", "AUC"]
+    exp = ["85.0 ± 7.1", "10.6 ± 0.9", "42.5 ± 3.5", "85.0 ± 7.1", "50.0 ± 0.0", "–", "25.0 ± 0.0", "37.5 ± 0.0"]
+    assert body[0] == ["0.001", "small", "exp", *exp]  # the AUC of retinopathy is the mean of two sets
     assert body[1][:4] == ["0.001", "small", "bce", "60.0"]
     assert len(body) == 2
 
 
-def test_the_areas_of_each_set_by_hand():
-    head, body = cells_of(tables.areas(DONE, grid()))
+def test_a_figure_of_each_set_by_hand():
+    page = tables.by_set(DONE, grid(), "auc", "AUC")
+    assert page.startswith("## AUC, test split, last step\n")
+    head, body = cells_of(page)
     assert head[3:] == ["glaucoma: eyes", "referable_dr: eyes", "referable_dr: grades"]
     assert body[0] == ["0.001", "small", "exp", "85.0 ± 7.1", "50.0 ± 0.0", "25.0 ± 0.0"]
-    with_interval = [
-        {**line, "test": {"eyes": {"glaucoma_auc": 0.8, "glaucoma_auc_low": 0.7, "glaucoma_auc_high": 0.85}}}
-        for line in DONE
-    ]
-    assert cells_of(tables.areas(with_interval, grid()))[1][0][3] == "80.0 ± 0.0 (70.0 to 85.0)"
+    own = {"glaucoma_auc": 0.8, "glaucoma_auc_low": 0.7, "glaucoma_auc_high": 0.85}
+    with_interval = [{**line, "last": {"test": {"eyes": own}}} for line in DONE]
+    assert cells_of(tables.by_set(with_interval, grid(), "auc", "AUC"))[1][0][3] == "80.0 ± 0.0 (70.0 to 85.0)"
+    assert cells_of(tables.by_set(DONE, grid(), "recall_matched", "Recall"))[1][0][3:] == ["42.5 ± 3.5", "25.0 ± 0.0"]
 
 
 def test_the_tables_follow_the_results(go, tmp_path):
     page = go(seeds=[1])
     path = tmp_path / "out" / "results.jsonl"
     line = rows(tmp_path / "out")[0]
-    line["val"]["all"]["glaucoma_f1"] = 0.12345
+    line["best"]["val"]["all"]["glaucoma_f1"] = 0.12345
     path.write_text("".join(json.dumps(row) + "\n" for row in (line, rows(tmp_path / "out")[1])))
     assert "| 12.3 |" in go(seeds=[1])
     assert "| 12.3 |" not in page
