@@ -2,18 +2,28 @@
 
     python benchmarks/gpu.py --work FOLDER
 
-What cannot run here is listed with its cause. Prints Markdown; FOLDER gets the engines and gpu.json. The compact network has
-the embedded weights; the one of width 1 is untrained, which serves for speed alone.
+What cannot run here is listed with its cause. FOLDER gets the engines and gpu.json, which is written anew after each row;
+Markdown is printed. Latency is that of one thread at batch 1, images a second are those of two threads that call at once.
+Nothing is padded: each size of batch has an engine of its own. fp32 means fp32 everywhere, TF32 is off. The compact
+network has the embedded weights; the one of width 1 is untrained, which serves for speed alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import importlib.metadata
 import json
 import os
+import re
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +32,50 @@ import precision
 import torch
 
 from funduscope.engine import contract, engines, gpu, photo, preprocess, runners, verify
+from funduscope.engine.engines import Library, Profile
 from funduscope.engine.errors import FunduscopeError
+from funduscope.engine.results import Rejected
 from funduscope.engine.runners.tensorrt import RUNNERS
 from funduscope.engine.screener import Screener
-from funduscope.export import convert, tensorrt
+from funduscope.engine.sinks import write_text
+from funduscope.export import convert, half, tensorrt
 from funduscope.export import onnx as export
+from funduscope.training.multitask.networks import Deployed
 
 BATCHES = (1, 8, 32, 128)
+THREADS = 2  # as many as a runner on a GPU has slots
+WARM_UP = 6  # calls
+CALLS = 200  # of which latency is told
+PICTURES = 2048  # of which images a second are told
+BATCH, PHOTOGRAPHS, ON_CPU = 32, 512, 64  # end to end: at once, in all, and in all where the CPU alone computes
 PICTURE = Path(__file__).parents[1] / "examples" / "retina_cc0.jpg"
+Row = dict[str, Any]
 Run = Callable[[np.ndarray], Any]
+Way = Callable[[int], AbstractContextManager[Run]]
+"""Opens a way to run the network for batches of one size."""
 
 
-def ceilings() -> dict[str, float]:
+def attempted(measure: Callable[[], Row]) -> Row:
+    """What was measured, or why it was not."""
+    try:
+        return measure()
+    except Exception as error:  # every way is tried, and its cause told
+        first, *_ = str(error).strip().splitlines() or ["no message"]
+        return {"not run": f"{type(error).__name__}: {first[:200]}"}
+
+
+def ceilings() -> Row:
     """What the device copies and multiplies at most."""
     host, device = torch.empty(1 << 28, dtype=torch.uint8).pin_memory(), torch.empty(1 << 28, dtype=torch.uint8).cuda()
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.float16) for _ in range(2))
-    copy, multiply = (_seconds(run, 10) for run in (lambda: device.copy_(host, non_blocking=True), lambda: a @ b))
     return {
-        "host to device, GB/s": (1 << 28) / copy / 1e9,
-        "fp16 matrix product, TFLOP/s": 2 * 8192**3 / multiply / 1e12,
+        "host to device, GB/s": (1 << 28) / _seconds(lambda: device.copy_(host, non_blocking=True)) / 1e9,
+        "device to host, GB/s": (1 << 28) / _seconds(lambda: host.copy_(device, non_blocking=True)) / 1e9,
+        "fp16 matrix product, TFLOP/s": 2 * 8192**3 / _seconds(lambda: a @ b) / 1e12,
     }
 
 
-def _seconds(run: Callable[[], Any], rounds: int) -> float:
+def _seconds(run: Callable[[], Any], rounds: int = 20) -> float:
     run()
     torch.cuda.synchronize()
     begin = time.perf_counter()
@@ -54,118 +85,168 @@ def _seconds(run: Callable[[], Any], rounds: int) -> float:
     return (time.perf_counter() - begin) / rounds
 
 
+def halved(network: Deployed) -> Deployed:
+    """A copy whose learned core is in half, as in our own fp16 file: arithmetic on pixels and sigmoids stay in float."""
+    made = copy.deepcopy(network)
+    for part in made.network.children():
+        part.half()
+    made.network.encoder.register_forward_pre_hook(lambda _, pixels: (pixels[0].half(),))
+    made.network.register_forward_hook(lambda _, __, logits: {name: own.float() for name, own in logits.items()})
+    return made
+
+
 @contextmanager
-def in_torch(network: torch.nn.Module, kind: str) -> Iterator[Run]:
-    """torch with pinned copies both ways, as someone would write it who cares."""
-    network = network.cuda().eval()
-    called = torch.compile(network) if kind == "compile fp16" else network
+def in_torch(network: Deployed, kind: str, _batch: int) -> Iterator[Run]:
+    """torch as someone writes it who cares: pinned copies both ways, a stream for each thread, channels last."""
+    made = halved(network) if kind.endswith("fp16") else copy.deepcopy(network)
+    made = made.cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    called = torch.compile(made, fullgraph=True, dynamic=False) if kind.startswith("compile") else made
+    torch.cuda.synchronize()
+    streams = defaultdict[int, torch.cuda.Stream](torch.cuda.Stream)
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> list[np.ndarray]:
-        tensor = torch.from_numpy(images).pin_memory().cuda(non_blocking=True)
-        with torch.autocast("cuda", torch.float16, enabled=kind != "eager fp32"):
-            outputs = called(tensor)
-        return [output.float().cpu().numpy() for output in outputs]
+        stream = streams[threading.get_ident()]
+        with torch.cuda.stream(stream):
+            outputs = called(torch.from_numpy(images).pin_memory().cuda(non_blocking=True))
+            answers = [output.to("cpu", non_blocking=True) for output in outputs]  # which torch pins
+        stream.synchronize()
+        return [answer.numpy() for answer in answers]
 
-    yield run
-    network.cpu()
+    try:
+        yield run
+    finally:
+        torch.compiler.reset()
+        torch.cuda.empty_cache()
 
 
 @contextmanager
-def bare(model: contract.Model) -> Iterator[Run]:
+def bare(model: contract.Model, _batch: int) -> Iterator[Run]:
     """ONNX Runtime's CUDA provider without this project."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(model.data, providers=["CUDAExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.data, providers=[("CUDAExecutionProvider", {"use_tf32": 0})])
     if session.get_providers()[0] != "CUDAExecutionProvider":
         raise FunduscopeError(f"ONNX Runtime took {session.get_providers()}")
     yield lambda images: session.run(None, {"images": images})
 
 
 @contextmanager
-def engine(
-    model: contract.Model, reference: contract.Model | None, library: str, graphs: bool, where: Path
-) -> Iterator[Run]:
-    """A TensorRT engine, built, and let through the gate where the weights are such that it can tell."""
-    profile = engines.Profile(min=1, opt=BATCHES[-2], max=BATCHES[-1])
-    made, _ = tensorrt.build(model, library, profile, None, where)  # type: ignore[arg-type]
-    if reference is not None and not made.facts.verified:
-        verify.engine(reference, made, verify.views(reference.contract.geometry.build()), verify.SELF_CHECK)
-    with RUNNERS[made.facts.library](model, max_batch=BATCHES[-1], engine=made, graphs=graphs) as runner:
+def ours(model: contract.Model, backend: str, batch: int) -> Iterator[Run]:
+    with runners.open_runner(model, backend, max_batch=batch)[1] as runner:
         yield runner
 
 
 @contextmanager
-def ours(model: contract.Model, backend: str) -> Iterator[Run]:
-    with runners.open_runner(model, backend, max_batch=BATCHES[-1])[1] as runner:
+def engine(
+    model: contract.Model, library: Library, graphs: bool, trained: bool, where: Path, batch: int
+) -> Iterator[Run]:
+    """A TensorRT engine for this batch alone, let through the gate where the weights are such that it can tell."""
+    made, _ = tensorrt.build(model, library, Profile(min=batch, opt=batch, max=batch), None, where)
+    if trained and not made.facts.verified:
+        verify.engine(model, made, verify.views(model.contract.geometry.build()), verify.SELF_CHECK)
+    with RUNNERS[library](model, max_batch=batch, engine=made, graphs=graphs) as runner:
         yield runner
 
 
 def ladder(
-    title: str, network: torch.nn.Module, files: dict[str, Path | str], trained: bool, where: Path
-) -> list[dict[str, Any]]:
-    """A row for every way: latency at batch 1, images a second at the others, or why it did not run."""
-    models = {suffix: contract.read(path) for suffix, path in files.items()}
-    whole = preprocess.prepare(photo.read(PICTURE), models[""].contract.geometry.build()).image
-    ways: dict[str, Any] = {
-        f"torch {kind}": in_torch(network, kind) for kind in ("eager fp32", "eager fp16", "compile fp16")
+    title: str, network: Deployed, models: Sequence[contract.Model], trained: bool, where: Path
+) -> Iterator[Row]:
+    """A row for every way. models: the same network as files, fp32 first."""
+    ways: dict[str, Way] = {
+        f"torch {kind}": partial(in_torch, network, kind) for kind in ("eager fp32", "eager fp16", "compile fp16")
     }
-    ways["ONNX Runtime CUDA fp32, bare"] = bare(models[""])
-    for model in models.values():
-        ways[f"onnxruntime-cuda {model.contract.precision}"] = ours(model, "onnxruntime-cuda")
+    ways["ONNX Runtime CUDA fp32, bare"] = partial(bare, models[0])
+    for model in models:
+        ways[f"onnxruntime-cuda {model.contract.precision}"] = partial(ours, model, "onnxruntime-cuda")
         for library in RUNNERS:
             for graphs in (False, True):
                 label = f"{library} {model.contract.precision}{', CUDA graph' if graphs else ''}"
-                ways[label] = engine(model, models[""] if trained else None, library, graphs, where)
-    rows = []
-    for label, opening in ways.items():
-        row: dict[str, Any] = {"network": title, "way": label}
-        try:
-            with opening as run:
-                for batch in BATCHES:
-                    images = np.repeat(whole[None], batch, axis=0)
-                    times = _times(run, images, 200 if batch == 1 else 20)
-                    if batch == 1:
-                        row["p50, ms"], row["p99, ms"] = (1000 * float(np.percentile(times, q)) for q in (50, 99))
-                    else:
-                        row[f"images/s at {batch}"] = batch / float(np.median(times))
-        except Exception as error:  # every way is tried, and its cause told
-            row["not run"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-        rows.append(row)
-        print(row, flush=True)
-    return rows
+                ways[label] = partial(engine, model, library, graphs, trained, where)
+    whole = preprocess.prepare(photo.read(PICTURE), models[0].contract.geometry.build()).image
+    for label, way in ways.items():
+        row: Row = {"network": title, "way": label}
+        for batch in BATCHES:
+            row |= attempted(partial(figures, way, np.repeat(whole[None], batch, axis=0)))
+            if "not run" in row:  # nor will a larger one
+                break
+        yield row
 
 
-def _times(run: Run, images: np.ndarray, rounds: int) -> list[float]:
+def figures(way: Way, images: np.ndarray) -> Row:
+    with way(len(images)) as run:
+        if len(images) == 1:
+            return latency(run, images)
+        return {f"images/s at {len(images)}": rate(run, images)}
+
+
+def latency(run: Run, images: np.ndarray) -> Row:
     times = []
-    for turn in range(rounds + 5):
+    for _ in range(WARM_UP + CALLS):
         begin = time.perf_counter()
         run(images)
-        if turn >= 5:
-            times.append(time.perf_counter() - begin)
-    return times
+        times.append(1000 * (time.perf_counter() - begin))
+    return {f"p{q}, ms": float(np.percentile(times[WARM_UP:], q)) for q in (50, 95, 99)}
 
 
-def end_to_end(files: dict[str, Path | str]) -> list[dict[str, Any]]:
+def rate(run: Run, images: np.ndarray) -> float:
+    """Images a second: one batch is copied while another is computed, where the way allows it."""
+    run(images)  # torch compiles in one thread at a time
+    with ThreadPoolExecutor(THREADS) as pool:
+        for calls in (WARM_UP, max(WARM_UP, PICTURES // len(images))):
+            begin = time.perf_counter()
+            for _ in pool.map(run, [images] * calls):
+                pass
+            seconds = time.perf_counter() - begin
+    return calls * len(images) / seconds
+
+
+def end_to_end(models: Sequence[contract.Model]) -> Iterator[Row]:
     """Photographs a second from JPEG bytes, through the whole engine."""
-    data, rows = PICTURE.read_bytes(), []
-    for backend in ("onnxruntime", *runners.AUTO[:-1]):
-        for suffix, path in files.items():
-            row: dict[str, Any] = {"way": f"{backend}{suffix}"}
-            try:
-                with ExitStack() as stack:
-                    screener = stack.enter_context(Screener.open(path, backend=backend, batch=32))
-                    count = 64 if backend == "onnxruntime" else 512
-                    for _ in range(2):  # the first warms up
-                        begin = time.perf_counter()
-                        for result in screener.stream([data] * count, workers=os.cpu_count() or 1):
-                            assert result.status == "ok"
-                        row["photographs/s"] = count / (time.perf_counter() - begin)
-            except Exception as error:
-                row["not run"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            rows.append(row)
-            print(row, flush=True)
-    return rows
+    for backend in reversed(runners.AUTO):
+        for model in models:
+            row: Row = {"way": f"{backend} {model.contract.precision}"}
+            yield row | attempted(partial(photographs, model.path, backend))
+
+
+def photographs(path: Path, backend: str) -> Row:
+    pictures = [PICTURE.read_bytes()] * (ON_CPU if backend == "onnxruntime" else PHOTOGRAPHS)
+    with Screener.open(path, backend=backend, batch=BATCH) as screener:
+        for _ in range(2):  # the first warms up
+            begin = time.perf_counter()
+            for result in screener.stream(pictures, workers=os.cpu_count() or 1):
+                if isinstance(result, Rejected):
+                    raise FunduscopeError(f"{PICTURE.name} is rejected: {result.code}: {result.reason}")
+            seconds = time.perf_counter() - begin
+    return {"photographs/s": len(pictures) / seconds}
+
+
+def rows(work: Path) -> Iterator[tuple[str, Row]]:
+    """All parts, row by row as they are measured."""
+    where = work / "engines"
+    os.environ[engines.FOLDER_VARIABLE] = str(where)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    yield "device", asdict(gpu.first()) | _versions()
+    yield "ceilings", attempted(ceilings)
+    read = contract.read("multitask")
+    views = verify.views(read.contract.geometry.build())
+    models = [read, convert.to_fp16(read, work / "multitask-fp16.onnx", views)[0]]
+    yield from (("ladder", row) for row in ladder("compact", export.from_onnx(read), models, True, where))
+    yield from (("end to end", row) for row in end_to_end(models))
+    network, proto, _ = precision.width_1()
+    files = [
+        precision.written(proto, "fp32", work / "untrained-width-1.onnx"),
+        precision.written(half.to_half(proto), "fp16", work / "untrained-width-1-fp16.onnx"),
+    ]
+    wide = [contract.read(file) for file in files]
+    yield from (("ladder", row) for row in ladder("width 1", network, wide, False, where))
+
+
+def _versions() -> Row:
+    installed = {d.name: d.version for d in importlib.metadata.distributions() if d.name}
+    wanted = re.compile(r"torch|pycuda|onnxruntime(-gpu)?|tensorrt([-_]rtx)?([-_]cu\d+)?")
+    return {name: version for name, version in sorted(installed.items()) if wanted.fullmatch(name)}
 
 
 def main() -> None:
@@ -173,23 +254,21 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     work: Path = parser.parse_args().work
     work.mkdir(parents=True, exist_ok=True)
-    os.environ[engines.FOLDER_VARIABLE] = str(work / "engines")
-    read = contract.read("multitask")
-    files: dict[str, Path | str] = {"": "multitask", "-fp16": work / "multitask-fp16.onnx"}
-    convert.to_fp16(read, Path(files["-fp16"]), verify.views(read.contract.geometry.build()))
-    record: dict[str, Any] = {"device": gpu.first().__dict__, "torch": torch.__version__, "ceilings": ceilings()}
-    print(record, flush=True)
-    record["ladder"] = ladder("compact", export.from_onnx(read), files, True, work / "engines")
-    record["end to end"] = end_to_end(files)
-    network, wide = precision.width_1(work)
-    record["ladder"] += ladder(
-        "width 1", network, {k: v for k, v in wide.items() if k != "-int8"}, False, work / "engines"
-    )
-    (work / "gpu.json").write_text(json.dumps(record, indent=1) + "\n")
-    for part in ("ladder", "end to end"):
-        titles = list(dict.fromkeys(key for row in record[part] for key in row))
-        lines = [titles, ["---"] * len(titles), *([_cell(row.get(t, "")) for t in titles] for row in record[part])]
-        print("\n".join("| " + " | ".join(line) + " |" for line in lines), end="\n\n")
+    record = defaultdict[str, list[Row]](list)
+    try:
+        for part, row in rows(work):
+            record[part].append(row)
+            write_text(work / "gpu.json", json.dumps(record, indent=1) + "\n")
+            print(f"{part}: {row}", flush=True)
+    finally:
+        for own in record.values():
+            print(markdown(own), end="\n\n")
+
+
+def markdown(part: Sequence[Row]) -> str:
+    titles = list(dict.fromkeys(key for row in part for key in row))
+    lines = [titles, ["---"] * len(titles), *([_cell(row.get(title, "")) for title in titles] for row in part)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _cell(value: Any) -> str:

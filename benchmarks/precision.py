@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -183,7 +183,7 @@ def speed(models: Path, batch: int) -> None:
     from funduscope.export import onnx as export
 
     network, proto, quantiser = width_1()
-    wide: dict[str, tuple[onnx.ModelProto, str]] = {
+    wide: dict[str, tuple[onnx.ModelProto, Literal["fp32", "fp16", "int8"]]] = {
         "": (proto, "fp32"),
         "-fp16": (half.to_half(proto), "fp16"),
         "-int8": (quantiser.quantised(without=()), "int8"),
@@ -250,12 +250,13 @@ def width_1() -> tuple[Any, onnx.ModelProto, int8.Quantiser]:
     return network, proto, int8.Quantiser(proto, images, signed=False)
 
 
-def written(proto: onnx.ModelProto, precision: str, path: Path) -> Path:
+def written(proto: onnx.ModelProto, precision: Literal["fp32", "fp16", "int8"], path: Path) -> Path:
     """The graph under the contract of the embedded multi-task model, which is what it computes."""
     from funduscope.export import stamp
 
-    document = contract.read("multitask").contract
-    return stamp.stamp(proto, document.model_copy(update={"precision": precision}), path).path
+    model = contract.read("multitask")
+    document = model.contract if precision == "fp32" else model.converted(precision)
+    return stamp.stamp(proto, document, path).path
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ def test_prepare(benchmark: Any, cc0: Path, model: contract.Model) -> None:
 
 
 def test_postprocess(benchmark: Any, model: contract.Model, prepared: Prepared, runner: runners.Runner) -> None:
+    assert isinstance(model.contract, contract.MultiTask)
     maps = {name: output[0] for name, output in runner(prepared.image[None]).items()}
     found = benchmark(findings.find, maps, model.contract.rules.build())
     assert found.vcdr is not None

@@ -14,6 +14,11 @@ from .errors import BackendError, MissingExtra, ModelError, require
 
 _LISTED = ("train", "convert", "export", "dicom", "openvino", "tensorrt", "tensorrt-rtx", "cuda", "bench")
 _DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
+_STAND_IN = {  # distributions that bring the same
+    "onnxruntime": ("onnxruntime-gpu",),
+    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt-rtx-cu13": ("tensorrt-rtx-cu12", "tensorrt-rtx"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,14 @@ class Finding:
 def examine() -> list[Finding]:
     """All findings, in reading order."""
     findings = [Finding("ok", "python", f"{platform.python_version()} on {platform.platform()}")]
-    needed = _requirements()
-    for name in needed[""]:
-        version = _version(name) or (_version("onnxruntime-gpu") if name == "onnxruntime" else None)
+    try:
+        needed = _requirements()
+    except importlib.metadata.PackageNotFoundError:
+        needed = {}
+        told = "found on the path, but not installed: what it needs cannot be looked up"
+        findings.append(Finding("absent", "funduscope", told))
+    for name in needed.get("", ()):
+        version = _installed(name)
         findings.append(Finding("ok" if version else "problem", name, version or f"pip install {name}"))
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
         swap = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)"
@@ -44,9 +54,11 @@ def examine() -> list[Finding]:
         )
     except MissingExtra:
         pass  # its own line says so
+    except BackendError as error:
+        findings.append(Finding("problem", "ONNX Runtime providers", str(error)))
     findings += [_gpu(), *_engines()]
-    for extra in _LISTED:
-        missing = [name for name in needed[extra] if _version(name) is None]
+    for extra in _LISTED if needed else ():
+        missing = [name for name in needed[extra] if _installed(name) is None]
         detail = f"lacks {', '.join(missing)}: pip install 'funduscope[{extra}]'" if missing else "complete"
         findings.append(Finding("absent" if missing else "ok", f"extra {extra}", detail))
     for name, path in contract.embedded().items():
@@ -59,7 +71,10 @@ def examine() -> list[Finding]:
 
 
 def _requirements() -> dict[str, list[str]]:
-    """Names of the distributions that this one states it needs, by extra; "" is the core."""
+    """Names of the distributions that this one states it needs, by extra; "" is the core.
+
+    Raises: PackageNotFoundError where this one is not installed itself.
+    """
     needed: dict[str, list[str]] = defaultdict(list)
     for line in importlib.metadata.requires("funduscope") or ():
         name, extra = re.match(r"[\w.-]+", line), re.search(r"""extra == ['"]([\w-]+)""", line)
@@ -73,6 +88,12 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _installed(distribution: str) -> str | None:
+    """The version of a distribution, or of one that brings the same."""
+    names = (distribution, *_STAND_IN.get(distribution, ()))
+    return next((version for version in map(_version, names) if version), None)
 
 
 def _gpu() -> Finding:
@@ -97,7 +118,7 @@ def _engines() -> list[Finding]:
         except ModelError as error:
             findings.append(Finding("absent", "engine", f"refused: {error}"))
             continue
-        misfit = engines.misfit(facts, _version(_DISTRIBUTIONS[facts.library]) or "none", capability)
+        misfit = engines.misfit(facts, _installed(_DISTRIBUTIONS[facts.library]) or "none", capability)
         state = f"fits; {facts.verified.how if facts.verified else 'not verified yet'}"
         name = f"engine {facts.model} {facts.precision} to batch {facts.profile.max}"
         findings.append(Finding("absent" if misfit else "ok", name, f"{misfit or state} ({path.name})"))
