@@ -74,6 +74,17 @@ class Facts(Strict):
         library = f"{self.library}-{self.library_version}"
         return f"{self.model_sha256[:16]}-{self.precision}-{library}-{self.compute_capability}-{self.os}-batch{sizes}"
 
+    def command(self, where: Path, model: Path | None) -> str:
+        """What builds the engine again, into a folder. model: its file, where that is known."""
+        target = f" --for {self.compute_capability}" if self.library == "tensorrt-rtx" else ""
+        command = (
+            f"funduscope build {model or 'MODEL'} --library {self.library}{target}"
+            f" --batch {self.profile.min},{self.profile.opt},{self.profile.max} --workspace-mb {self.workspace_mb}"
+            f" --optimisation-level {self.optimisation_level} --out {where}"
+        )
+        own = f"{self.model} {self.precision}, SHA-256 {self.model_sha256[:16]}"
+        return command if model else f"{command} (MODEL: {own})"
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -121,10 +132,13 @@ def this_os() -> str:
 
 
 def write(where: Path, facts: Facts, plan: bytes) -> Engine:
-    """Store a plan in one piece, then its facts: a plan that was cut off has none. facts: engine_sha256 is set here."""
+    """Store a plan in one piece, then its facts: a plan that was cut off has none. Nothing of one that was there is left.
+
+    facts: engine_sha256 is set here. Raises OutputError.
+    """
     facts = facts.model_copy(update={"engine_sha256": hashlib.sha256(plan).hexdigest()})
     engine = Engine(where / (facts.key + PLAN), facts)
-    engine.facts_path.unlink(missing_ok=True)
+    delete(engine)
     write_bytes(engine.path, plan)
     return state(engine, facts)
 
@@ -137,8 +151,7 @@ def state(engine: Engine, facts: Facts) -> Engine:
 
 def delete(engine: Engine) -> None:
     """Remove an engine, its facts and the kernels that were compiled of it. Raises OutputError."""
-    parts = (engine.facts_path, engine.path, engine.path.with_suffix(KERNELS))
-    remove(path for path in parts if path.exists())
+    remove((engine.facts_path, engine.path, engine.path.with_suffix(KERNELS)))
 
 
 def facts_of(path: Path) -> Engine:
@@ -154,18 +167,23 @@ def facts_of(path: Path) -> Engine:
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{beside}: not the facts of an engine ({error}); {_REBUILD}") from None
     if path.name != facts.key + PLAN:
-        raise ModelError(f"{path}: its facts are those of {facts.key}{PLAN}; {_REBUILD}")
+        command = facts.command(path.parent, None)
+        raise ModelError(f"{path}: its facts are those of {facts.key}{PLAN}; build it again: {command}")
     return Engine(path, facts)
 
 
-def plan_of(engine: Engine) -> bytes:
-    """The plan's bytes, after their hash was checked. Raises ModelError."""
+def plan_of(engine: Engine, model: Path | None = None) -> bytes:
+    """The plan's bytes, after their hash was checked.
+
+    model: the file that it was built of, where that is known. Raises ModelError with the command that builds it again.
+    """
+    again = f"build it again: {engine.facts.command(engine.path.parent, model)}"
     try:
         plan = engine.path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{engine.path}: {error.strerror}; {_REBUILD}") from None
+        raise ModelError(f"{engine.path}: {error.strerror}; {again}") from None
     if hashlib.sha256(plan).hexdigest() != engine.facts.engine_sha256:
-        raise ModelError(f"{engine.path}: damaged: its SHA-256 is not the one in its facts; {_REBUILD}")
+        raise ModelError(f"{engine.path}: damaged: its SHA-256 is not the one in its facts; {again}")
     return plan
 
 

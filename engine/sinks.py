@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import platform
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -97,20 +98,27 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file in one piece. Raises OutputError."""
+    """Write a file in one piece: it is whole on disk before it has its name. Raises OutputError."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")  # of its own: others may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _part(path).write_bytes(data)
-        _part(path).replace(path)
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise _refused(path.parent, error) from None
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove files of an earlier run. Raises OutputError."""
+    """Remove files of an earlier run, where they are there. Raises OutputError."""
     for path in paths:
         try:
-            path.unlink()
+            path.unlink(missing_ok=True)
         except OSError as error:
             raise _refused(path.parent, error) from None
 

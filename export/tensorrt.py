@@ -7,6 +7,7 @@ same. TensorRT-RTX builds for GPUs that are not here, and without any.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import Any
 from ..engine import contract, engines, gpu
 from ..engine.engines import Engine, Facts, Library, Profile
 from ..engine.errors import ModelError, OutputError, SettingsError, require
-from ..engine.runners.tensorrt import logger
+from ..engine.runners.tensorrt import listening
 from ..engine.sinks import write_bytes
 
 MODULES: dict[Library, str] = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+_log = logging.getLogger("funduscope")
 Progress = Callable[[str, int, int], None]
 """Told of a phase's name, the steps that are done, and all its steps."""
 
@@ -39,7 +41,7 @@ def library(name: str | None, *, foreign: bool) -> Library:
 
 def build(
     model: contract.Model,
-    library: Library,
+    chosen: Library,
     sizes: Profile,
     target: str | None,
     where: Path,
@@ -50,21 +52,21 @@ def build(
 ) -> tuple[Engine, bool]:
     """The engine of a model for one kind of GPU, from the folder where it is there already.
 
-    Args: sizes: of the batches; target: such as sm_89; None for the first GPU of this machine; workspace_mb: the most
-    scratch memory of a layer; optimisation_level: 0 to 5, more builds longer.
+    Args: chosen: see `library`; sizes: of the batches; target: such as sm_89; None for the first GPU of this machine;
+    workspace_mb: the most scratch memory of a layer; optimisation_level: 0 to 5, more builds longer.
     Returns: the engine, not verified where it is new, and whether it was built now. Raises: MissingExtra, BackendError,
     SettingsError, OutputError; ModelError with TensorRT's own words where it does not build.
     """
-    if target is not None and library == "tensorrt":
+    if target is not None and chosen == "tensorrt":
         raise SettingsError(
             f"--for {target}: tensorrt builds only for the GPU that it runs on; take --library tensorrt-rtx"
         )
-    trt = require(MODULES[library], library)
-    filelock = require("filelock", library)
+    trt = require(MODULES[chosen], chosen)
+    filelock = require("filelock", chosen)
     capability = target or gpu.first().capability
     facts = Facts(
         format="funduscope-engine/1",
-        library=library,
+        library=chosen,
         library_version=trt.__version__,
         compute_capability=capability,
         os=engines.this_os(),
@@ -77,11 +79,12 @@ def build(
         engine_sha256=contract.ZEROS,
         verified=False,
     )
-    choice = None if target is None else _capability(trt, target)
+    choice = _capability(trt, target) if chosen == "tensorrt-rtx" else None
     with _alone(filelock.FileLock(where / f"{facts.key}.lock"), where):
         if (found := _existing(where, facts)) is not None:
             return found, False
-        plan = _plan(trt, model, facts, choice, where, progress)
+        with listening(trt) as log:
+            plan = _plan(trt, log, model, facts, choice, where, progress)
         return engines.write(where, facts, plan), True
 
 
@@ -110,7 +113,10 @@ def _existing(where: Path, facts: Facts) -> Engine | None:
     return engine if all(getattr(engine.facts, name) == getattr(facts, name) for name in same) else None
 
 
-def _capability(trt: ModuleType, target: str) -> Any:
+def _capability(trt: ModuleType, target: str | None) -> Any:
+    """What TensorRT-RTX calls a kind of GPU. Told of none, it would build for several, not for the one that is here."""
+    if target is None:
+        return trt.ComputeCapability.CURRENT
     known = {
         f"sm_{name[2:]}": value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")
     }
@@ -120,10 +126,14 @@ def _capability(trt: ModuleType, target: str) -> Any:
 
 
 def _plan(
-    trt: ModuleType, model: contract.Model, facts: Facts, capability: Any, where: Path, progress: Progress | None
+    trt: ModuleType,
+    log: Any,
+    model: contract.Model,
+    facts: Facts,
+    capability: Any,
+    where: Path,
+    progress: Progress | None,
 ) -> bytes:
-    log = logger(trt)
-    log.heard.clear()
     builder = trt.Builder(log)
     flags = trt.NetworkDefinitionCreationFlag
     network = builder.create_network(1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0)
@@ -148,7 +158,7 @@ def _plan(
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     timings = where / f"timings-{facts.library}-{facts.library_version}-{facts.compute_capability}.cache"
-    cache = _timings(config, facts, timings)
+    cache = _timings(config, log, timings) if facts.library == "tensorrt" else None  # the other measures none
     plan = builder.build_serialized_network(network, config)
     if plan is None or log.heard:  # it can tell of an error and give a plan all the same
         hint = " (a larger --workspace-mb may do)" if "OutOfMemory" in log.told() else ""
@@ -156,17 +166,27 @@ def _plan(
             f"{model.path}: {trt.__name__} does not build it for {facts.compute_capability}{hint}: {log.told()}"
         )
     if cache is not None:
-        write_bytes(timings, bytes(cache.serialize()))
+        try:
+            write_bytes(timings, bytes(cache.serialize()))
+        except OutputError as error:
+            _log.info("timings are not kept: %s", error)
     return bytes(plan)
 
 
-def _timings(config: Any, facts: Facts, path: Path) -> Any:
-    """TensorRT's cache of how long its kernels take; TensorRT-RTX does not measure any."""
-    if facts.library != "tensorrt":
-        return None
-    cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
-    return cache
+def _timings(config: Any, log: Any, path: Path) -> Any:
+    """TensorRT's cache of how long its kernels take, empty where it does not take what was kept; None where it has none."""
+    try:
+        kept = path.read_bytes()
+    except OSError:
+        kept = b""
+    earlier = len(log.heard)
+    for data in (kept, b""):
+        cache = config.create_timing_cache(data)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False) and len(log.heard) == earlier:
+            return cache
+        _log.info("%s: not taken, timings start anew: %s", path, "; ".join(log.heard[earlier:]))
+        del log.heard[earlier:]
+    return None
 
 
 def _monitor(trt: ModuleType, progress: Progress) -> Any:

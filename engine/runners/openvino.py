@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import Any, Self
@@ -36,6 +37,7 @@ class OpenVino:
             raise ModelError(f"{model.path}: OpenVINO refuses it: {error}") from error
         self._outputs = [output.name for output in model.contract.outputs]
         self._input = model.contract.input.name
+        self._closed = threading.Lock()  # which is never released
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(_REQUESTS):
             self._free.put(compiled.create_infer_request())
@@ -50,9 +52,10 @@ class OpenVino:
     def _request(self) -> Any:
         request = self._free.get()
         try:
+            assert not self._closed.locked(), "the runner is closed"
             yield request
         finally:
-            self._free.put(request)
+            self._free.put(request)  # or the word that there are none, for the next who waits
 
     def __call__(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         assert 1 <= len(images) <= self.max_batch, f"{len(images)} pictures; the runner takes 1 to {self.max_batch}"
@@ -61,8 +64,11 @@ class OpenVino:
             return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
 
     def close(self) -> None:
-        """Free the model."""
-        self._free = queue.SimpleQueue()
+        """Free the model after the batches that run; calls that wait are refused."""
+        if self._closed.acquire(blocking=False):
+            for _ in range(_REQUESTS):
+                self._free.get()
+            self._free.put(None)
 
     def __enter__(self) -> Self:
         return self

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,61 +48,83 @@ class Slots:
         *,
         scratch_bytes: int = 0,
         graphs: bool = True,
+        ready: Callable[[], object] = lambda: None,
     ) -> None:
         """source: the input's name and spec; sizes: a batch is padded up to one of these; launches: one a slot;
-        scratch_bytes: of device memory for each launch.
+        scratch_bytes: of device memory for each launch; ready: called at the end, as the launches in the GPU's context.
 
         Every size is run once and recorded here, so that no later call pays for it. Raises: MissingExtra, BackendError.
         """
         self._driver, self._bindings = require("pycuda.driver", EXTRA), require("cuda.bindings.driver", EXTRA)
         self._sizes = sorted(sizes)
         self._context = _primary_context(self._driver)
-        self._slots: list[_Slot] = []
-        self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        self._made, self._closed = 0, threading.Lock()  # which is never released
+        self._free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
         try:
             with self._current():
                 for launch in launches:
                     slot = _Slot(self._driver, source, outputs, self._sizes[-1], launch, scratch_bytes)
-                    self._slots.append(slot)
-                    slot.prepare(self._sizes, graphs)
                     self._free.put(slot)
+                    self._made += 1
+                    slot.prepare(self._sizes, graphs)
+                ready()
         except BaseException:
-            self.close()
+            with suppress(BackendError):
+                self.close()
             raise
 
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """images: (N, ...) of the source's spec, N up to the largest size. Returns: each output (N, ...), the caller's."""
         slot = self._free.get()
         try:
+            assert not self._closed.locked(), "the runner is closed"
+            assert slot is not None
             with self._current():
                 return slot.run(images, next(size for size in self._sizes if size >= len(images)))
         finally:
-            self._free.put(slot)
+            self._free.put(slot)  # or the word that there are none, for the next who waits
 
     def close(self) -> None:
-        """Free all memory of the device."""
-        if self._context is None:
+        """Free all memory of the device after the batches that run; calls that wait are refused. Any thread may close.
+
+        Raises: BackendError once, where the GPU fails; what can be freed is freed all the same.
+        """
+        if not self._closed.acquire(blocking=False):
             return
-        with self._current():
-            for slot in self._slots:
-                slot.free()
-        self._slots = []
-        # pycuda pushes a primary context to release it, and leaves it there: CUDA pops only what it destroys
-        _, before = self._bindings.cuCtxGetCurrent()
-        self._context.detach()
-        self._bindings.cuCtxSetCurrent(before)
-        self._context = None
+        slots = [self._free.get() for _ in range(self._made)]
+        self._free.put(None)
+        first: Exception | None = None
+        with self._failures():
+            self._context.push()
+            # pycuda releases the context on any thread while it is the current one there, but leaves it on CUDA's own stack
+            for release in (
+                *(slot.free for slot in slots if slot),
+                self._bindings.cuCtxPopCurrent,
+                self._context.detach,
+            ):
+                try:
+                    release()
+                except self._driver.Error as error:
+                    first = first or error
+            if first is not None:
+                raise first
 
     @contextmanager
     def _current(self) -> Iterator[None]:
         """The GPU's primary context, which TensorRT, ONNX Runtime and torch share, on this thread. Raises BackendError."""
-        self._context.push()
+        with self._failures():
+            self._context.push()
+            try:
+                yield
+            finally:
+                self._driver.Context.pop()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
         try:
             yield
         except self._driver.Error as error:
             raise BackendError(f"the GPU fails: {error}") from error
-        finally:
-            self._driver.Context.pop()
 
 
 class _Slot:
@@ -166,13 +189,15 @@ class _Slot:
             self._driver.memcpy_dtoh_async(self._host[name][:size], self._device[name], self._stream)
 
     def free(self) -> None:
-        self._stream.synchronize()
-        for graph in self._graphs.values():
-            graph.free()
-        for memory in self._device.values():
-            memory.free()
-        # the stream too: pycuda cannot destroy it once its context is gone, and whoever waits for a slot still knows this one
-        self._graphs, self._device, self._host, self._stream = {}, {}, {}, None
+        try:
+            self._stream.synchronize()
+        finally:  # the GPU may have failed
+            for graph in self._graphs.values():
+                graph.free()
+            for memory in self._device.values():
+                memory.free()
+            # the stream too: pycuda cannot destroy it once its context is gone
+            self._graphs, self._device, self._host, self._stream = {}, {}, {}, None
 
 
 class _Graph:

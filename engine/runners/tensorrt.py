@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
@@ -19,6 +23,7 @@ from .slots import EXTRA, SCRATCH, Slots, Spec
 
 _log = logging.getLogger("funduscope")
 _SLOTS = 2
+_STAMP_BYTES = hashlib.sha256().digest_size
 
 
 class TensorRtRtx:
@@ -51,12 +56,11 @@ class TensorRtRtx:
             raise ModelError(f"{engine.path}: {reason}; build it for this machine: {wanted.command}")
         self.engine, self.max_batch, self.precision = engine, max_batch, engine.facts.precision
         self._names = [output.name for output in model.contract.outputs]
-        plan = engines.plan_of(engine)
-        self._logger = logger(library)
-        self._logger.heard.clear()
-        self._loaded: Any = library.Runtime(self._logger).deserialize_cuda_engine(plan)
-        if self._loaded is None:
-            raise ModelError(f"{engine.path}: {library.__name__} refuses it: {self._logger.told()}")
+        plan = engines.plan_of(engine, model.path)
+        with listening(library) as log:
+            self._loaded: Any = library.Runtime(log).deserialize_cuda_engine(plan)
+            if self._loaded is None:
+                raise ModelError(f"{engine.path}: {library.__name__} refuses it: {log.told()}")
         self._check(model)
         inputs = model.contract.input
         source = (inputs.name, Spec(tuple(map(int, inputs.shape[1:])), inputs.dtype))
@@ -64,11 +68,10 @@ class TensorRtRtx:
         sizes = list(engine.facts.profile.sizes)  # the gate has seen these alone: others are padded
         while len(sizes) > 1 and sizes[-2] >= max_batch:
             sizes.pop()
-        kernels = _Kernels(library, self._loaded, engine)
+        kernels = _Kernels(library, self._loaded, engine, here.cuda)
         scratch = int(self._loaded.device_memory_size_v2)
-        launches = [_Launch(kernels, inputs.name, source[1], scratch, self._logger) for _ in range(_SLOTS)]
-        self._slots: Slots | None = Slots(source, outputs, sizes, launches, scratch_bytes=scratch, graphs=graphs)
-        kernels.save()
+        launches = [_Launch(kernels, inputs.name, source[1], scratch, log) for _ in range(_SLOTS)]
+        self._slots = Slots(source, outputs, sizes, launches, scratch_bytes=scratch, graphs=graphs, ready=kernels.save)
 
     def _check(self, model: Model) -> None:
         tensors = {self._loaded.get_tensor_name(k) for k in range(self._loaded.num_io_tensors)}
@@ -77,16 +80,16 @@ class TensorRtRtx:
             raise ModelError(f"{self.engine.path}: it has the tensors {sorted(tensors)}, the model {sorted(expected)}")
 
     def __call__(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        assert self._slots is not None, "the runner is closed"
         assert 1 <= len(images) <= self.max_batch, f"{len(images)} pictures; the runner takes 1 to {self.max_batch}"
         outputs = self._slots(images)
         return {name: outputs[name] for name in self._names}
 
     def close(self) -> None:
         """Free the GPU's memory."""
-        if self._slots is not None:
+        try:
             self._slots.close()
-        self._slots = self._loaded = None
+        finally:
+            self._loaded = None
 
     def __enter__(self) -> Self:
         return self
@@ -106,28 +109,15 @@ RUNNERS: dict[Library, type[TensorRtRtx]] = {"tensorrt": TensorRt, "tensorrt-rtx
 
 
 class _Kernels:
-    """TensorRT-RTX compiles its kernels when an engine is first run; they are kept in a file beside the engine."""
+    """TensorRT-RTX compiles its kernels when an engine is first run; they are kept in a file beside the engine, behind a
+    SHA-256 of them, the plan and the driver. All of it needs a current CUDA context."""
 
-    def __init__(self, library: ModuleType, loaded: Any, engine: Engine) -> None:
-        self._path, self._cache, self._stored = engine.path.with_suffix(engines.KERNELS), None, b""
-        self._loaded = loaded
-        strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED  # a slot's contexts share its scratch memory
-        self._settings: Any = strategy
-        if not hasattr(loaded, "create_runtime_config"):
-            return
-        config = self._settings = loaded.create_runtime_config()
-        config.set_execution_context_allocation_strategy(strategy)
-        if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
-            # kernels that are compiled in the background could not be recorded in a graph
-            config.dynamic_shapes_kernel_specialization_strategy = (
-                library.DynamicShapesKernelSpecializationStrategy.EAGER
-            )
-        if hasattr(config, "create_runtime_cache"):
-            self._cache = config.create_runtime_cache()
-            if self._path.exists():
-                self._stored = self._path.read_bytes()
-                self._cache.deserialize(self._stored)  # those of another driver it does not take, and compiles anew
-            config.set_runtime_cache(self._cache)
+    def __init__(self, library: ModuleType, loaded: Any, engine: Engine, driver: str) -> None:
+        self._library, self._loaded = library, loaded
+        self._path = engine.path.with_suffix(engines.KERNELS)
+        self._for = f"{engine.facts.engine_sha256} {driver}\n".encode()
+        self._cache: Any = None
+        self._kept = b""
 
     def context(self) -> Any:
         """A new execution context; None where TensorRT gives none."""
@@ -135,12 +125,47 @@ class _Kernels:
 
     def save(self) -> None:
         """Keep what was compiled, where the folder lets us."""
-        if self._cache is None or (compiled := bytes(self._cache.serialize())) == self._stored:
+        if self._cache is None or (compiled := bytes(self._cache.serialize())) == self._kept:
             return
         try:
-            write_bytes(self._path, compiled)
+            write_bytes(self._path, self._stamp(compiled) + compiled)
         except OutputError as error:
             _log.info("compiled kernels are not kept: %s", error)
+
+    @cached_property
+    def _settings(self) -> Any:
+        """Of all contexts, with the kernels that were kept."""
+        strategy = self._library.ExecutionContextAllocationStrategy.USER_MANAGED  # a slot's contexts share its memory
+        if not hasattr(self._loaded, "create_runtime_config"):
+            return strategy
+        config = self._loaded.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
+            # kernels that are compiled in the background could not be recorded in a graph
+            config.dynamic_shapes_kernel_specialization_strategy = (
+                self._library.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+        if hasattr(config, "create_runtime_cache"):
+            self._cache = config.create_runtime_cache()
+            if self._path.exists() and not self._load():
+                _log.info("%s: damaged, or of another plan, driver or GPU: kernels are compiled anew", self._path)
+            config.set_runtime_cache(self._cache)
+        return config
+
+    def _load(self) -> bool:
+        """Whether the library takes what was kept; it sees only what is whole, and of this plan and driver."""
+        try:
+            kept = self._path.read_bytes()
+        except OSError:
+            return False
+        stamp, kernels = kept[:_STAMP_BYTES], kept[_STAMP_BYTES:]
+        if stamp != self._stamp(kernels) or not self._cache.deserialize(kernels):
+            return False
+        self._kept = kernels
+        return True
+
+    def _stamp(self, kernels: bytes) -> bytes:
+        return hashlib.sha256(self._for + kernels).digest()
 
 
 class _Launch:
@@ -170,10 +195,20 @@ class _Launch:
 
 
 _loggers: dict[str, Any] = {}
+_listening = threading.Lock()
+
+
+@contextmanager
+def listening(library: ModuleType) -> Iterator[Any]:
+    """The library's logger, which has heard nothing yet, for one caller at a time."""
+    with _listening:
+        log = logger(library)
+        log.heard.clear()
+        yield log
 
 
 def logger(library: ModuleType) -> Any:
-    """The one logger of a TensorRT library: it takes the first it is given and ignores all others.
+    """The one logger of a TensorRT library: it takes the first it is given, and says that it ignores all others.
 
     Its `heard` are the errors since they were last cleared; `told()` joins them. Warnings go to our own log.
     """

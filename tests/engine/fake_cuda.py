@@ -37,9 +37,14 @@ class LogicError(Error):
     """A call that the driver does not allow."""
 
 
+class LaunchError(Error):
+    """What runs on the GPU failed; from then on every call does."""
+
+
 class CUresult(enum.IntEnum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_INVALID_VALUE = 1
+    CUDA_ERROR_INVALID_CONTEXT = 201
     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
 
 
@@ -57,12 +62,14 @@ class _Queue:
 
 
 class FakeCuda:
-    """room: bytes of device memory; refused: calls of cuda-bindings that fail; broken: why the driver does not start."""
+    """room: bytes of device memory; refused: calls of cuda-bindings that fail; broken: why the driver does not start; failed:
+    what went wrong on the GPU, of which pycuda only prints a warning where it frees something."""
 
     def __init__(self, room: int = 1 << 30) -> None:
         self.room = room
         self.refused: set[str] = set()
         self.broken: str | None = None
+        self.failed: str | None = None
         self.replays = 0  # graphs launched
         self.memory: dict[int, np.ndarray] = {}
         self.streams: dict[int, _Queue] = {}
@@ -100,7 +107,7 @@ class FakeCuda:
                 name: functools.partial(self._answer, name, getattr(self, f"_{name}"), results)
                 for name, results in {
                     "cuCtxGetCurrent": 1,
-                    "cuCtxSetCurrent": 0,
+                    "cuCtxPopCurrent": 1,
                     "cuStreamBeginCapture": 0,
                     "cuStreamEndCapture": 1,
                     "cuGraphInstantiate": 1,
@@ -137,6 +144,10 @@ class FakeCuda:
         queue = self.streams[stream]
         (queue.waiting if queue.recorded is None else queue.recorded).append(work)
 
+    def bind(self, context: _Context) -> None:
+        """Make a context current on this thread without pycuda's knowledge, as TensorRT and torch do."""
+        self._current[threading.get_ident()].append(context)
+
     def recording(self, stream: int) -> bool:
         """Whether a graph is being recorded from the stream."""
         return self.streams[stream].recorded is not None
@@ -152,6 +163,8 @@ class FakeCuda:
         """Do what the stream has to do."""
         self._needs_context()
         queue = self.streams[stream]
+        if self.failed:
+            raise LaunchError(f"cuStreamSynchronize of stream {stream} failed: {self.failed}")
         if queue.recorded is not None:
             queue.spoiled = True
             raise LogicError("cuStreamSynchronize failed: operation not permitted when stream is capturing")
@@ -222,10 +235,9 @@ class FakeCuda:
         stack = self._current[threading.get_ident()]
         return CUresult.CUDA_SUCCESS, stack[-1] if stack else None
 
-    def _cuCtxSetCurrent(self, context: _Context | None) -> tuple:
+    def _cuCtxPopCurrent(self) -> tuple:
         stack = self._current[threading.get_ident()]
-        stack[-1:] = [] if context is None else [context]
-        return (CUresult.CUDA_SUCCESS,)
+        return (CUresult.CUDA_SUCCESS, stack.pop()) if stack else (CUresult.CUDA_ERROR_INVALID_CONTEXT, None)
 
     def _cuStreamBeginCapture(self, stream: int, mode: CUstreamCaptureMode) -> tuple:
         self._needs_context()
@@ -306,9 +318,9 @@ class _Stream:
     def __init__(self, cuda: FakeCuda) -> None:
         self._cuda, self._context, self.handle = cuda, cuda._needs_context(), next(cuda._handles)
         cuda.streams[self.handle] = _Queue()
-
-    def synchronize(self) -> None:
-        self._cuda.synchronize(self.handle)
+        self.synchronize = functools.partial(
+            cuda.synchronize, self.handle
+        )  # an error's traceback does not keep the stream
 
     def __del__(self) -> None:
         if self._context is not None and self._context.can_be_left_by():

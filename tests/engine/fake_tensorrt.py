@@ -31,13 +31,16 @@ SCRATCH_BYTES = 4096
 
 
 class Cache:
-    """TensorRT-RTX's compiled kernels: which sizes of batch they are for. driver: what compiled them."""
+    """TensorRT-RTX's compiled kernels: which sizes of batch they are for. driver: what compiled them. Both calls ask CUDA
+    which GPU is current."""
 
     def __init__(self, library) -> None:
         self.library = library
         self.sizes: set[int] = set()
 
     def deserialize(self, data: bytes) -> bool:
+        assert self.library.cuda.depth(), "no current CUDA context"
+        self.library.offered.append(data)
         kept = json.loads(data)
         if kept["driver"] != self.library.driver:
             return False
@@ -45,6 +48,7 @@ class Cache:
         return True
 
     def serialize(self) -> memoryview:
+        assert self.library.cuda.depth(), "no current CUDA context"
         return memoryview(json.dumps({"driver": self.library.driver, "sizes": sorted(self.sizes)}).encode())
 
 
@@ -148,7 +152,8 @@ class Context:
 
 class Library(ModuleType):
     """As much of `tensorrt_rtx` and `tensorrt` as the runner uses. answer: the outputs for images, which its engines compute;
-    fails: nothing is executed; driver: which compiles the kernels; compiled, shapes: what was compiled, and asked for."""
+    fails: nothing is executed; driver: which compiles the kernels; compiled, shapes, offered: what was compiled and asked for,
+    and which kernels it was given."""
 
     def __init__(self, name: str, cuda, answer, loaded: type[Loaded]) -> None:
         super().__init__(name)
@@ -157,6 +162,7 @@ class Library(ModuleType):
         self.fails, self.driver = False, "580"
         self.during = lambda: None
         self.compiled: list[int] = []
+        self.offered: list[bytes] = []
         self.shapes: list[tuple[int, ...]] = []
         library = self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -136,6 +137,22 @@ def test_every_flipped_byte_and_every_cut_is_refused(engine):
         engines.plan_of(engine)
     engine.path.write_bytes(PLAN)
     assert engines.plan_of(engine) == PLAN
+
+
+@pytest.mark.parametrize(
+    ("library", "capability", "target"), [("tensorrt-rtx", "sm_120", " --for sm_120"), ("tensorrt", "sm_90", "")]
+)
+def test_a_damaged_plan_is_refused_with_the_command_that_builds_the_same_again(tmp_path, library, capability, target):
+    own = engines.write(tmp_path, facts(library=library, compute_capability=capability, precision="fp16"), PLAN)
+    own.path.write_bytes(PLAN[1:])
+    options = f"--library {library}{target} --batch 1,8,32 --workspace-mb 1024 --optimisation-level 3 --out {tmp_path}"
+    with pytest.raises(ModelError) as caught:
+        engines.plan_of(own, Path("eyes/half.onnx"))
+    assert str(caught.value).endswith(f"; build it again: funduscope build eyes/half.onnx {options}")
+    with pytest.raises(ModelError) as caught:
+        engines.plan_of(own)
+    said = f"funduscope build MODEL {options} (MODEL: multitask fp16, SHA-256 {'ab' * 8})"
+    assert str(caught.value).endswith(f"; build it again: {said}")
 
 
 def test_a_plan_that_is_gone_or_a_folder_is_refused(engine):
@@ -299,6 +316,14 @@ def test_a_plan_that_was_cut_off_has_no_facts(tmp_path, full):
     assert list(tmp_path.glob("*.json")) == list(tmp_path.glob("*.engine")) == []
 
 
+def test_nothing_of_an_older_plan_is_left_beside_a_new_one(engine, tmp_path):
+    engine.path.with_suffix(".kernels").write_bytes(b"of the old plan")
+    new = engines.write(tmp_path, facts(), PLAN[::-1])
+    assert new.path == engine.path
+    assert names(tmp_path) == [new.path.name, new.facts_path.name]
+    assert engines.plan_of(new) == PLAN[::-1]
+
+
 def test_where_a_plan_could_not_replace_another_the_old_facts_are_gone(engine, full):
     with pytest.raises(OutputError, match="no room"):
         engines.write(engine.path.parent, facts(), PLAN[::-1])
@@ -453,6 +478,37 @@ def test_the_doctor_says_which_engines_fit_and_why_others_do_not(cabinet, monkey
     assert one("damaged: its SHA-256").state == "absent"
     assert one("no facts beside it").detail.startswith("refused: ")
     assert one("no facts beside it").state == "absent"
+
+
+@pytest.mark.parametrize("distribution", ["tensorrt", "tensorrt-cu12", "tensorrt-cu13"])
+def test_the_doctor_knows_tensorrt_by_each_name_that_it_is_installed_under(cabinet, monkeypatch, distribution):
+    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("a GPU", "sm_89", "13.0"))
+    monkeypatch.setattr(doctor, "_version", {distribution: "10.13", "filelock": "3.15"}.get)
+    found = doctor.examine()
+    (own,) = [own for own in found if "-tensorrt-10.13-" in own.detail]
+    assert (own.state, own.detail.split(" (")[0]) == ("ok", "fits; not verified yet")
+    assert doctor.Finding("ok", "extra tensorrt", "complete") in found
+
+
+def test_the_doctor_examines_what_is_not_installed_but_only_on_the_path(monkeypatch):
+    def requires(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", requires)
+    found = doctor.examine()
+    (own,) = [own for own in found if own.what == "funduscope"]
+    assert own.state == "absent"
+    assert "not installed" in own.detail
+    assert {"NVIDIA GPU", "model multitask"} <= {own.what for own in found}
+    assert not [own for own in found if own.state == "problem" or own.what.startswith("extra")]
+
+
+def test_the_doctor_says_why_an_onnx_runtime_does_not_load(monkeypatch):
+    def require(module, extra):
+        raise BackendError(f"{module} is installed but does not load: no libgomp.so.1")
+
+    monkeypatch.setattr(doctor, "require", require)
+    assert [own.detail.split(": ")[1] for own in doctor.examine() if own.state == "problem"] == ["no libgomp.so.1"]
 
 
 def test_without_a_gpu_no_engine_fits(cabinet, monkeypatch):

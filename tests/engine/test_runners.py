@@ -89,6 +89,23 @@ def test_more_pictures_than_promised_are_a_programmers_error(runner, images):
         runner(images[:0])
 
 
+@pytest.mark.parametrize("backend", ["openvino", "openvino-bf16"])
+def test_a_closed_runner_refuses_those_who_wait_and_those_who_come(model, images, backend):
+    try:
+        _, opened = runners.open_runner(model, backend, max_batch=1, threads=1)
+    except BackendError as error:
+        pytest.skip(str(error))
+    with ThreadPoolExecutor(6) as pool:
+        jobs = [pool.submit(opened, images[:1]) for _ in range(6)]
+        opened.close()
+        for job in jobs:
+            told = job.exception(60)
+            assert told is None or (isinstance(told, AssertionError) and str(told) == "the runner is closed")
+    opened.close()
+    with pytest.raises(AssertionError, match="the runner is closed"):
+        opened(images[:1])
+
+
 def test_an_unknown_backend_is_refused_with_those_there_are(model):
     with pytest.raises(BackendError, match=r"no backend named 'abacus'; there are: auto, .*onnxruntime"):
         runners.open_runner(model, "abacus", max_batch=1)

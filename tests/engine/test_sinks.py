@@ -7,6 +7,8 @@ import dataclasses
 import json
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -186,8 +188,10 @@ def test_files_of_an_earlier_run_are_removed_or_that_is_refused(tmp_path):
     (tmp_path / "old").write_text("x")
     sinks.remove([tmp_path / "old"])
     assert not list(tmp_path.iterdir())
+    sinks.remove([tmp_path / "old"])
+    (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="cannot be written"):
-        sinks.remove([tmp_path / "old"])
+        sinks.remove([tmp_path / "folder"])
 
 
 def test_text_is_written_in_one_piece_or_refused(tmp_path):
@@ -196,3 +200,59 @@ def test_text_is_written_in_one_piece_or_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError):
         sinks.write_text(tmp_path / "folder", "x")
+
+
+def test_of_many_who_write_the_same_file_each_writes_a_whole_one(tmp_path):
+    path, versions, done = tmp_path / "plan", [bytes([k]) * 200_000 for k in range(8)], threading.Event()
+
+    def read() -> int:
+        seen = 0
+        while not done.is_set():
+            if path.exists():
+                assert path.read_bytes() in versions
+                seen += 1
+        return seen
+
+    with ThreadPoolExecutor(9) as pool:
+        reader = pool.submit(read)
+        try:
+            for job in [pool.submit(sinks.write_bytes, path, data) for data in versions * 5]:
+                job.result(60)
+        finally:
+            done.set()
+        assert reader.result(60)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    (tmp_path / "plan").write_bytes(b"old")
+    seen, real = [], os.fsync
+
+    def fsync(number):
+        seen.append(((tmp_path / "plan").read_bytes(), os.fstat(number).st_size))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sinks.write_bytes(tmp_path / "plan", b"newer")
+    assert seen == [(b"old", 5)]
+    assert (tmp_path / "plan").read_bytes() == b"newer"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_is_cut_off_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, error):
+    def fsync(_number):
+        raise error
+
+    (tmp_path / "plan").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises((OutputError, KeyboardInterrupt)):
+        sinks.write_bytes(tmp_path / "plan", b"new")
+    assert (tmp_path / "plan").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_long_name_and_the_usual_permissions_are_kept(tmp_path):
+    path = tmp_path / ("x" * 255)
+    sinks.write_bytes(path, b"new")
+    (tmp_path / "plain").write_bytes(b"")
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -314,13 +314,15 @@ def test_a_failed_replay_names_the_error_and_leaves_the_slot_free(cuda, make):
     assert differs(slots(draw(1)), draw(1)) == []
 
 
-def test_the_context_of_another_owner_stays_current(cuda):
+@pytest.mark.parametrize("with_pycuda", [True, False])
+def test_the_context_of_another_owner_stays_current(cuda, with_pycuda):
     own = sys.modules["pycuda.driver"].Device(0).retain_primary_context()
-    own.push()
+    own.push() if with_pycuda else cuda.bind(own)
     slots = Slots(SOURCE, OUTPUTS, SIZES, [Kernel(cuda)])
     assert differs(slots(draw(2)), draw(2)) == []
     slots.close()
     assert sys.modules["cuda.bindings.driver"].cuCtxGetCurrent()[1] is own
+    assert cuda.depth() == 1
     assert cuda.held() == {"contexts": 1}
 
 
@@ -333,7 +335,73 @@ def test_slots_may_be_closed_by_another_thread(cuda):
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(close).result(PATIENCE_S) == 0
-    assert set(cuda.held()) <= {"contexts"}  # which pycuda keeps for the thread that asked for it
+    assert cuda.held() == {}
+    assert cuda.depth() == 0
+
+
+def test_a_gpu_that_has_failed_is_told_once_and_all_is_given_back(cuda):
+    slots = Slots(SOURCE, OUTPUTS, SIZES, [Kernel(cuda), Kernel(cuda)])
+    first, _ = cuda.streams
+    cuda.failed = "an illegal memory access was encountered"
+    with pytest.raises(BackendError, match=f"the GPU fails: .* of stream {first} failed: an illegal memory access"):
+        slots.close()
+    assert cuda.held() == {}
+    assert cuda.depth() == 0
+    slots.close()
+
+
+def test_a_failure_while_it_is_opened_is_the_one_that_is_told(cuda):
+    def launch(stream, batch, addresses):
+        cuda.failed = "an illegal memory access was encountered"
+        raise BackendError("the launch fails")
+
+    with pytest.raises(BackendError, match="the launch fails"):
+        Slots(SOURCE, OUTPUTS, SIZES, [Kernel(cuda), launch])
+    assert cuda.held() == {}
+    assert cuda.depth() == 0
+
+
+def test_closing_waits_for_what_runs_and_refuses_what_waits(cuda):
+    running, go_on = threading.Event(), threading.Event()
+
+    def during():
+        if opened:
+            running.set()
+            assert go_on.wait(PATIENCE_S)
+
+    opened = False
+    slots = Slots(SOURCE, OUTPUTS, SIZES, [Kernel(cuda, during)])
+    opened = True
+    with ThreadPoolExecutor(4) as pool:
+        inside = pool.submit(slots, draw(2))
+        assert running.wait(PATIENCE_S)
+        waiting = [pool.submit(slots, draw(1)) for _ in range(2)]
+        closing = pool.submit(slots.close)
+        while not slots._closed.locked():
+            time.sleep(0.001)
+        assert not closing.done()
+        go_on.set()
+        assert differs(inside.result(PATIENCE_S), draw(2)) == []
+        for job in waiting:
+            with pytest.raises(AssertionError, match="the runner is closed"):
+                job.result(PATIENCE_S)
+        closing.result(PATIENCE_S)
+    assert cuda.held() == {}
+    with pytest.raises(AssertionError, match="the runner is closed"):
+        slots(draw(1))
+
+
+def test_what_follows_the_launches_is_done_in_their_context(cuda):
+    kernel, seen = Kernel(cuda), []
+    Slots(SOURCE, OUTPUTS, SIZES, [kernel], ready=lambda: seen.append((cuda.depth(), list(kernel.ran)))).close()
+    assert seen == [(1, [1, 3, 8])]
+
+    def fails() -> None:
+        raise BackendError("told by a test")
+
+    with pytest.raises(BackendError, match="told by a test"):
+        Slots(SOURCE, OUTPUTS, SIZES, [Kernel(cuda)], ready=fails)
+    assert cuda.held() == {}
 
 
 def test_no_driver_is_a_backend_that_cannot_be_had(cuda):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import sys
@@ -234,7 +235,8 @@ def test_an_engine_without_its_facts_is_not_taken(build, classifier):
 def test_a_damaged_engine_is_not_loaded(build, library, classifier):
     engine = build()
     engine.path.write_bytes(engine.path.read_bytes() + b" ")
-    with pytest.raises(ModelError, match=r"damaged: its SHA-256 .*funduscope build"):
+    again = f"funduscope build {classifier.path} --library tensorrt-rtx --for sm_89 --batch 1,2,4 "
+    with pytest.raises(ModelError, match=rf"damaged: its SHA-256 .*; build it again: {again}"):
         TensorRtRtx(classifier, max_batch=MAX_BATCH)
     assert not hasattr(library, "logger")  # no library saw it
 
@@ -426,26 +428,62 @@ def test_compiled_kernels_are_kept_beside_the_engine(build, library, classifier)
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (kept, written)
 
 
-def test_kernels_of_another_driver_are_compiled_anew_and_kept(build, library, classifier):
+def compiled(library, model, caplog) -> tuple[int, int, bool]:
+    """How many kernels an opened engine has compiled, how many files of them it has offered to the library, and whether it
+    says that they are compiled anew."""
+    library.compiled, library.offered = [], []
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="funduscope"):
+        TensorRtRtx(model, max_batch=MAX_BATCH).close()
+    return len(library.compiled), len(library.offered), ".kernels: damaged, or of another plan, driver" in caplog.text
+
+
+def test_kernels_that_the_library_does_not_take_are_compiled_anew_and_kept(build, library, classifier, caplog):
     build()
-    TensorRtRtx(classifier, max_batch=MAX_BATCH).close()
-    library.driver, library.compiled = "590", []
-    TensorRtRtx(classifier, max_batch=MAX_BATCH).close()
-    assert library.compiled == [1, 2, 4]
-    TensorRtRtx(classifier, max_batch=MAX_BATCH).close()
-    assert library.compiled == [1, 2, 4]  # not at every start from now on
+    assert compiled(library, classifier, caplog) == (3, 0, False)
+    library.driver = "580.2"
+    assert compiled(library, classifier, caplog) == (3, 1, True)
+    assert compiled(library, classifier, caplog) == (0, 1, False)  # not at every start from now on
+
+
+def test_kernels_of_another_driver_are_not_offered_to_the_library(build, library, classifier, caplog, monkeypatch):
+    build()
+    compiled(library, classifier, caplog)
+    monkeypatch.setattr(gpu, "first", lambda: dataclasses.replace(HERE, cuda="13.1"))
+    assert compiled(library, classifier, caplog) == (3, 0, True)
+    assert compiled(library, classifier, caplog) == (0, 1, False)
+
+
+def test_damaged_kernels_are_not_offered_to_the_library(build, library, classifier, caplog):
+    path = build().path.with_suffix(".kernels")
+    compiled(library, classifier, caplog)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:20], whole[:-1], whole + b" ", b"?" + whole[1:], whole[:-2] + b"?" + whole[-1:]):
+        path.write_bytes(damaged)
+        assert compiled(library, classifier, caplog) == (3, 0, True)
+        assert path.read_bytes() == whole
+    assert compiled(library, classifier, caplog) == (0, 1, False)
+
+
+def test_kernels_of_another_plan_are_not_offered_to_the_library(build, library, classifier, caplog):
+    path = build().path.with_suffix(".kernels")
+    compiled(library, classifier, caplog)
+    old = path.read_bytes()
+    build(plan={"adds": 1e-3})  # in the same place
+    assert not path.exists()
+    path.write_bytes(old)  # by one that had opened the old plan
+    assert compiled(library, classifier, caplog) == (3, 0, True)
 
 
 def test_a_folder_that_cannot_be_written_does_not_stop_it(build, classifier, exact, images, caplog):
     path = build().path
-    path.with_suffix(".kernels.part").mkdir()  # where the file would be written first
+    path.with_suffix(".kernels").mkdir()  # in the place of the file
     with (
         caplog.at_level(logging.INFO, logger="funduscope"),
         TensorRtRtx(classifier, max_batch=MAX_BATCH) as runner,
     ):
         assert differs(runner(images), exact(images)) == []
     assert "compiled kernels are not kept: " in caplog.text
-    assert not path.with_suffix(".kernels").exists()
 
 
 # ---- `auto`
@@ -495,9 +533,13 @@ def test_auto_takes_the_next_where_the_engine_fails_its_check(build, classifier,
     assert files() == []
 
 
-def test_auto_takes_the_next_where_the_check_cannot_be_written_down(build, classifier, check, caplog):
-    engine = build(verified=False)
-    engine.facts_path.with_suffix(".json.part").mkdir()
+def test_auto_takes_the_next_where_the_check_cannot_be_written_down(build, classifier, check, caplog, monkeypatch):
+    build(verified=False)
+
+    def refused(*_arguments) -> None:
+        raise OutputError("the folder cannot be written")
+
+    monkeypatch.setattr(engines, "write_text", refused)
     with pytest.raises(OutputError, match="cannot be written"):
         runners.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)
     with auto(classifier, caplog) as (name, _):

@@ -3,7 +3,9 @@
 No engine runs here.
 """
 
+import contextlib
 import json
+import logging
 import sys
 import threading
 import time
@@ -13,11 +15,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from funduscope.engine import contract, engines, gpu
+from funduscope.engine import contract, engines, gate, gpu, verify
 from funduscope.engine.engines import Facts, Profile
 from funduscope.engine.errors import BackendError, MissingExtra, ModelError, OutputError, SettingsError
 from funduscope.engine.runners.tensorrt import logger
-from funduscope.export import half, tensorrt
+from funduscope.export import half, int8, tensorrt
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp
 from funduscope.training.multitask.networks import OUTPUTS, Deployed, MultiTaskUNet
@@ -27,20 +29,31 @@ trt = pytest.importorskip("tensorrt_rtx")
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
 RTX = "tensorrt-rtx"
 SIZES = Profile(min=1, opt=8, max=32)
+TARGETS = ("sm_86", "sm_89", "sm_120")
 
 
 @pytest.fixture(scope="module")
-def bundled(tmp_path_factory):
-    """The models that come with the package, and both in half precision."""
+def bundled(cc0, tmp_path_factory):
+    """The models that come with the package, both in half precision, and both in signed int8."""
     folder = tmp_path_factory.mktemp("bundled")
     models = {name: contract.read(name) for name in ("multitask", "classifier")}
-    return models | {f"{name}-fp16": in_half(model, folder / f"{name}.onnx") for name, model in models.items()}
+    halves = {f"{name}-fp16": in_half(model, folder / f"{name}-fp16.onnx") for name, model in models.items()}
+    eighths = {f"{name}-int8": in_int8(model, cc0, folder / f"{name}-int8.onnx") for name, model in models.items()}
+    return models | halves | eighths
 
 
 def in_half(model, out):
     """The gate has its own tests."""
-    document = model.contract.model_copy(update={"precision": "fp16"})
+    document = model.converted("fp16")
     return stamp(half.to_half(onnx.load_from_string(model.data)), document, out)
+
+
+def in_int8(model, photograph, out):
+    """Signed, calibrated on one picture: which numbers it has does not matter here."""
+    images = verify.pictures([photograph], model.contract.geometry.build())
+    passed = gate.Report(1, (gate.Figure("damage", 0.0, 1.0),))
+    proto, _ = int8.to_int8(onnx.load_from_string(model.data), images, lambda _: passed, signed=True)
+    return stamp(proto, model.converted("int8"), out)
 
 
 def build(model, where, sizes=SIZES, target="sm_89", **more):
@@ -52,10 +65,11 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
-@pytest.mark.parametrize("target", ["sm_86", "sm_89", "sm_120"])
-@pytest.mark.parametrize("name", ["multitask", "classifier", "multitask-fp16", "classifier-fp16"])
-def test_a_bundled_model_builds_for_other_gpus_with_any_batch_to_32(bundled, tmp_path, name, target):
-    model = bundled[name]
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("name", ["multitask", "classifier"])
+def test_a_bundled_model_builds_for_other_gpus_with_any_batch_to_32(bundled, tmp_path, name, precision, target):
+    model = bundled[name if precision == "fp32" else f"{name}-{precision}"]
     engine, is_new = build(model, tmp_path, target=target)
     assert is_new
     assert engine.facts == Facts(
@@ -66,7 +80,7 @@ def test_a_bundled_model_builds_for_other_gpus_with_any_batch_to_32(bundled, tmp
         os=engines.this_os(),
         model=model.contract.name,
         model_sha256=model.sha256,
-        precision="fp16" if name.endswith("fp16") else "fp32",
+        precision=precision,
         profile=SIZES,
         workspace_mb=4096,
         optimisation_level=3,
@@ -85,12 +99,13 @@ def test_half_precision_makes_smaller_engines(bundled, tmp_path):
 
 
 def check_full_size(model, tmp_path):
-    """It builds as it is and in half precision."""
+    """It builds as it is and in half precision, for each kind of GPU."""
     for own in (model, in_half(model, tmp_path / "half.onnx")):
-        # the U-Net in fp32 has a layer that wants 1.2 GB for 32 pictures, more than the default
-        engine, is_new = build(own, tmp_path / "engines")
-        assert is_new
-        assert len(engines.plan_of(engine)) > 0.9 * len(own.data)
+        for target in TARGETS:
+            engine, is_new = build(own, tmp_path / "engines", target=target)
+            assert is_new
+            assert engine.facts.compute_capability == target
+            assert len(engines.plan_of(engine)) > 0.9 * len(own.data)
 
 
 def test_the_full_width_multi_task_network_builds(tmp_path):
@@ -117,9 +132,9 @@ def counted(monkeypatch):
     """The real builder, which remembers the keys that it built."""
     built, real = [], tensorrt._plan
 
-    def plan(library, model, facts, *rest):
+    def plan(library, log, model, facts, *rest):
         built.append(facts.key)
-        return real(library, model, facts, *rest)
+        return real(library, log, model, facts, *rest)
 
     monkeypatch.setattr(tensorrt, "_plan", plan)
     return built
@@ -217,7 +232,8 @@ def test_of_two_builders_one_builds_and_the_other_takes_it(classifier, tmp_path,
     assert results["first"][0] == results["second"][0]
 
 
-def test_two_builders_of_different_engines_do_not_wait_for_one_another(classifier, mapless, tmp_path, monkeypatch):
+def test_processes_that_build_different_engines_do_not_wait_for_one_another(classifier, mapless, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorrt, "listening", contextlib.nullcontext)  # each has a library of its own
     together = threading.Barrier(2, timeout=30)  # broken, were one to wait for the other
 
     def plan(*_):
@@ -276,10 +292,22 @@ def test_without_a_target_it_is_this_machines_gpu(classifier, tmp_path, monkeypa
         build(classifier, tmp_path / "new", target=None)
     assert not (tmp_path / "new").exists()
     monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("a GPU", "sm_77", "13.0"))
-    monkeypatch.setattr(tensorrt, "_plan", lambda _trt, _model, _facts, capability, *_: repr(capability).encode())
+    monkeypatch.setattr(tensorrt, "_plan", lambda _trt, _log, _model, _facts, capability, *_: str(capability).encode())
     engine, _ = build(classifier, tmp_path, target=None)
     assert engine.facts.compute_capability == "sm_77"
-    assert engines.plan_of(engine) == b"None"  # nothing that would make it one for another GPU
+    assert engines.plan_of(engine) == b"ComputeCapability.CURRENT"
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)  # which asks for nothing: it builds for no other
+    engine, _ = tensorrt.build(classifier, "tensorrt", SIZES, None, tmp_path)
+    assert engines.plan_of(engine) == b"None"
+
+
+def test_without_a_target_and_a_gpu_it_does_not_build_for_others(classifier, tmp_path, monkeypatch):
+    with contextlib.suppress(BackendError):
+        pytest.skip(f"there is a GPU: {gpu.first().name}")
+    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("a GPU", "sm_89", "13.0"))
+    with pytest.raises(ModelError, match=r"tensorrt_rtx does not build it for sm_89: .*[Cc][Uu][Dd][Aa]"):
+        build(classifier, tmp_path, target=None)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(("library", "module"), [(RTX, "tensorrt_rtx"), ("tensorrt", "tensorrt"), (RTX, "filelock")])
@@ -336,6 +364,26 @@ def test_an_error_that_is_told_while_a_plan_comes_is_a_failure(classifier, tmp_p
     assert build(classifier, tmp_path, progress=lambda *_: None)[1]  # the same without it
 
 
+def test_what_goes_wrong_in_one_build_is_not_told_of_another(classifier, mapless, tmp_path):
+    begun, results = threading.Event(), {}
+
+    def work():
+        results["other"] = build(mapless, tmp_path, progress=lambda *_: begun.set())
+
+    other = threading.Thread(target=work)
+
+    def progress(phase, done, total):
+        if (phase, done) == ("Building engine", 1):
+            logger(trt).heard.append("a kernel went wrong")
+            other.start()
+            assert not begun.wait(0.5)  # were it to build now, it would clear what was heard
+
+    with pytest.raises(ModelError, match=r"does not build it for sm_89: a kernel went wrong$"):
+        build(classifier, tmp_path, progress=progress)
+    other.join(60)
+    assert results["other"][1]
+
+
 def test_a_failed_build_removes_nothing_that_was_there(classifier, tmp_path):
     first, _ = build(classifier, tmp_path)
     with pytest.raises(ModelError, match="went wrong"):
@@ -383,6 +431,82 @@ def test_progress_is_told_in_phases_that_rise_to_their_total(classifier, tmp_pat
     rising = [done for done, _ in phases["Building engine"]]
     assert rising == sorted(rising)
     assert (rising[0], rising[-1]) == (0, total)
+
+
+# the timings of kernels, which TensorRT measures and TensorRT-RTX, in its place here, takes as well
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """A function that builds as `tensorrt` does."""
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("a GPU", "sm_89", "13.0"))
+    return lambda model, where: tensorrt.build(model, "tensorrt", SIZES, None, where)
+
+
+def timings(where):
+    return where / f"timings-tensorrt-{trt.__version__}-sm_89.cache"
+
+
+NO_OPERATIONS = pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+
+
+@NO_OPERATIONS
+def test_timings_are_kept_for_the_next_build(classifier, mapless, tmp_path, timed):
+    engine, _ = timed(classifier, tmp_path)
+    assert names(tmp_path) == [engine.path.name, engine.facts_path.name, timings(tmp_path).name]
+    assert timed(mapless, tmp_path)[1]
+
+
+@NO_OPERATIONS
+def test_timings_that_are_not_taken_start_anew(classifier, tmp_path, timed, caplog):
+    timings(tmp_path).write_bytes(b"no timings")
+    with caplog.at_level(logging.INFO, logger="funduscope"):
+        assert timed(classifier, tmp_path)[1]
+    assert timings(tmp_path).read_bytes().startswith(b"ptrt")
+
+
+@NO_OPERATIONS
+def test_timings_that_cannot_be_kept_do_not_throw_a_plan_away(classifier, tmp_path, timed, caplog):
+    timings(tmp_path).mkdir()
+    with caplog.at_level(logging.INFO, logger="funduscope"):
+        engine, is_new = timed(classifier, tmp_path)
+    assert is_new
+    assert engines.plan_of(engine)
+    assert "timings are not kept: " in caplog.text
+
+
+class Config:
+    """Of a builder that refuses timings in its own way."""
+
+    def __init__(self, log, refusal):
+        self.log, self.refusal, self.cache = log, refusal, None
+
+    def create_timing_cache(self, data):
+        if data == b"bad" and self.refusal == "says so":
+            self.log.heard.append("the header is wrong")
+        return None if data == b"bad" and self.refusal == "gives none" else data
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        assert not ignore_mismatch
+        self.cache = cache
+        return not (cache == b"bad" and self.refusal == "sets none")
+
+
+@pytest.mark.parametrize("refusal", ["gives none", "sets none", "says so"])
+def test_refused_timings_leave_empty_ones_and_no_error_behind(tmp_path, refusal, caplog):
+    log = logger(trt)
+    log.heard[:] = ["an earlier error"]
+    config, path = Config(log, refusal), tmp_path / "timings.cache"
+    path.write_bytes(b"good")
+    assert tensorrt._timings(config, log, path) == config.cache == b"good"
+    path.write_bytes(b"bad")
+    with caplog.at_level(logging.INFO, logger="funduscope"):
+        assert tensorrt._timings(config, log, path) == config.cache == b""
+    assert "timings.cache: not taken" in caplog.text
+    assert log.heard == ["an earlier error"]
+    path.unlink()
+    assert tensorrt._timings(config, log, path) == b""
 
 
 # settings
