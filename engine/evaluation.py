@@ -39,7 +39,7 @@ class _Tally:
     scores: list[tuple[float | None, float | None, float | None]] = field(default_factory=list)
     opinions: list[tuple[Sample, Classification | None]] = field(default_factory=list)
     eyes: Counter[str] = field(default_factory=Counter)
-    heat_in_disc: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    heat_in_disc: dict[str, list[list[float] | None]] = field(default_factory=lambda: defaultdict(list))
 
 
 def evaluate(
@@ -54,7 +54,7 @@ def evaluate(
     Of a classifier, under `classifier`, per disease: auc, rates at the operating point with their intervals (pictures on
     which it abstains count by the side on which they lie), and how many of the sick and the healthy it abstained on.
     heat_in_disc: the share of the heat within a disc's radius of the drawn disc, and that region's share of the field of
-    view, which is what chance would give.
+    view, which is what chance would give; a picture without any heat is not measurable.
     """
     if not samples:
         raise DataError("no pictures to evaluate; does the data set have this split?")
@@ -120,13 +120,14 @@ def _add_opinions(tally: _Tally, sample: Sample, result: Screening | None) -> No
     if result is None or result.photo is None or found is None or drawn is None or not drawn.disc.any():
         return
     radius = measures.vertical_diameter(drawn.disc) // 2
-    near = cv2.dilate(drawn.disc.astype(np.uint8), np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) > 0
+    near = cv2.distanceTransform((~drawn.disc).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius
     lit = result.photo.pixels.max(axis=2) > _LIT
     for disease in DISEASES:
         heat = found.of(disease).heat
-        if heat is not None and (mass := heat.on_photo(result.width, result.height) * lit).sum() > 0:
-            share = float(mass[near].sum() / mass.sum())
-            tally.heat_in_disc[disease].append((share, float((near & lit).sum() / lit.sum())))
+        if heat is not None:
+            mass = heat.on_photo(result.width, result.height) * lit
+            shares = [float(own[near].sum() / own.sum()) for own in (mass, lit)] if mass.any() else None
+            tally.heat_in_disc[disease].append(shares)
 
 
 def _opinions(tally: _Tally) -> dict[str, Any]:
@@ -155,12 +156,10 @@ def _opinions(tally: _Tally) -> dict[str, Any]:
                 row[f"n_uncertain_{name}"] = sum(own == label and opinion.positive is None for own, opinion in seen)
         figures[disease] = row
     for name, shares in tally.heat_in_disc.items():
-        mean, chance = np.mean(shares, axis=0)
-        figures.setdefault(name, {})["heat_in_disc"] = {
-            "n": len(shares),
-            "share": float(mean),
-            "chance": float(chance),
-        }
+        hot = [own for own in shares if own is not None]
+        share, chance = np.mean(hot, axis=0).tolist() if hot else (None, None)
+        count = {"n": len(shares), "n_not_measurable": len(shares) - len(hot)}
+        figures.setdefault(name, {})["heat_in_disc"] = {**count, "share": share, "chance": chance}
     return {"classifier": figures} if figures else {}
 
 

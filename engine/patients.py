@@ -25,8 +25,8 @@ _CALLS = ("glaucoma", "glaucoma_second", "referable_dr", "any_dr")
 
 @dataclass
 class Patient:
-    """All pictures of one patient. A disease is called where any picture calls it; it is denied only where every picture
-    was read and denies it; else it stays open. Probabilities and vCDR are the highest of each."""
+    """All pictures of one patient, in any order. A disease is called where any picture calls it; it is denied only where
+    every picture was read and denies it; else it stays open. Probabilities and vCDR are the highest of each."""
 
     name: str
     eyes: dict[str, int] = field(default_factory=lambda: {"right": 0, "left": 0, "": 0})
@@ -54,9 +54,9 @@ class Patient:
         self.warnings |= dict.fromkeys(row["warnings"])
 
     def to_dict(self) -> dict[str, Any]:
-        """One flat row under `COLUMNS`."""
+        """One flat row of JSON values, under the columns of patients.csv."""
         right, left = self.vcdr.get("right"), self.vcdr.get("left")
-        warnings = [*self.warnings, *["ONE_EYE"] * (not (self.eyes["right"] and self.eyes["left"]))]
+        warnings = [*self.warnings, *[str(Code.ONE_EYE)] * (not (self.eyes["right"] and self.eyes["left"]))]
         row: dict[str, Any] = {
             "patient": self.name,
             "pictures": sum(self.eyes.values()),
@@ -82,7 +82,10 @@ class Patient:
 
 
 class Patients:
-    """A sink: gathers results by patient, and writes `patients.csv` at the end where any patient was named."""
+    """Gathers results by patient, and writes `patients.csv` at the end where any patient was named.
+
+    patients: each by its name, in the order of the pictures.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE

@@ -14,7 +14,7 @@ import simplejpeg
 
 from . import overlay
 from .contract import Contract
-from .results import Disease, Result, Screening
+from .results import Disease, ModelName, Result, Screening
 from .sinks import write_text
 
 LIMIT = 500  # pictures on the page; all are in the CSV
@@ -42,10 +42,13 @@ class Entry:
 
 
 class Report:
-    """Gathers entries and writes the page at the end; a context manager. Results must have kept their photos."""
+    """Gathers entries and writes the page at the end; a context manager. Results must have kept their photos.
 
-    def __init__(self, path: Path, contracts: Sequence[Contract], backend: str) -> None:
-        self._path, self._contracts, self._backend = path, contracts, backend
+    Args: contracts, models: of the screener, in the same order.
+    """
+
+    def __init__(self, path: Path, contracts: Sequence[Contract], models: Sequence[ModelName]) -> None:
+        self._path, self._contracts, self._models = path, contracts, models
         self._entries: list[Entry] = []
         self._counts: Counter[str] = Counter()
 
@@ -60,7 +63,7 @@ class Report:
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is None:
-            write_text(self._path, page(self._entries, self._counts, self._contracts, self._backend))
+            write_text(self._path, page(self._entries, self._counts, self._contracts, self._models))
 
 
 def _entry(result: Result) -> Entry:
@@ -75,18 +78,20 @@ def _entry(result: Result) -> Entry:
     return Entry(replace(result, photo=None), pictures)
 
 
-def page(entries: Sequence[Entry], counts: Mapping[str, int], contracts: Sequence[Contract], backend: str) -> str:
-    """The page. Args: entries: at most LIMIT of them; counts: rows by status or code."""
+def page(
+    entries: Sequence[Entry], counts: Mapping[str, int], contracts: Sequence[Contract], models: Sequence[ModelName]
+) -> str:
+    """The page. Args: entries: at most LIMIT of them; counts: rows by status or code; contracts, models: see `Report`."""
     total = sum(counts.values())
     tally = ", ".join(f"{count} {html.escape(name)}" for name, count in sorted(counts.items()))
     shown = [_row(entry) for entry in entries]
     notices = "".join(
         f"<p>{html.escape(notice)}</p>" for notice in dict.fromkeys(own.terms.notice for own in contracts)
     )
-    models = "<br>".join(
-        f"Model {html.escape(own.name)} {html.escape(own.version)} ({own.precision}, {html.escape(backend)}), "
-        f"SHA-256 {own.sha256}. Weights: {html.escape(own.terms.licence)}."
-        for own in contracts
+    named = "<br>".join(
+        f"Model {html.escape(own.name)} {html.escape(own.version)} ({own.precision}, {html.escape(own.backend)}), "
+        f"SHA-256 {own.sha256}. Weights: {html.escape(document.terms.licence)}."
+        for own, document in zip(models, contracts, strict=True)
     )
     more = f"<p>{total - len(shown)} more are in screenings.csv.</p>" if total > len(shown) else ""
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Funduscope report</title>
@@ -101,7 +106,7 @@ Heat: where the classifier sees the disease, from blue (little) to red (much).
 <b style="background:#ffe13c"></b>fovea</span></p>
 <table><thead><tr><th>pictures<th>name<th>glaucoma<th>vCDR<th>second opinion<th>referable retinopathy<th>remarks</tr></thead>
 <tbody>{"".join(shown)}</tbody></table>{more}
-<p class="hint">{models}</p></html>
+<p class="hint">{named}</p></html>
 """
 
 

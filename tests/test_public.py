@@ -13,7 +13,7 @@ from funduscope.engine import contract, errors, photo
 PUBLIC = {
     *("Screener", "Screening", "Rejected", "Result", "Outline", "ModelName", "Photo", "Contract", "Code"),
     *("FunduscopeError", "PhotoError", "ModelError", "SettingsError", "DataError", "BackendError", "MissingExtra"),
-    *("Classification", "Opinion", "HeatMap", "Eyes", "Listed", "OutputError", "__version__"),
+    *("Classification", "Opinion", "HeatMap", "Eyes", "Listed", "OutputError", "Patient", "Patients", "__version__"),
 }
 CLASSES = [value for value in vars(funduscope).values() if inspect.isclass(value)]
 CLASSES.append(contract.Model)

@@ -41,6 +41,21 @@ def test_every_column_is_explained() -> None:
         assert name in COLUMNS
 
 
+def test_every_column_of_a_patient_is_explained() -> None:
+    from funduscope.engine.patients import COLUMNS
+
+    table = README.split("| column of `patients.csv` | meaning |\n|---|---|\n")[1].split("\n\n")[0]
+    assert set(COLUMNS) <= explained(table)
+    for name in re.findall(r"`([a-z0-9_]+)`", " ".join(line.split("|")[1] for line in table.splitlines())):
+        assert name in COLUMNS
+
+
+def test_every_code_is_listed() -> None:
+    from funduscope import Code
+
+    assert set(re.findall(r"`([A-Z]+(?:_[A-Z]+)*)`", README)) >= set(Code)
+
+
 def test_a_column_that_is_not_explained_is_seen() -> None:  # the test above can fail
     table = "| `a`, `…_part` | this |\n| `b…`, `c` | its name and SHA-256 |\n| `d_…` | centre `x` |"
     found = explained(table)

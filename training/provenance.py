@@ -17,8 +17,8 @@ def provenance(
     pairs: Sequence[tuple[Sample, Set]],
     figures: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """The part `training` of a contract. Args: network, strategy: in words; state: of the checkpoint; pairs: all pictures
-    with their sets; figures: of the validation split."""
+    """The part `training` of a contract. Args: network, strategy: in words; state: of the checkpoint; pairs: the pictures
+    that could be prepared, with their sets; figures: of the validation split."""
     sets = {own.path: own for _, own in pairs}
     counts = Counter(own.path for sample, own in pairs if sample.split == "train")
     return {

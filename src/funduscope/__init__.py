@@ -19,6 +19,7 @@ from .engine.errors import (
     SettingsError,
 )
 from .engine.inputs import Listed
+from .engine.patients import Patient, Patients
 from .engine.photo import Photo
 from .engine.results import Classification, Eyes, HeatMap, ModelName, Opinion, Outline, Rejected, Result, Screening
 from .engine.screener import Screener
@@ -40,6 +41,8 @@ __all__ = [
     "Opinion",
     "Outline",
     "OutputError",
+    "Patient",
+    "Patients",
     "Photo",
     "PhotoError",
     "Rejected",

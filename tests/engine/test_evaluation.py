@@ -153,7 +153,10 @@ def test_without_pictures_there_is_nothing_to_measure(fake):
 # how much of the heat lies at the disc
 
 FIELD, DISC = (30, 20, 160), (90, 70, 20)  # left, top, side
-NEAR = (slice(60, 100), slice(80, 120))  # a disc's radius of 10 px around the disc
+ROWS, COLUMNS = np.mgrid[:200, :240]
+BESIDE = [np.maximum(0, np.maximum(start - axis, axis - start - 19)) for axis, start in ((COLUMNS, 90), (ROWS, 70))]
+NEAR = np.hypot(*BESIDE) <= 10  # a disc's radius around the disc, whose corners it rounds
+CHANCE = (20**2 + 4 * 20 * 10 + 4 * 69) / 160**2  # the square, its sides, and of each corner a quarter of a circle
 
 
 def drawn_disc(folder: Path, disc_level: int) -> Path:
@@ -174,9 +177,9 @@ def drawn_disc(folder: Path, disc_level: int) -> Path:
 def test_even_heat_is_at_the_disc_by_chance(fake, classifier, tmp_path):
     found = evaluated(fake(models=[classifier]), drawn_disc(tmp_path / "clinic", 90))["classifier"]
     for disease in ("glaucoma", "referable_dr", "any_dr"):
-        assert found[disease]["heat_in_disc"]["n"] == 1
-        assert found[disease]["heat_in_disc"]["chance"] == pytest.approx(40 * 40 / 160**2)
-        assert found[disease]["heat_in_disc"]["share"] == pytest.approx(40 * 40 / 160**2, rel=1e-4)
+        assert (found[disease]["heat_in_disc"]["n"], found[disease]["heat_in_disc"]["n_not_measurable"]) == (1, 0)
+        assert found[disease]["heat_in_disc"]["chance"] == pytest.approx(CHANCE)
+        assert found[disease]["heat_in_disc"]["share"] == pytest.approx(CHANCE, rel=1e-4)
     assert set(found["referable_dr"]) == {"heat_in_disc"}  # not labelled
 
 
@@ -195,6 +198,21 @@ def test_heat_at_the_disc_is_more_than_by_chance_and_cold_less(fake, classifier,
     assert found["chance"] == pytest.approx(lit[NEAR].sum() / lit.sum())
     assert (found["share"] > 1.2 * found["chance"]) is above
     assert above or found["share"] < found["chance"]
+
+
+def test_a_picture_without_heat_is_counted_and_not_measured(fake, classifier, opinions, tmp_path):
+    folder = drawn_disc(tmp_path / "clinic", 90)
+    write(folder / "1.png", np.full((200, 240, 3), 90, np.uint8))
+    with (folder / "index.csv").open("a") as index:
+        index.write("1.png,test,mask.png,disc,0\n")
+    heat = iter((1, 0))
+    hot = fake(
+        models=[classifier], classify=lambda image: opinions() | {"glaucoma_map": np.full((12, 12), next(heat), "f4")}
+    )
+    found = evaluated(hot, folder)["classifier"]
+    glaucoma, any_dr = (found[name]["heat_in_disc"] for name in ("glaucoma", "any_dr"))
+    assert (glaucoma["n"], glaucoma["n_not_measurable"], glaucoma["share"]) == (2, 1, pytest.approx(CHANCE))
+    assert any_dr == {"n": 2, "n_not_measurable": 2, "share": None, "chance": None}
 
 
 def test_without_heat_maps_there_is_no_such_figure(fake, model, tmp_path):

@@ -176,7 +176,7 @@ def test_pictures_are_counted_by_eye():
     ],
 )
 def test_a_patient_without_both_eyes_has_a_warning(eyes, one):
-    assert row(*map(screening, eyes))["warnings"] == ["ONE_EYE"] * one
+    assert row(*map(screening, eyes))["warnings"] == [Code.ONE_EYE] * one
 
 
 def test_warnings_of_all_pictures_stand_once_in_order():
@@ -267,7 +267,7 @@ def test_no_name_of_a_patient_is_a_formula(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path):
-    (tmp_path / f"{patients.FILE}.part").mkdir()
+    (tmp_path / patients.FILE).mkdir()
 
     def written() -> None:
         with Patients(tmp_path) as sink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -71,7 +72,7 @@ HEAD = ["pictures", "name", "glaucoma", "vCDR", "second opinion", "referable ret
 
 def printed(opened, tmp_path) -> Page:
     path = tmp_path / "new" / "report.html"
-    with opened, report.Report(path, opened.contracts, "fake") as page:
+    with opened, report.Report(path, opened.contracts, opened.models) as page:
         for source in SOURCES:
             page.write(opened(source, keep_photo=True))
     found = Page(path.read_text(encoding="utf-8"))
@@ -142,10 +143,19 @@ def test_the_page_counts_and_names_every_model_with_its_terms(both, model, class
     text = printed(both(), tmp_path).text
     assert "Funduscope: 3 photographs" in text
     assert "1 NOT_FOUND, 1 NO_FIELD_OF_VIEW, 1 ok" in text
-    for own in (model.contract, classifier.contract):
+    for own, backend in ((model.contract, "fake"), (classifier.contract, "onnxruntime")):
         assert text.count(own.sha256) == 1
         assert text.count(own.terms.notice) == 1
-        assert f"Model {own.name} {own.version} (fp32, fake)" in text
+        assert f"Model {own.name} {own.version} (fp32, {backend}), SHA-256 {own.sha256}" in text
+
+
+def test_the_precision_is_that_of_the_computation_and_not_of_the_file(both):
+    with both() as opened:
+        contracts, (first, second) = opened.contracts, opened.models
+    text = report.page([], {}, contracts, [replace(first, backend="openvino-bf16", precision="bf16"), second])
+    assert contracts[0].precision == "fp32"
+    assert f"{first.name} {first.version} (bf16, openvino-bf16)" in text
+    assert f"{second.name} {second.version} (fp32, onnxruntime)" in text
 
 
 def test_what_is_beyond_the_limit_is_counted(both, tmp_path, monkeypatch):
@@ -157,7 +167,7 @@ def test_what_is_beyond_the_limit_is_counted(both, tmp_path, monkeypatch):
 
 def test_a_stopped_run_writes_no_page(fake, tmp_path):
     def stopped() -> None:
-        with fake() as opened, report.Report(tmp_path / "report.html", opened.contracts, "fake") as page:
+        with fake() as opened, report.Report(tmp_path / "report.html", opened.contracts, opened.models) as page:
             page.write(opened(SOURCES[1], keep_photo=True))
             raise KeyboardInterrupt
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from ...engine.sample import Sample
 from ..ahead import ahead
 from ..augment import Augmentation, affine, colour
 from .config import Config, SetSettings
+
+_log = logging.getLogger("funduscope")
 
 
 def unhealthy(sample: Sample) -> bool:
@@ -52,7 +55,8 @@ def geometry_of(settings: Config, size: int) -> preprocess.Geometry:
 def prepare_all(
     samples: Sequence[tuple[Sample, SetSettings]], geometry: preprocess.Geometry, workers: int
 ) -> list[Picture]:
-    """Prepare pictures, several at a time. One without a field of view is left out, as the source filters its pictures.
+    """Prepare pictures, several at a time. One without a field of view is left out, as the source filters its pictures; how
+    many those are is logged for each set.
 
     Raises: DataError, with the picture's name, where it cannot be read at all.
     """
@@ -67,7 +71,12 @@ def prepare_all(
             raise DataError(f"{sample.image}: {error}") from None
 
     with ThreadPoolExecutor(workers) as pool:
-        return [picture for picture in pool.map(one, samples) if picture is not None]
+        prepared = [picture for picture in pool.map(one, samples) if picture is not None]
+    asked = Counter((sample.set_name, sample.split) for sample, _ in samples)
+    left_out = asked - Counter((picture.sample.set_name, picture.sample.split) for picture in prepared)
+    for (name, split), count in left_out.items():
+        _log.warning("%s, %s: %d of %d pictures left out: no field of view", name, split, count, asked[name, split])
+    return prepared
 
 
 class Batches:

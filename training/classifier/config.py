@@ -19,7 +19,7 @@ Open = Annotated[float, Field(gt=0, lt=1)]
 class Network(Strict):
     """input: see `pixels.Pixels`; hidden: width of AlexNet's two dense layers (4096 as published), 0 for global average
     pooling in their place; severity: also learn severe and proliferative retinopathy, so that the grades 0 to 4 are
-    known in order; imagenet: a safetensors file in torchvision's names, or ""."""
+    known in order; imagenet: a .safetensors or .pth file in torchvision's names, or ""."""
 
     architecture: Architecture
     input: Input

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ...engine.errors import SettingsError
 from ...engine.results import DISEASES
+from .. import pretrained
 from . import config
 from .pixels import MEAN, STD, Pixels
 
@@ -311,14 +312,11 @@ class Classifier(nn.Module):
         return [(f"network.{conv}", f"network.{norm}") for conv, norm in self.network.conv_norm_pairs()]
 
     def load_imagenet(self, file: Path) -> None:
-        """Start from weights in torchvision's names; the last layer stays as it is. Raises SettingsError for others."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        """Start from weights in torchvision's names, see `pretrained.read`; the last layer stays as it is.
 
-        try:
-            stored = {name: tensor.float() for name, tensor in load_file(file).items()}
-        except (OSError, SafetensorError) as error:
-            raise SettingsError(f"{file}: the weights cannot be read ({error})") from None
+        Raises: SettingsError for others.
+        """
+        stored = pretrained.read(file)
         own: Mapping[str, Tensor] = self.network.state_dict()
         first = next(name for name in own if name.endswith("weight"))  # the first convolution
         channels = own[first].shape[1]

@@ -173,7 +173,7 @@ def written(folder, name, image):
 GREY = preprocess.Geometry(64, 40, "grey")
 
 
-def test_pictures_without_a_field_of_view_are_left_out(tmp_path):
+def test_pictures_without_a_field_of_view_are_left_out_and_counted(tmp_path, caplog):
     blue = np.zeros((160, 160, 3), np.uint8)
     blue[..., 0] = 255  # BGR: bright, but its grey is 29
     pairs = [
@@ -183,6 +183,15 @@ def test_pictures_without_a_field_of_view_are_left_out(tmp_path):
     found = batches.prepare_all(pairs, GREY, 2)
     assert [picture.sample.image.name for picture in found] == ["0.png"]
     assert np.array_equal(found[0].image, np.full((64, 64, 3), 41, np.uint8))
+    assert caplog.messages == ["eyes, train: 2 of 3 pictures left out: no field of view"]
+
+
+def test_the_pictures_left_out_are_counted_by_set_and_split(tmp_path, caplog):
+    lit, dark = (written(tmp_path, f"{level}.png", np.full((160, 160, 3), level, np.uint8))[0] for level in (90, 0))
+    samples = [lit, dark, replace(dark, split="val"), replace(lit, set_name="grades")]
+    assert len(batches.prepare_all([(sample, None) for sample in samples], GREY, 2)) == 2
+    lines = ("eyes, train: 1 of 2", "eyes, val: 1 of 1")
+    assert caplog.messages == [f"{line} pictures left out: no field of view" for line in lines]
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):

@@ -107,12 +107,12 @@ def test_weights_move_temperature_and_points():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25])
-def test_the_asked_share_of_the_pictures_is_uncertain(share):
+def test_the_asked_share_of_the_pictures_is_uncertain_at_each_point(share):
     found, _ = decide(reading=READING.model_copy(update={"uncertain_share": share}))
-    threshold = found["points"]["balanced"]["threshold"]
     p, _ = probabilities(found)
-    answers = [scores.decide(float(own), threshold, found["uncertain_logit"]) for own in p]
-    assert answers.count(None) / len(answers) == pytest.approx(share, abs=1e-3)
+    for point in found["points"].values():
+        answers = [scores.decide(float(own), point["threshold"], point["uncertain_logit"]) for own in p]
+        assert answers.count(None) / len(answers) == pytest.approx(share, abs=1e-3)
 
 
 def test_temperature_scaling_lowers_the_calibration_error():
@@ -144,8 +144,8 @@ def test_perfectly_separated_classes_do_not_leave_every_picture_uncertain():
     logits = rng.normal(np.where(truth == 1, 5.0, -5.0), 1)
     found, _ = calibrate.decision(logits, truth, np.ones(80), None, READING)
     p = 1 / (1 + np.exp(-(logits / found["temperature"]).astype(np.float32)))
-    threshold, band = found["points"]["balanced"]["threshold"], found["uncertain_logit"]
-    answers = [scores.decide(float(own), threshold, band) for own in p]
+    point = found["points"]["balanced"]
+    answers = [scores.decide(float(own), point["threshold"], point["uncertain_logit"]) for own in p]
     assert answers.count(None) <= 0.2 * len(answers)
 
 
@@ -190,6 +190,15 @@ def test_a_run_is_calibrated(finished):
         ("eyes", 16, "drawn for tests"),
         ("grades", 16, "drawn, too"),
     ]
+
+
+def test_a_run_learned_from_the_pictures_that_could_be_prepared(finished, graded_root):
+    run = finished(steps=1)
+    expected = calibrate_run(run)
+    assert cv2.imwrite(str(graded_root / "eyes" / "images" / "eye0.jpg"), np.zeros((160, 160, 3), np.uint8))
+    result = calibrate_run(run)
+    assert [own["pictures"] for own in result["training"]["data"]] == [15, 16]
+    assert result["decisions"] == expected["decisions"]
 
 
 def held_logits(run, root):

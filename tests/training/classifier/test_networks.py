@@ -1,3 +1,4 @@
+import re
 from typing import get_args
 
 import numpy as np
@@ -435,15 +436,50 @@ def test_weights_of_other_networks_are_refused_and_nothing_is_loaded(file_of):
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-def test_a_missing_and_a_damaged_file_are_refused(file_of, tmp_path):
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_a_missing_and_a_damaged_file_are_refused(file_of, tmp_path, ending):
     network = classifier("alexnet")
-    with pytest.raises(SettingsError, match=r"none\.safetensors: the weights cannot be read"):
-        network.load_imagenet(tmp_path / "none.safetensors")
-    file = file_of(trained_elsewhere("alexnet"))
+    with pytest.raises(SettingsError, match=rf"none\.{ending}: the weights cannot be read"):
+        network.load_imagenet(tmp_path / f"none.{ending}")
+    file = tmp_path / f"own.{ending}"
+    state = trained_elsewhere("alexnet").state_dict()
+    save_file(state, file) if ending == "safetensors" else torch.save(state, file)
     for content in (b"", b"not tensors at all", file.read_bytes()[:-1000]):
         file.write_bytes(content)
-        with pytest.raises(SettingsError, match=r"own\.safetensors: the weights cannot be read"):
+        with pytest.raises(SettingsError, match=rf"own\.{ending}: .* give a \.safetensors file, or a \.pth file"):
             network.load_imagenet(file)
+
+
+def as_torchvision_hosts_them(names):
+    """The names in the file of DenseNet-121: `norm.1` for `norm1` in a dense layer, and no count of batches."""
+    kept = (name for name in names if not name.endswith("batches_tracked"))
+    return {name: re.sub(r"(denselayer\d+\.)(norm|conv)([12])", r"\1\2.\3", name) for name in kept}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+@pytest.mark.parametrize(
+    ("architecture", "hosted"), [("resnet18", False), ("densenet121", False), ("densenet121", True)]
+)
+def test_torchs_own_files_load_under_both_kinds_of_names(architecture, hosted, zipped, tmp_path):
+    original, network = trained_elsewhere(architecture), classifier(architecture, kind="colour")
+    state = original.state_dict()
+    names = as_torchvision_hosts_them(state) if hosted else {name: name for name in state}
+    assert hosted == any(".norm.1." in name for name in names.values())
+    file = tmp_path / "own.pth"
+    torch.save({names[name]: state[name] for name in names}, file, _use_new_zipfile_serialization=zipped)
+    network.load_imagenet(file)
+    for name, tensor in network.network.state_dict().items():
+        if not name.startswith(network.network.last) and name in names:
+            assert torch.equal(tensor, state[name]), name
+
+
+@pytest.mark.parametrize(
+    "content", [nn.Linear(1, 1), {"state_dict": {"fc.bias": torch.zeros(3)}}, [torch.zeros(3)], {1: torch.zeros(3)}]
+)
+def test_a_torch_file_of_anything_but_tensors_by_name_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "own.pth")
+    with pytest.raises(SettingsError, match=r"own\.pth: the weights cannot be read .* of tensors by name"):
+        classifier("resnet18").load_imagenet(tmp_path / "own.pth")
 
 
 @pytest.mark.data

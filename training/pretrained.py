@@ -1,0 +1,32 @@
+"""Weights that were trained elsewhere, from a local file, in torchvision's names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..engine.errors import SettingsError
+
+_OLD_DENSE = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of a .pth file as torch.save writes them, by name, in fp32.
+
+    DenseNet's file as torchvision hosts it has `norm.1` and `conv.1` for its layers' `norm1` and `conv1`; both serve.
+    Raises: SettingsError for a file that cannot be read or holds anything else.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        safe = file.suffix == ".safetensors"
+        stored = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
+        return {_OLD_DENSE.sub(r"\1\2", name): tensor.float() for name, tensor in stored.items()}
+    except Exception as error:  # either library raises whatever it meets; all of it means: not such a file
+        cause = type(error).__name__
+        raise SettingsError(
+            f"{file}: the weights cannot be read ({cause}); give a .safetensors file, or a .pth file of tensors by name"
+        ) from error
