@@ -30,6 +30,7 @@ ZEROS = "0" * 64
 _OPENING = f'{{"format":"{FORMAT}","sha256":"'.encode()
 _ANY_OPENING = b'{"format":"funduscope/'
 Probability = Annotated[float, Field(ge=0, le=1)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 PointName = Literal["high_sensitivity", "balanced", "high_specificity"]
 
 
@@ -86,9 +87,11 @@ class EstimatePart(Strict):
 
 class PointPart(Strict):
     """An operating point: positive from this probability on, and what that gave on the validation split, where pictures
-    on which the classifier abstains count by the side of the threshold on which they lie."""
+    on which the classifier abstains count by the side of the threshold on which they lie. uncertain_logit: nearer than this
+    to the threshold, in logits, it abstains."""
 
     threshold: Probability
+    uncertain_logit: Annotated[float, Field(ge=0)]
     sensitivity: EstimatePart
     specificity: EstimatePart
 
@@ -108,13 +111,12 @@ class PointsPart(Strict):
 class DecisionPart(Strict):
     """How one output of a classifier is read.
 
-    temperature: what the graph divides the logit by; uncertain_logit: nearer than this to the threshold, in logits, the
-    classifier abstains; map_scale: the logit of the heat map that is drawn as full heat, null without a map.
+    temperature: what the graph divides the logit by; map_scale: the logit of the heat map that is drawn as full heat, null
+    without a map.
     """
 
     temperature: Annotated[float, Field(gt=0)]
     points: PointsPart
-    uncertain_logit: Annotated[float, Field(ge=0)]
     map_scale: Annotated[float, Field(gt=0)] | None
 
 
@@ -165,14 +167,18 @@ class TermsPart(Strict):
 
 
 class Common(Strict, ABC):
-    """What both kinds of model say of themselves; every key is required."""
+    """What both kinds of model say of themselves; every key is required but one.
+
+    converted_from: the SHA-256 of the fp32 model file that a file of less precision was made from; absent in fp32.
+    """
 
     format: Literal["funduscope/1"]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Digest
     kind: str
     name: str
     version: str
     precision: Literal["fp32", "fp16", "int8"]
+    converted_from: Digest | None = None
     input: Tensor
     outputs: list[Tensor]
     geometry: GeometryPart
@@ -185,6 +191,10 @@ class Common(Strict, ABC):
             raise ValueError(f"input.shape {self.input.shape} is not of geometry.size {self.geometry.size}")
         if (names := sorted(output.name for output in self.outputs)) != sorted(self.needed()):
             raise ValueError(f"outputs are {names}; a {self.kind} model of this contract has {sorted(self.needed())}")
+        if (self.converted_from is None) != (self.precision == "fp32"):
+            raise ValueError(
+                "converted_from must name the fp32 model of a file of less precision, and be absent in fp32"
+            )
         return self
 
     @abstractmethod
@@ -193,7 +203,9 @@ class Common(Strict, ABC):
 
     def to_json(self) -> str:
         """Canonical JSON, which starts with the words that `verified` looks for."""
-        return json.dumps(self.model_dump(), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return json.dumps(
+            self.model_dump(exclude_defaults=True), separators=(",", ":"), ensure_ascii=True, allow_nan=False
+        )
 
 
 class MultiTask(Common):
@@ -210,7 +222,8 @@ class MultiTask(Common):
 
 class Classifier(Common):
     """Glaucoma and diabetic retinopathy. point: the operating point where none is asked for; disagreement: how far its
-    glaucoma may be from the multi-task model's, each seen from its own threshold, before a result says so."""
+    glaucoma may be from the multi-task model's, each seen from its own threshold (its balanced one), before a result says so;
+    contrary decisions are always said."""
 
     kind: Literal["classifier"]
     decisions: DecisionsPart
@@ -240,6 +253,10 @@ class Model:
     def sha256(self) -> str:
         """The digest that the contract states and the file was found to have."""
         return self.contract.sha256
+
+    def converted(self, precision: Literal["fp16", "int8"]) -> Contract:
+        """The contract of a file of less precision that is made of this fp32 one, to be stamped."""
+        return self.contract.model_copy(update={"precision": precision, "converted_from": self.sha256})
 
 
 def embedded() -> dict[str, Path]:

@@ -45,6 +45,7 @@ class Code(StrEnum):
     DR_UNCERTAIN = "DR_UNCERTAIN"  # warning: the same, for referable diabetic retinopathy
     ANY_DR_UNCERTAIN = "ANY_DR_UNCERTAIN"  # warning: the same, for diabetic retinopathy of any grade
     CLASSIFIER_UNGRADABLE = "CLASSIFIER_UNGRADABLE"  # warning: the picture is too dark or unreadable for the classifier
+    ONE_EYE = "ONE_EYE"  # warning of a patient: there is no picture of each eye
     MODEL_NONFINITE = "MODEL_NONFINITE"  # the model gave NaN or infinity
 
 
@@ -89,10 +90,15 @@ class OutputError(FunduscopeError):
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import an optional dependency. Raises MissingExtra with the pip line where it is absent."""
+    """Import an optional dependency.
+
+    Raises: MissingExtra with the pip line where it is absent; BackendError with the cause where it is there but does not load.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"This needs {error.name}, which is not installed. Install it with: pip install 'funduscope[{extra}]'"
         ) from error
+    except (ImportError, OSError) as error:  # a shared library that it needs
+        raise BackendError(f"{module} is installed but does not load: {error}") from error

@@ -5,6 +5,7 @@ Nothing that fails here is served: not an export, not a converted file, not an e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -102,7 +103,9 @@ class Figure:
 
     @property
     def badness(self) -> float:
-        """Larger is worse."""
+        """Larger is worse, NaN the worst."""
+        if math.isnan(self.seen):
+            return math.inf
         return -self.seen if self.at_least else self.seen
 
 
@@ -149,16 +152,25 @@ def compare(
 ) -> Report:
     """Run both on the same pictures and measure how they differ: the candidate once for each size of batch, the worst kept.
 
-    Args: images: uint8 (N, S, S, 3); document: how the outputs are read; batches: pictures at once. The largest is also
-    run on one picture repeated: engines have been seen that are right at batch 1 only.
+    Args: images: uint8 (N, S, S, 3); document: how the outputs are read; batches: pictures at once: fewer pictures than
+    the largest are shown repeatedly, so that each size is seen full. The largest is also run on one picture repeated:
+    engines have been seen that are right at batch 1 only.
     """
     assert len(images), "the gate compares on pictures"
-    expected = _run(reference, images, max(batches))
-    reports = [_figures(expected, _run(candidate, images, batch), document, bounds) for batch in batches]
-    worst = [max(same, key=lambda figure: figure.badness) for same in zip(*reports, strict=True)]
-    alike = candidate(np.repeat(images[:1], max(batches), axis=0))
-    spread = max(float(np.abs(output - output[:1]).max()) for name, output in alike.items() if "_map" not in name)
-    return Report(len(images), (*worst, Figure("max |d identical rows|", spread, bounds.identical)))
+    count, most = len(images), max(batches)
+    expected = _run(reference, images, most)
+    reports = []
+    for batch in batches:
+        outputs = _run(candidate, images[np.arange(max(count, batch)) % count], batch)
+        reports += [_figures(expected, part, document, bounds) for part in _parts(outputs, count)]
+    alike = candidate(np.repeat(images[:1], most, axis=0))
+    reports += [_figures(expected, row, document, bounds) for row in _parts(alike, 1)]
+    worst = [
+        max((report[name] for report in reports if name in report), key=lambda figure: figure.badness)
+        for name in reports[0]
+    ]
+    spread = np.max([np.abs(output - output[:1]).max() for name, output in alike.items() if "_map" not in name])
+    return Report(count, (*worst, Figure("max |d identical rows|", float(spread), bounds.identical)))
 
 
 def views(photo: Photo, geometry: preprocess.Geometry, count: int = 32, seed: int = 0) -> NDArray[np.uint8]:
@@ -174,9 +186,10 @@ def views(photo: Photo, geometry: preprocess.Geometry, count: int = 32, seed: in
     return np.stack(made)
 
 
-def _figures(first: Outputs, second: Outputs, document: contract.Contract, bounds: Bounds) -> Sequence[Figure]:
+def _figures(first: Outputs, second: Outputs, document: contract.Contract, bounds: Bounds) -> dict[str, Figure]:
+    """By name. Where the second has rows for the first pictures only, nothing is averaged: the bounds are for all."""
     pairs: list[tuple[Outputs, Outputs]] = []
-    count = len(next(iter(first.values())))
+    total, count = (len(next(iter(outputs.values()))) for outputs in (first, second))
     for k in range(count):
         a, b = ({name: output[k] for name, output in outputs.items()} for outputs in (first, second))
         if all(np.isfinite(output).all() for output in (*a.values(), *b.values())):
@@ -185,7 +198,8 @@ def _figures(first: Outputs, second: Outputs, document: contract.Contract, bound
         read = _multitask(pairs, document, bounds)
     else:
         read = _classifier(pairs, document, bounds)
-    return [Figure("not finite", count - len(pairs), 0), *read]
+    figures = [Figure("not finite", count - len(pairs), 0), *read]
+    return {own.name: own for own in figures if count == total or not own.name.startswith("mean")}
 
 
 def _classifier(
@@ -212,7 +226,7 @@ def _classifier(
 def _multitask(pairs: Sequence[tuple[Outputs, Outputs]], document: contract.MultiTask, bounds: Bounds) -> list[Figure]:
     rules, threshold = document.rules.build(), document.glaucoma_threshold
     probability = map_value = height = fovea = 0.0
-    dices, vcdr_differences, flips, unlike = [1.0], [], 0, 0
+    dices, vcdr_differences, flips, unlike = list[float](), list[float](), 0, 0
     for a, b in pairs:
         map_value = max(map_value, *(float(np.abs(a[n] - b[n]).max()) for n in ("disc", "cup", "fovea")))
         ours, theirs = findings.find(a, rules), findings.find(b, rules)
@@ -235,13 +249,14 @@ def _multitask(pairs: Sequence[tuple[Outputs, Outputs]], document: contract.Mult
                 whole = [r.draw(getattr(r, mask), np.eye(2, 3), a["disc"].shape) for r in (ours.region, theirs.region)]
                 overlap = metrics.dice(*whole)
                 dices.append(1.0 if overlap is None else overlap)
+    nothing = 0.0 if bounds.map_value < 1 else float("nan")  # where maps are not bounded, something must be measured
     return [
         Figure("max |d probability|", probability, bounds.probability),
         Figure("max |d map|", map_value, bounds.map_value),
-        Figure("mean |d vCDR|", float(np.mean(vcdr_differences)) if vcdr_differences else 0.0, bounds.vcdr_mean),
+        Figure("mean |d vCDR|", float(np.mean(vcdr_differences)) if vcdr_differences else nothing, bounds.vcdr_mean),
         Figure("max |d height| (map px)", height, bounds.height_px),
-        Figure("min mask Dice", min(dices), bounds.dice, at_least=True),
-        Figure("mean mask Dice", float(np.mean(dices)), bounds.dice_mean, at_least=True),
+        Figure("min mask Dice", min(dices, default=1.0), bounds.dice, at_least=True),
+        Figure("mean mask Dice", float(np.mean(dices)) if dices else 1.0, bounds.dice_mean, at_least=True),
         Figure("max fovea distance (map px)", fovea, bounds.fovea_px),
         Figure("decision flips", flips, 0),
         Figure("measurable on one side only", unlike, 0),
@@ -251,6 +266,13 @@ def _multitask(pairs: Sequence[tuple[Outputs, Outputs]], document: contract.Mult
 def _run(run: Run, images: NDArray[np.uint8], batch: int) -> dict[str, NDArray[np.float32]]:
     parts: Sequence[Outputs] = [run(images[start : start + batch]) for start in range(0, len(images), batch)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _parts(outputs: Outputs, count: int) -> list[Outputs]:
+    """So many rows at a time."""
+    total = len(next(iter(outputs.values())))
+    cuts = (slice(start, start + count) for start in range(0, total, count))
+    return [{name: output[cut] for name, output in outputs.items()} for cut in cuts]
 
 
 def _measurable(found: Findings) -> tuple[bool, bool, bool]:

@@ -74,8 +74,8 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Opinion:
-    """The classifier's word on one disease. probability: calibrated; positive: whether it reaches the threshold, None
-    where it is too near to it to say."""
+    """The classifier's word on one disease. probability: temperature-scaled; positive: whether it reaches the
+    threshold, None where it is too near to it to say; of any retinopathy, also where referable retinopathy is."""
 
     probability: float
     threshold: float

@@ -333,20 +333,23 @@ def _classified(
     for disease in DISEASES:
         decision: contract.DecisionPart = getattr(own.decisions, disease)
         probability = float(outputs[disease])
-        threshold = getattr(decision.points, point).threshold
+        at: contract.PointPart = getattr(decision.points, point)
         heat = None
         if grid is not None and decision.map_scale is not None:
             heat = HeatMap(np.clip(outputs[f"{disease}_map"] / np.float32(decision.map_scale), 0, 1), grid)
-        positive = scores.decide(probability, threshold, decision.uncertain_logit)
-        opinions[disease] = Opinion(probability, threshold, positive, heat)
+        positive = scores.decide(probability, at.threshold, at.uncertain_logit)
+        opinions[disease] = Opinion(probability, at.threshold, positive, heat)
+    if opinions["referable_dr"].positive:  # which is one grade of any
+        opinions["any_dr"] = replace(opinions["any_dr"], positive=True)
     found = Classification(**opinions, point=point, model=opened.name)
     warnings = [Code.GLAUCOMA_UNCERTAIN] * (found.glaucoma.positive is None)
     warnings += [Code.DR_UNCERTAIN] * (found.referable_dr.positive is None)
     warnings += [Code.ANY_DR_UNCERTAIN] * (found.any_dr.positive is None)
     if screening.glaucoma_probability is not None and screening.threshold is not None:
         first = scores.from_threshold(screening.glaucoma_probability, screening.threshold)
-        second = scores.from_threshold(found.glaucoma.probability, found.glaucoma.threshold)
-        warnings += [Code.GLAUCOMA_DISAGREEMENT] * (abs(first - second) > own.disagreement)
+        second = scores.from_threshold(found.glaucoma.probability, own.decisions.glaucoma.points.balanced.threshold)
+        contrary = found.glaucoma.positive is (not screening.glaucoma)
+        warnings += [Code.GLAUCOMA_DISAGREEMENT] * (contrary or abs(first - second) > own.disagreement)
     return replace(screening, classification=found, warnings=(*screening.warnings, *warnings))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -40,17 +41,43 @@ def pictures(paths: Sequence[Path], geometry: preprocess.Geometry) -> NDArray[np
 
 
 def chosen(data: Sequence[Path], split: str | None, count: int = 64) -> list[Path]:
-    """About so many pictures of a split (None: of all), an equal part of each data set."""
-    per_set = -(-count // len(data))
-    parts = ([s.image for s in dataset.read(folder) if split in (None, s.split)][:per_set] for folder in data)
-    return [path for part in parts for path in part]
+    """About so many pictures of a split (None: of all), an equal part of each data set, drawn with a fixed seed: an index is
+    often sorted by label."""
+    per_set, paths = -(-count // len(data)), list[Path]()
+    for folder in data:
+        own = [sample.image for sample in dataset.read(folder) if split in (None, sample.split)]
+        paths += random.Random(0).sample(own, min(per_set, len(own)))
+    return paths
 
 
-def shown(data: Sequence[Path] | None, geometry: preprocess.Geometry) -> tuple[NDArray[np.uint8], str]:
-    """What a candidate is shown where nothing is tuned on it, and how that is called: test pictures, or the views."""
-    if not data:
-        return views(geometry), SELF_CHECK
-    return pictures(chosen(data, "test"), geometry), f"verified on {', '.join(folder.name for folder in data)}"
+def shown(data: Sequence[Path] | None, split: str, geometry: preprocess.Geometry) -> NDArray[np.uint8]:
+    """What a candidate is shown: pictures of a split of the data sets, or the views."""
+    return pictures(chosen(data, split), geometry) if data else views(geometry)
+
+
+def how(data: Sequence[Path] | None) -> str:
+    """What the gate's word rests on."""
+    return f"verified on {', '.join(folder.resolve().name for folder in data)}" if data else SELF_CHECK
+
+
+def reference_of(model: contract.Model) -> contract.Model:
+    """The fp32 model that the gate holds a file against: itself, or what it was converted from, embedded or beside it.
+
+    Raises: ModelError where that is not to be found.
+    """
+    origin = model.contract.converted_from
+    if origin is None:
+        return model
+    for path in (*contract.embedded().values(), *sorted(model.path.parent.glob("*.onnx"))):
+        try:
+            found = contract.read(path)
+        except ModelError:
+            continue
+        if found.sha256 == origin:
+            return found
+    raise ModelError(
+        f"{model.path}: the gate needs the fp32 model that it was converted from; put that file beside it (SHA-256 {origin})"
+    )
 
 
 def views(geometry: preprocess.Geometry) -> NDArray[np.uint8]:
@@ -70,13 +97,16 @@ def run(reference: contract.Model, candidate: Runner, images: NDArray[np.uint8],
         )
 
 
-def engine(reference: contract.Model, found: Engine, images: NDArray[np.uint8], how: str) -> gate.Report:
+def engine(model: contract.Model, found: Engine, images: NDArray[np.uint8], how: str) -> gate.Report:
     """The gate for a TensorRT engine, on this machine's GPU: what passes is written into its facts, what fails is deleted.
 
-    Raises: BackendError where this machine cannot run it; ModelError with the report where it does not pass.
+    Args: model: the file that it was built of. Raises: BackendError where this machine cannot run it; ModelError where it is
+    another model's or the fp32 model is not to be found, and, with the report, where it does not pass.
     """
-    here, profile = gpu.first(), found.facts.profile
-    with RUNNERS[found.facts.library](reference, max_batch=profile.max, engine=found) as candidate:
+    if found.facts.model_sha256 != model.sha256:
+        raise ModelError(f"{found.path}: it was built of another model ({found.facts.model}) than {model.path}")
+    here, profile, reference = gpu.first(), found.facts.profile, reference_of(model)
+    with RUNNERS[found.facts.library](model, max_batch=profile.max, engine=found) as candidate:
         report = run(reference, candidate, images, profile.sizes)
     if not report.passes():
         engines.delete(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ def to_fp16(model: contract.Model, out: Path, images: NDArray[np.uint8]) -> tupl
     the gate refuses what came of it.
     """
     proto = half.to_half(proto_of(model))
-    return admit(proto, _document(model, "fp16"), out, lambda made: against(model, made, images))
+    return admit(proto, model.converted("fp16"), out, lambda made: against(model, made, images))
 
 
 def to_int8(
@@ -38,7 +38,7 @@ def to_int8(
     Args: calibration, images: prepared pictures, to calibrate on and for the gate; signed: see `int8.to_int8`.
     Returns: the file, the gate's report, and the frontier. Raises: as `to_fp16`.
     """
-    document = _document(model, "int8")
+    document = model.converted("int8")
     trial = out.with_name(out.name + ".trial")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -67,7 +67,3 @@ def proto_of(model: contract.Model) -> onnx.ModelProto:
         )
     proto: onnx.ModelProto = require("onnx", "convert").load_from_string(model.data)
     return proto
-
-
-def _document(model: contract.Model, precision: Literal["fp16", "int8"]) -> contract.Contract:
-    return model.contract.model_copy(update={"precision": precision})

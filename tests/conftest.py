@@ -77,10 +77,10 @@ def classifier_document(size: int) -> dict[str, Any]:
     def decision(*thresholds: float) -> dict[str, Any]:
         rate = {"value": 0.9, "low": 0.8, "high": 0.95}
         points = {
-            name: {"threshold": threshold, "sensitivity": rate, "specificity": rate}
+            name: {"threshold": threshold, "uncertain_logit": 0.1, "sensitivity": rate, "specificity": rate}
             for name, threshold in zip(contract.PointsPart.model_fields, thresholds, strict=True)
         }
-        return {"temperature": 1.0, "points": points, "uncertain_logit": 0.1, "map_scale": 1.0}
+        return {"temperature": 1.0, "points": points, "map_scale": 1.0}
 
     names = ("glaucoma", "referable_dr", "any_dr")
     outputs = [{"name": name, "dtype": "float32", "shape": ["batch"]} for name in names]

@@ -323,9 +323,9 @@ def test_info_shows_a_classifiers_decisions(classifier):
     assert "channels 7 (classifier, fp32)" in told
     assert "operating point balanced" in told
     for disease, threshold in (("glaucoma", "0.2000"), ("referable_dr", "0.3000"), ("any_dr", "0.2500")):
-        assert f"{disease} temperature 1, uncertain within 0.100 of a threshold's logit" in told
+        assert f"{disease} temperature 1 high_sensitivity from" in told
         rates = "sensitivity 0.900 (0.80 to 0.95), specificity 0.900 (0.80 to 0.95)"
-        assert f"high_sensitivity from {threshold}: {rates}" in told
+        assert f"high_sensitivity from {threshold}, uncertain within 0.100 of its logit: {rates}" in told
     assert "rules" not in told
     assert json.loads(run("info", classifier.path, "--json").stdout) == classifier.contract.model_dump()
 

@@ -62,8 +62,8 @@ def multitask() -> contract.Model:
 
 
 def changed(model: contract.Model, change, out: Path, precision: str = "fp32") -> contract.Model:
-    proto = onnx.load_from_string(model.data)
-    return stamp(change(proto), model.contract.model_copy(update={"precision": precision}), out)
+    document = model.contract if precision == "fp32" else model.converted(precision)
+    return stamp(change(onnx.load_from_string(model.data)), document, out)
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +245,12 @@ def test_a_file_that_says_something_else_exits_with_3_after_its_report(funduscop
     assert "FAILS" in done.stdout
     assert "wrong.onnx: it differs from multitask by more than its precision allows" in message(done)
     assert wrong.path.exists()
+
+
+def test_the_reference_is_an_fp32_model(funduscope, halved, clinic):
+    done = funduscope("verify", halved.path, "multitask", "--data", clinic)
+    assert done.returncode == 3
+    assert "half.onnx: it is fp16; the gate compares with the fp32 model" in message(done)
 
 
 def test_a_damaged_file_exits_with_3(funduscope, halved, clinic, tmp_path):

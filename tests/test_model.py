@@ -1,13 +1,15 @@
-"""The embedded multi-task model on real pictures: what it finds, and that it is the same network in torch."""
+"""The embedded models on real pictures: what they find, and that the multi-task model is the same network in torch."""
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from funduscope import Rejected, Screener, Screening
 from funduscope.engine import contract, dataset, evaluation, photo, preprocess, runners, verify
+from funduscope.engine.results import DISEASES
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `export`")
 
@@ -72,6 +74,49 @@ def test_its_figures_hold(data_root: Path) -> None:
     assert drishti["cup_dice"]["mean"] >= 0.82
     assert drishti["vcdr_error"]["mean"] <= 0.10
     assert idrid["fovea_error_percent"]["mean"] <= 1.5
+
+
+def test_the_classifier_on_a_healthy_eye(cc0: Path) -> None:
+    """The probabilities that it gave when its figures were measured."""
+    with Screener.open("classifier") as screener:
+        result = screener(cc0)
+    assert isinstance(result, Screening)
+    found = result.classification
+    assert found is not None
+    measured = {"glaucoma": 0.0173, "referable_dr": 0.0029, "any_dr": 0.0115}
+    assert {name: found.of(name).probability for name in DISEASES} == pytest.approx(measured, abs=1e-3)
+    assert [found.of(name).positive for name in DISEASES] == [False] * 3
+
+
+def test_the_classifiers_size_and_terms() -> None:
+    model = contract.read("classifier")
+    assert len(model.data) < 16_000_000
+    assert "research" in model.contract.terms.licence
+    assert {part.name for part in model.contract.training.data} >= {"idrid", "odir5k", "hygd"}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "disease", "floor"),
+    [("idrid", "referable_dr", 0.89), ("idrid", "any_dr", 0.86), ("hygd", "glaucoma", 0.97)],
+)
+def test_the_classifiers_figures_hold(classified, name: str, disease: str, floor: float) -> None:
+    assert classified[name]["classifier"][disease]["auc"]["value"] >= floor
+
+
+@pytest.fixture(scope="module")
+def classified(data_root: Path) -> dict[str, Any]:
+    samples = [s for name in ("idrid", "hygd") for s in evaluation.choose(dataset.read(data_root / name), "test")]
+    with Screener.open("classifier") as screener:
+        return evaluation.evaluate(screener, samples)
+
+
+@pytest.mark.parametrize("name", ["multitask", "classifier"])
+def test_no_node_needs_the_size_of_a_batch(name: str) -> None:
+    """ONNX Runtime puts `Shape` and what follows it on the CPU, whatever the provider."""
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load_from_string(contract.read(name).data).graph
+    assert not [node.name for node in graph.node if node.op_type == "Shape"]
 
 
 @needs_torch

@@ -93,7 +93,7 @@ def screen(
         if overlays:
             outputs.append(overlay.Overlays(out / "overlays"))
         if with_report:
-            page = report.Report(out / "report.html", screener.contracts, screener.models[0].backend)
+            page = report.Report(out / "report.html", screener.contracts, screener.models)
             outputs.append(stack.enter_context(page))
         sinks.remove(path for path in (out / patients.FILE,) if path.exists())  # of an earlier run
         outputs.append(stack.enter_context(patients.Patients(out)))
@@ -179,16 +179,15 @@ def _decisions(own: contract.Contract) -> dict[str, str]:
     rows: dict[str, str] = {"operating point": own.point}
     for disease in DISEASES:
         decision: contract.DecisionPart = getattr(own.decisions, disease)
-        lines = [
-            f"temperature {decision.temperature:g}, uncertain within {decision.uncertain_logit:.3f} of a threshold's logit"
-        ]
+        lines = [f"temperature {decision.temperature:g}"]
         for name, at in decision.points:
             rates = (
                 f"{rate} {part.value:.3f} ({part.low:.2f} to {part.high:.2f})"
                 for rate, part in at
-                if rate != "threshold"
+                if isinstance(part, contract.EstimatePart)
             )
-            lines.append(f"{name} from {at.threshold:.4f}: {', '.join(rates)}")
+            doubt = f"uncertain within {at.uncertain_logit:.3f} of its logit"
+            lines.append(f"{name} from {at.threshold:.4f}, {doubt}: {', '.join(rates)}")
         rows[disease] = "\n".join(lines)
     return rows
 
@@ -258,7 +257,10 @@ def _add_opinion(table: Table, title: str, own: dict[str, Any]) -> None:
     if "heat_in_disc" in own:
         heat = own["heat_in_disc"]
         table.add_row(
-            f"{title}: heat at the disc", str(heat["n"]), "", f"{heat['share']:.3f}, by chance {heat['chance']:.3f}"
+            f"{title}: heat at the disc",
+            str(heat["n"]),
+            str(heat["n_not_measurable"]),
+            f"{_number(heat['share'])}, by chance {_number(heat['chance'])}",
         )
 
 

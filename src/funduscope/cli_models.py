@@ -122,7 +122,7 @@ def convert(
         raise errors.SettingsError("--to int8: name data sets with --data; it is calibrated on their pictures")
     read = contract.read(model)
     geometry = read.contract.geometry.build()
-    judged = verify.pictures(verify.chosen(data, "val"), geometry) if data else verify.views(geometry)
+    judged = verify.shown(data, "val", geometry)
     if to == "fp16":
         written, outcome = conversion.to_fp16(read, out, judged)
     else:
@@ -131,6 +131,7 @@ def convert(
         for step in frontier:
             verdict = "passes" if step.report.passes() else "refused"
             console.stderr.print(f"{len(step.in_float)} layers in float: {verdict}  {' '.join(step.in_float[-1:])}")
+    console.stderr.print(verify.how(data))
     _print_written(written, outcome)
 
 
@@ -180,7 +181,7 @@ def build(
             facts = engine.facts
             size = f"{engine.path.stat().st_size / 1e6:.1f} MB"
             print(f"{engine.path}  {size}  {'built' if is_new else 'was there'}")
-            if facts.verified:
+            if facts.verified and (not data or facts.verified.how == verify.how(data)):
                 continue
             try:
                 own = gpu.first().capability
@@ -191,14 +192,16 @@ def build(
                     f"not verified: it is for {facts.compute_capability}; the gate runs where it is first opened ({own})"
                 )
                 continue
-            images, how = verify.shown(data, read.contract.geometry.build())
-            for line in verify.engine(read, engine, images, how).lines():
+            images = verify.shown(data, "test", read.contract.geometry.build())
+            for line in verify.engine(read, engine, images, verify.how(data)).lines():
                 console.stderr.print(line)
 
 
 @app.command("verify")
 def verify_(
-    reference: Annotated[str, typer.Argument(help="The fp32 model file, or the name of an embedded model.")],
+    reference: Annotated[
+        str, typer.Argument(help="The fp32 model file or embedded name; of an engine, the file it was built of.")
+    ],
     candidate: Annotated[str, typer.Argument(help="Another model file, or a TensorRT engine.")],
     data: DataOption = None,
     backend: Annotated[str, typer.Option("--backend", help="What runs a model file.")] = "onnxruntime",
@@ -212,18 +215,22 @@ def verify_(
     from .engine import engines, runners, verify
 
     read = contract.read(reference)
-    images, how = verify.shown(data, read.contract.geometry.build())
+    images = verify.shown(data, "test", read.contract.geometry.build())
     if candidate.endswith(engines.PLAN):
-        report = verify.engine(read, engines.facts_of(Path(candidate)), images, how)
+        report = verify.engine(read, engines.facts_of(Path(candidate)), images, verify.how(data))
     else:
         sizes, other = engines.profile(batch).sizes, contract.read(candidate)
+        if read.contract.precision != "fp32":
+            raise errors.ModelError(
+                f"{reference}: it is {read.contract.precision}; the gate compares with the fp32 model"
+            )
         if (other.contract.input, other.contract.outputs) != (read.contract.input, read.contract.outputs):
             raise errors.ModelError(
                 f"{candidate}: it has other inputs or outputs than {reference}; compare like with like"
             )
         with runners.open_runner(other, backend, max_batch=sizes[-1])[1] as runner:
             report = verify.run(read, runner, images, sizes)
-    for line in (*report.lines(), how):
+    for line in (*report.lines(), verify.how(data)):
         print(line)
     if not report.passes():
         raise errors.ModelError(f"{candidate}: it differs from {reference} by more than its precision allows")

@@ -84,9 +84,9 @@ def test_the_operating_point_sets_thresholds_and_decisions(fake, classifier, poi
 
 
 def test_a_probability_at_the_threshold_is_positive(fake, classifier, opinions):
-    certain = changed(classifier, "decisions", "glaucoma", uncertain_logit=0.0)
+    values = {"threshold": float(np.float32(0.4)), "uncertain_logit": 0.0}
     for probability, positive in ((0.4, True), (0.3999, False)):
-        one = changed(certain, "decisions", "glaucoma", "points", "balanced", threshold=float(np.float32(0.4)))
+        one = changed(classifier, "decisions", "glaucoma", "points", "balanced", **values)
         with fake(models=[one], classify=lambda image, p=probability: opinions(p)) as opened:
             assert opened(flat(90, 90, 90)).classification.glaucoma.positive is positive
 
@@ -253,13 +253,15 @@ def test_closing_frees_both(both, opinions):
 @pytest.mark.parametrize("side", [1, -1])
 @pytest.mark.parametrize(("beyond", "warned"), [(0.002, True), (-0.002, False)])
 def test_models_that_are_far_apart_on_glaucoma_say_so(both, model, painter, opinions, side, beyond, warned):
-    """Each seen from its own threshold: odds over the threshold's odds."""
-    network = 0.7 if side < 0 else 0.2
+    """Each seen from its own threshold: odds over the threshold's odds. Both lie below it."""
+    with both(lambda image: painter.maps()) as opened:
+        from_vcdr = opened(flat(90, 90, 90)).glaucoma_vcdr
+    network = 0.9 - from_vcdr if side < 0 else 0.0
     with both(lambda image: painter.maps(glaucoma=network)) as opened:
         first = opened(flat(90, 90, 90))
     own = odds(first.glaucoma_probability) / odds(model.contract.glaucoma_threshold)
     target = own / (1 + own) + side * (0.3 + beyond)
-    assert 0 < target < 1
+    assert 0 < target < 0.5
     other = odds(target) * odds(0.4)
     second = other / (1 + other)
     with both(lambda image: painter.maps(glaucoma=network), classify=lambda image: opinions(second)) as opened:
@@ -267,6 +269,21 @@ def test_models_that_are_far_apart_on_glaucoma_say_so(both, model, painter, opin
     assert (Code.GLAUCOMA_DISAGREEMENT in found.warnings) is warned
     seen = scores.from_threshold(first.glaucoma_probability, model.contract.glaucoma_threshold)
     assert seen == pytest.approx(own / (1 + own))
+
+
+@pytest.mark.parametrize("point", ["high_sensitivity", "balanced", "high_specificity"])
+def test_contrary_decisions_on_glaucoma_are_always_said(both, painter, opinions, point):
+    with both(lambda image: painter.maps(), classify=lambda image: opinions(0.5), point=point) as opened:
+        found = opened(flat(90, 90, 90))
+    assert found.glaucoma is False
+    assert (Code.GLAUCOMA_DISAGREEMENT in found.warnings) is (found.classification.glaucoma.positive is True)
+
+
+def test_referable_retinopathy_is_retinopathy(both, opinions):
+    with both(classify=lambda image: opinions(0.1, 0.9, 0.01)) as opened:
+        found = opened(flat(90, 90, 90)).classification
+    assert (found.referable_dr.positive, found.any_dr.positive) == (True, True)
+    assert found.any_dr.probability == pytest.approx(0.01)
 
 
 def test_at_their_thresholds_two_models_agree(both, model, painter, opinions):

@@ -267,6 +267,74 @@ def test_an_engine_that_fails_is_deleted_and_the_report_is_told(model, engine, o
     assert list(engine.path.parent.iterdir()) == []
 
 
+def test_an_engine_of_another_model_is_refused_and_stays(engine, on_gpu, few):
+    on_gpu()
+    with pytest.raises(ModelError, match=r"it was built of another model \(multitask\) than .*classifier\.onnx"):
+        verify.engine(contract.read("classifier"), engine, few, "self-check")
+    assert engines.plan_of(engine) == b"plan"
+
+
+def test_an_engine_of_a_converted_file_is_held_against_the_fp32_model(model, engine, on_gpu, few, tmp_path):
+    half = converted(model, tmp_path / "half.onnx")
+    (tmp_path / "fp32.onnx").write_bytes(model.data)
+    facts = engine.facts.model_copy(update={"model_sha256": half.sha256, "precision": "fp16"})
+    on_gpu(lambda outputs: outputs.update(glaucoma=outputs["glaucoma"] + np.float32(1e-3)))
+    verify.engine(half, engines.write(tmp_path, facts, b"plan"), few, "self-check")
+    (found,) = [path for path in tmp_path.glob("*.engine") if half.sha256[:16] in path.name]
+    assert engines.facts_of(found).facts.verified.against == model.sha256
+
+
+def converted(model, path):
+    """What claims to be the model in half precision."""
+    return stamp(onnx.load_from_string(model.data), model.converted("fp16"), path)
+
+
+def test_the_reference_is_the_fp32_model_embedded_or_beside(model, tmp_path):
+    embedded = contract.read("multitask")
+    assert verify.reference_of(embedded) is embedded
+    half = converted(embedded, tmp_path / "half.onnx")
+    assert verify.reference_of(half) == embedded
+    own = stamp(
+        onnx.load_from_string(model.data), model.contract.model_copy(update={"name": "own"}), tmp_path / "own.onnx"
+    )
+    half = converted(own, tmp_path / "half.onnx")
+    (tmp_path / "another.onnx").write_text("not a model")
+    assert verify.reference_of(half) == own
+    own.path.unlink()
+    with pytest.raises(
+        ModelError, match=rf"half\.onnx: the gate needs the fp32 model .*beside it \(SHA-256 {own.sha256}"
+    ):
+        verify.reference_of(half)
+
+
+def test_pictures_are_drawn_from_the_whole_index_with_a_fixed_seed(clinics):
+    chosen = verify.chosen(clinics, "test", 8)
+    assert chosen == verify.chosen(clinics, "test", 8)
+    numbers = [[int(path.stem) for path in chosen if path.parent.parent == folder] for folder in clinics]
+    assert [len(own) for own in numbers] == [4, 4]
+    assert numbers[0] != sorted(numbers[0])[:4] or max(numbers[0]) > 3
+    assert len(verify.chosen(clinics, None, 1000)) == 60
+    assert len(verify.chosen(clinics, "val", 1000)) == 20
+
+
+def test_what_the_word_rests_on_is_named(clinics):
+    assert verify.how(None) == "self-check"
+    assert verify.how(clinics) == "verified on one, two"
+
+
+@pytest.fixture
+def clinics(tmp_path):
+    """Two data sets of 20 test and 10 val pictures."""
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        (folder / "images").mkdir(parents=True)
+        for k in range(30):
+            (folder / "images" / f"{k}.jpg").write_bytes(b"")
+        lines = [f"images/{k}.jpg,{'test' if k < 20 else 'val'},{k % 2}" for k in range(30)]
+        (folder / "index.csv").write_text("image,split,glaucoma\n" + "\n".join(lines) + "\n")
+    return folders
+
+
 def test_without_a_gpu_an_engine_is_neither_verified_nor_deleted(model, engine, few, monkeypatch):
     def none():
         raise BackendError("no NVIDIA GPU here: told by a test")

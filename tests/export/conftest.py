@@ -117,8 +117,9 @@ def decision(temperature, low, middle, high):
     """As a calibration has it."""
     rate = {"value": 0.9, "low": 0.8, "high": 0.95}
     thresholds = {"high_sensitivity": low, "balanced": middle, "high_specificity": high}
-    points = {name: {"threshold": t, "sensitivity": rate, "specificity": rate} for name, t in thresholds.items()}
-    return {"temperature": temperature, "points": points, "uncertain_logit": 0.2, "map_scale": 1.5}
+    rates = {"uncertain_logit": 0.2, "sensitivity": rate, "specificity": rate}
+    points = {name: {"threshold": threshold, **rates} for name, threshold in thresholds.items()}
+    return {"temperature": temperature, "points": points, "map_scale": 1.5}
 
 
 @pytest.fixture(scope="session")

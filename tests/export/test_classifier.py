@@ -204,6 +204,7 @@ def test_every_network_exports_at_any_size_and_agrees_with_torch(architecture, h
     images = noise(size)
     expected = in_torch(deployed, images)
     assert list(expected) == [*OUTPUTS, *(() if hidden else MAPS)]
+    assert "Shape" not in {node.op_type for node in proto.graph.node}  # a GPU provider of ONNX Runtime has none
     assert largest_difference(ran(proto, images), expected) < 1e-4
     assert largest_difference(ran(proto, images[1:2]), {name: output[1:2] for name, output in expected.items()}) < 1e-4
 

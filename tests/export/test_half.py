@@ -135,7 +135,7 @@ def test_the_file_passes_the_gate_and_says_what_it_is(model, pictures, tmp_path)
     assert report.passes(), report.lines()
     assert report.pictures == len(pictures)
     assert written == contract.read(tmp_path / "half.onnx")
-    assert written.contract == model.contract.model_copy(update={"precision": "fp16", "sha256": written.sha256})
+    assert written.contract == model.converted("fp16").model_copy(update={"sha256": written.sha256})
     assert written.sha256 != model.sha256
     assert report["max |d probability|"] > 0  # it is another computation
     assert {f.bound for f in report.figures if f.name == "max |d probability|"} == {gate.FP16.probability}

@@ -138,7 +138,7 @@ def test_the_file_passes_the_gate_and_says_what_it_is(request, name, images, tmp
     assert report.passes(), report.lines()
     assert report.pictures == 5
     assert written == contract.read(out)
-    assert written.contract == model.contract.model_copy(update={"precision": "int8", "sha256": written.sha256})
+    assert written.contract == model.converted("int8").model_copy(update={"sha256": written.sha256})
     assert report["max |d probability|"] > 1e-4  # it is another computation
     assert [(step.in_float, step.report.passes()) for step in frontier] == [((), True)]
     assert [path.name for path in out.parent.iterdir()] == ["int8.onnx"]

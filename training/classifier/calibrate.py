@@ -35,7 +35,9 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path) ->
     network = job.from_checkpoint(settings, state["network"]).eval()
     pairs = job.read_samples(settings, root)
     geometry = batches.geometry_of(settings, settings.geometry.size)
-    held = batches.prepare_all([pair for pair in pairs if pair[0].split == "val"], geometry, settings.data.workers)
+    seen = [pair for pair in pairs if pair[0].split != "test"]
+    pictures = batches.prepare_all(seen, geometry, settings.data.workers)
+    held = [picture for picture in pictures if picture.sample.split == "val"]
     samples = [picture.sample for picture in held]
     job.check_classes(samples, "val")
     logits = validation.predict(network, held, _CPU)
@@ -59,7 +61,7 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path) ->
             describe(settings),
             f"{settings.loss.name}, {settings.data.sampling} sampling, {settings.data.augment} augmented",
             state,
-            pairs,
+            [(picture.sample, picture.settings) for picture in pictures],
             _figures(validation.measure(samples, {t: logits[t] - cut for t, cut in thresholds.items()})),
         ),
     }
@@ -96,8 +98,7 @@ def decision(
         scale = max(0.1, float(np.quantile(peaks[truth == 1] / temperature, _FULL_HEAT)))
     result = {
         "temperature": temperature,
-        "points": {name: _point(cut, z, truth) for name, cut in cuts.items()},
-        "uncertain_logit": min(_WIDEST_BAND, float(np.quantile(np.abs(z - balanced), reading.uncertain_share))),
+        "points": {name: _point(cut, z, truth, reading.uncertain_share) for name, cut in cuts.items()},
         "map_scale": scale,
     }
     report = {
@@ -127,13 +128,15 @@ def map_peaks(network: Classifier, pictures: Sequence[batches.Picture]) -> Logit
     return np.concatenate([own.amax(dim=(2, 3)).double().numpy() for own in maps])
 
 
-def _point(cut: float, z: Logits, truth: NDArray[np.int64]) -> dict[str, Any]:
+def _point(cut: float, z: Logits, truth: NDArray[np.int64], uncertain_share: float) -> dict[str, Any]:
     counts = metrics.Counts.at(cut, z, truth)
     rates = {
         "sensitivity": metrics.wilson(counts.tp, counts.tp + counts.fn),
         "specificity": metrics.wilson(counts.tn, counts.tn + counts.fp),
     }
-    return {"threshold": float(_sigmoid(np.array(cut))), **{name: rate.__dict__ for name, rate in rates.items()}}
+    band = min(_WIDEST_BAND, float(np.quantile(np.abs(z - cut), uncertain_share)))
+    reading = {"threshold": float(_sigmoid(np.array(cut))), "uncertain_logit": band}
+    return reading | {name: rate.__dict__ for name, rate in rates.items()}
 
 
 def _sigmoid(z: Logits) -> Logits:

@@ -65,5 +65,5 @@ class Pixels(nn.Module):
         sums, counts = F.avg_pool2d(x * inside, cell), F.avg_pool2d(inside, cell)
         sums = F.conv2d(sums, self.blur.repeat(3, 1, 1, 1), padding=2, groups=3)
         mean = sums / F.conv2d(counts, self.blur, padding=2).clamp(min=1e-3)
-        surroundings = F.interpolate(mean, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        surroundings = F.interpolate(mean, scale_factor=float(cell), mode="bilinear", align_corners=False)
         return (_GAIN * (x - surroundings) * inside + 0.5).clamp(0, 1)
