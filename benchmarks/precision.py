@@ -5,7 +5,7 @@
     python benchmarks/precision.py frontier --data DATASETS --models FOLDER
 
 FOLDER holds what `funduscope convert` wrote: multitask-fp16.onnx, multitask-int8.onnx, and the same of the classifier.
-`frontier` writes its own there: int8 with ever more layers in float, the most damaging first. All print Markdown. Sets that a
+`frontier` writes its own there: int8 with ever more layers in float, as the search for them goes. All print Markdown. Sets that a
 model was not made for stay empty in its rows.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -112,9 +113,9 @@ def differences(reference: Seen, seen: Seen, precision: str) -> dict[str, str]:
 
 
 def frontier(models: Path, data: Path, sets: Sequence[str], batch: int) -> None:
-    """What int8 costs and brings with ever more layers in float, those first that do most damage alone.
+    """What int8 costs and brings with ever more layers in float, as `int8.search` takes them.
 
-    At width 1 these are the same layers, which the gate chose for the embedded network: untrained weights cannot be judged.
+    At width 1 these are the same layers, which were searched for the embedded network: untrained weights cannot be judged.
     """
     from funduscope.export import convert, int8
     from funduscope.export import onnx as export
@@ -123,23 +124,29 @@ def frontier(models: Path, data: Path, sets: Sequence[str], batch: int) -> None:
     geometry = read.contract.geometry.build()
     calibration, judged = (verify.pictures(verify.chosen(folders, split), geometry) for split in ("train", "val"))
     quantiser = int8.Quantiser(convert.proto_of(read), calibration, signed=False)
-    damage = int8.by_damage(
-        quantiser,
-        lambda made: convert.against(read, contract.read(written(made, "int8", models / "trial.onnx")), judged),
-    )
+    ranked: list[str] = []
+    for step in itertools.islice(
+        int8.search(
+            quantiser,
+            lambda made: convert.against(read, contract.read(written(made, "int8", models / "trial.onnx")), judged),
+        ),
+        max(IN_FLOAT) + 1,
+    ):
+        ranked = list(step.in_float)
+        verdict = "passes" if step.report.passes() else "refused"
+        print(f"{len(ranked)} in float, {verdict}, {step.report.strain():.2f}: {ranked[-1:]}", file=sys.stderr)
     (models / "trial.onnx").unlink()
-    print("\n".join(f"{strain:8.2f}  {layer}" for layer, strain in damage.items()), file=sys.stderr)
 
     network, _, wide = width_1()
     namesakes = dict(zip(quantiser.layers, wide.layers, strict=True))
-    ranked = {"compact": list(damage), "width 1": [namesakes[layer] for layer in damage]}
+    layers = {"compact": ranked, "width 1": [namesakes[layer] for layer in ranked]}
     columns = {"compact": (export.from_onnx(read), quantiser), "width 1": (network, wide)}
     times = {}
     for title, (eager, own) in columns.items():
         ways = {}
         for count, backend in product(IN_FLOAT, ("onnxruntime", "openvino")):
             file = models / f"{title.replace(' ', '-')}-int8-{count}.onnx"
-            ways[f"{count}, {backend}"] = written(own.quantised(without=ranked[title][:count]), "int8", file), backend
+            ways[f"{count}, {backend}"] = written(own.quantised(without=layers[title][:count]), "int8", file), backend
         times[title] = times_of(eager, ways, batch)
         if title == "compact":
             judged_ways = ways

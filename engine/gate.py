@@ -97,7 +97,9 @@ class Figure:
 
     @property
     def strain(self) -> float:
-        """The share of its bound that was used; of a count, for which any is too many, the count."""
+        """The share of its bound that was used; of a count, for which any is too many, the count; NaN is beyond any."""
+        if math.isnan(self.seen):
+            return math.inf
         seen, bound = (1 - self.seen, 1 - self.bound) if self.at_least else (self.seen, self.bound)
         return seen / bound if bound else seen
 

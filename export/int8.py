@@ -37,33 +37,33 @@ class Step:
 def to_int8(
     model: onnx.ModelProto, images: NDArray[np.uint8], judge: Judge, *, signed: bool = False
 ) -> tuple[onnx.ModelProto, list[Step]]:
-    """Quantise all learned layers; where the gate refuses that, keep the most damaging ones in float, as few as it takes.
+    """Quantise all learned layers; where the gate refuses that, keep as few of them in float as `search` needs.
 
     Args: images: for calibration, uint8 (N, S, S, 3); judge: the gate on pictures that are not among these; signed:
     symmetric signed activations, which TensorRT needs (on a CPU unsigned ones are faster and more exact).
-    Returns: the graph, and the frontier that led to it.
+    Returns: the graph, and the steps that led to it.
     Raises: ModelError where it does not pass with a single layer left in int8.
     """
-    quantiser = Quantiser(model, images, signed)
-    steps = [Step((), judge(quantiser.quantised(without=())))]
-    if not steps[0].report.passes():
-        ranked = list(by_damage(quantiser, judge))
-        for count in range(1, len(ranked)):
-            kept = tuple(ranked[:count])
-            steps.append(Step(kept, judge(quantiser.quantised(without=kept))))
-            if steps[-1].report.passes():
-                break
-    if not steps[-1].report.passes():
-        raise ModelError(
-            "int8: the gate refuses it with any choice of layers\n  " + "\n  ".join(steps[0].report.lines())
-        )
-    return quantiser.quantised(without=steps[-1].in_float), steps
+    quantiser, steps = Quantiser(model, images, signed), list[Step]()
+    for step in search(quantiser, judge):
+        steps.append(step)
+        if step.report.passes():
+            return quantiser.quantised(without=step.in_float), steps
+    raise ModelError("int8: the gate refuses it with any choice of layers\n  " + "\n  ".join(steps[0].report.lines()))
 
 
-def by_damage(quantiser: Quantiser, judge: Judge) -> dict[str, float]:
-    """What each learned layer alone in int8 takes of the gate's bounds (see `gate.Report.strain`), the most first."""
-    alone = {n: judge(quantiser.quantised(without=set(quantiser.layers) - {n})).strain() for n in quantiser.layers}
-    return dict(sorted(alone.items(), key=lambda item: -item[1]))
+def search(quantiser: Quantiser, judge: Judge) -> Iterator[Step]:
+    """Ever more layers in float: none, then each time the one more with which the candidate uses least of the gate's bounds."""
+
+    def tried(*in_float: str) -> Step:
+        return Step(in_float, judge(quantiser.quantised(without=in_float)))
+
+    step = tried()
+    yield step
+    for _ in quantiser.layers[1:]:
+        candidates = [tried(*step.in_float, layer) for layer in quantiser.layers if layer not in step.in_float]
+        step = min(candidates, key=lambda own: (not own.report.passes(), own.report.strain()))
+        yield step
 
 
 class Quantiser:

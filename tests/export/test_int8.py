@@ -166,9 +166,9 @@ def test_the_most_damaging_layers_stay_in_float_as_few_as_it_takes(proto, layers
     assert [round(step.report["damage"], 6) for step in frontier] == [4.4, 2.4, 0.9]
     assert [step.report.passes() for step in frontier] == [False, False, True]
     assert in_int8(made, layers) == set(layers) - {first, second}
-    alone = judge.seen[1 : 1 + len(layers)]  # each layer is looked at by itself
-    assert alone == [{layer} for layer in layers]
-    assert len(judge.seen) == 1 + len(layers) + 2
+    in_float = [set(layers) - seen for seen in judge.seen]  # each layer is tried, then each beside the first
+    assert in_float[1 : 1 + len(layers)] == [{layer} for layer in layers]
+    assert in_float[1 + len(layers) :] == [{first, layer} for layer in layers if layer != first]
 
 
 def test_a_graph_that_passes_at_once_is_not_searched(proto, layers, images):
@@ -205,7 +205,7 @@ def test_a_file_without_a_single_layer_in_int8_is_not_called_int8(proto, layers,
     judge = Judge(layers, dict.fromkeys(layers, 2.0))
     with pytest.raises(ModelError, match="with any choice of layers"):
         int8.to_int8(proto, images[:2], judge)
-    assert [len(seen) for seen in judge.seen[-2:]] == [2, 1]
+    assert min(len(seen) for seen in judge.seen) == 1
 
 
 def refusing(*_):
