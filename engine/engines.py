@@ -16,14 +16,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from .contract import Model, Strict
+from .contract import Digest, Model, Strict
 from .errors import ModelError, SettingsError
 from .sinks import remove, write_bytes, write_text
 
 Library = Literal["tensorrt", "tensorrt-rtx"]
 FOLDER_VARIABLE = "FUNDUSCOPE_ENGINES"
 PLAN, FACTS, KERNELS = ".engine", ".json", ".kernels"
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Profile(Strict):

@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 """Told of a phase's name, the steps that are done, and all its steps."""
 
 
-def library(name: str | None, *, foreign: bool) -> Library:
+def choose_library(name: str | None, *, foreign: bool) -> Library:
     """The TensorRT that was asked for; else the one that is installed: for GPUs that are not here tensorrt-rtx first.
 
     Raises: SettingsError for another name; MissingExtra.
@@ -52,7 +52,7 @@ def build(
 ) -> tuple[Engine, bool]:
     """The engine of a model for one kind of GPU, from the folder where it is there already.
 
-    Args: chosen: see `library`; sizes: of the batches; target: such as sm_89; None for the first GPU of this machine;
+    Args: chosen: see `choose_library`; sizes: of the batches; target: such as sm_89; None for the first GPU of this machine;
     workspace_mb: the most scratch memory of a layer; optimisation_level: 0 to 5, more builds longer.
     Returns: the engine, not verified where it is new, and whether it was built now. Raises: MissingExtra, BackendError,
     SettingsError, OutputError; ModelError with TensorRT's own words where it does not build.

@@ -58,9 +58,10 @@ class OnnxRuntime:
         """What a provider needs of the session. Raises BackendError where it cannot be had here."""
 
     def __call__(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        assert self._session is not None, "the runner is closed"
+        session = self._session  # which another thread may close
+        assert session is not None, "the runner is closed"
         assert 1 <= len(images) <= self.max_batch, f"{len(images)} pictures; the runner takes 1 to {self.max_batch}"
-        return dict(zip(self._outputs, self._session.run(self._outputs, {self._input: images}), strict=True))
+        return dict(zip(self._outputs, session.run(self._outputs, {self._input: images}), strict=True))
 
     def close(self) -> None:
         """Free the session."""

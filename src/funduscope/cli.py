@@ -95,7 +95,7 @@ def screen(
         if with_report:
             page = report.Report(out / "report.html", screener.contracts, screener.models)
             outputs.append(stack.enter_context(page))
-        sinks.remove(path for path in (out / patients.FILE,) if path.exists())  # of an earlier run
+        sinks.remove([out / patients.FILE])  # of an earlier run
         outputs.append(stack.enter_context(patients.Patients(out)))
         rows = stack.enter_context(sinks.Rows(out))  # last in, first closed: the rows are whole whatever a drawing does
         outputs.append(rows)

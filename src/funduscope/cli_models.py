@@ -162,7 +162,7 @@ def build(
     from .engine import engines, gpu, verify
     from .export import tensorrt
 
-    chosen = tensorrt.library(library, foreign=bool(targets))
+    chosen = tensorrt.choose_library(library, foreign=bool(targets))
     where, profile = out or engines.folder(), engines.profile(batch)
     wanted: list[str | None] = [*targets] if targets else [None]
     for read in [contract.read(name) for name in models or contract.embedded()]:

@@ -545,14 +545,14 @@ def test_another_profile_is_refused(text):
 )
 def test_the_library_is_the_one_that_is_installed(monkeypatch, installed, foreign, chosen):
     monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: name if name in installed else None)
-    assert tensorrt.library(None, foreign=foreign) == chosen
+    assert tensorrt.choose_library(None, foreign=foreign) == chosen
     for name in ("tensorrt", RTX):  # what is asked for is taken; whether it is there shows when it builds
-        assert tensorrt.library(name, foreign=foreign) == name
+        assert tensorrt.choose_library(name, foreign=foreign) == name
 
 
 def test_an_unknown_library_is_refused():
     with pytest.raises(SettingsError, match="--library abacus: allowed are tensorrt-rtx, tensorrt"):
-        tensorrt.library("abacus", foreign=False)
+        tensorrt.choose_library("abacus", foreign=False)
 
 
 def test_the_facts_are_readable_json_and_not_verified(classifier, tmp_path):
