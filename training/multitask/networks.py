@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...engine.errors import SettingsError
+from .. import pretrained
 
 TaskName = Literal["glaucoma", "disc", "cup", "fovea"]
 TASKS: tuple[TaskName, ...] = ("glaucoma", "disc", "cup", "fovea")  # the source's order of steps
@@ -132,15 +133,9 @@ class MultiTaskUNet(nn.Module):
         return pairs
 
     def load_imagenet(self, file: Path) -> None:
-        """Start the encoder from VGG-16 features in torchvision's names (safetensors, no BatchNorm). Raises SettingsError."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            stored = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise SettingsError(f"{file}: the ImageNet features cannot be read ({error})") from None
-        weights = {k.removeprefix("features."): v.float() for k, v in stored.items() if k.startswith("features.")}
+        """Start the encoder from VGG-16 features in torchvision's names, no BatchNorm. Raises SettingsError."""
+        stored = pretrained.read(file)
+        weights = {k.removeprefix("features."): v for k, v in stored.items() if k.startswith("features.")}
         own: Mapping[str, Tensor] = self.encoder.features.state_dict()
         if weights.keys() != own.keys() or any(weights[k].shape != own[k].shape for k in own):
             raise SettingsError(
