@@ -370,7 +370,15 @@ def test_a_stopped_run_leaves_its_rows_under_part_names(tmp_path, cc0, stop):
         (tmp_path / "pictures" / f"{k}.jpg").symlink_to(cc0)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "funduscope", "screen", str(tmp_path / "pictures"), "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        preexec_fn=lambda: signal.signal(
+            stop, signal.SIG_DFL
+        ),  # a shell's background job inherits that SIGINT is ignored
+    )
     part = out / "screenings.jsonl.part"
     until = time.monotonic() + 60
     while not (part.exists() and part.stat().st_size) and time.monotonic() < until:
