@@ -4,12 +4,7 @@
 #   RESULTS=results PYTHON=python3 bash benchmarks/on_gpu.sh
 #
 # Nothing is installed, this package neither: benchmarks/prerequisites.py names what is needed and absent, and what is left
-# out without the rest. For a machine that reaches no registry, fetch the wheels on a like one that does, and carry them:
-#
-#   pip download --dest wheels --only-binary :all: --python-version 3.12 NAMES
-#   pip download --dest wheels --no-deps --no-binary pycuda pycuda      # it has no wheel; it needs pytools and mako
-#   pip install --no-index --find-links wheels NAMES
-#   pip install --no-index --find-links wheels --no-build-isolation pycuda      # compiles, with the CUDA toolkit
+# out without the rest. pycuda has no wheel; it compiles, with the CUDA toolkit.
 #
 # Exits as the tests did, or where they passed as the ladder did.
 set -euo pipefail

@@ -14,7 +14,7 @@ import pytest
 
 from funduscope.engine import doctor, engines, gpu, sinks
 from funduscope.engine.engines import Facts, Profile, Verified, Wanted
-from funduscope.engine.errors import BackendError, ModelError, OutputError
+from funduscope.engine.errors import BackendError, ModelError, OutputError, SettingsError
 from funduscope.engine.runners.tensorrt import TensorRtRtx, Unverified
 
 PLAN = np.random.default_rng(0).bytes(4096)  # nothing here reads it
@@ -116,6 +116,27 @@ def test_keys_of_all_of_these_differ_from_one_another():
 def test_what_is_only_known_of_an_engine_is_not_in_its_key():
     for name, value in {"engine_sha256": "1" * 64, "workspace_mb": 1, "optimisation_level": 5, "model": "x"}.items():
         assert facts(**{name: value}).key == facts().key
+
+
+# the sizes of batches
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [("1,8,32", (1, 8, 32)), ("4,4,4", (4, 4, 4)), (" 1, 2 ,3", (1, 2, 3)), ("1,1,16", (1, 1, 16))],
+)
+def test_a_profile_is_three_rising_numbers(text, sizes):
+    found = engines.profile(text)
+    assert (found.min, found.opt, found.max) == sizes
+    assert found.sizes == tuple(sorted(set(sizes)))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8", "1,8", "1,8,32,64", "8,1,32", "1,32,8", "0,1,2", "-1,1,2", "a,b,c", "1,2,3.5"]
+)
+def test_another_profile_is_refused(text):
+    with pytest.raises(SettingsError, match=rf"--batch {text}: must be three rising numbers: .* such as 1,8,32"):
+        engines.profile(text)
 
 
 # what is damaged is refused

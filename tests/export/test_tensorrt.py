@@ -513,24 +513,6 @@ def test_refused_timings_leave_empty_ones_and_no_error_behind(tmp_path, refusal,
 
 
 @pytest.mark.parametrize(
-    ("text", "sizes"),
-    [("1,8,32", (1, 8, 32)), ("4,4,4", (4, 4, 4)), (" 1, 2 ,3", (1, 2, 3)), ("1,1,16", (1, 1, 16))],
-)
-def test_a_profile_is_three_rising_numbers(text, sizes):
-    found = engines.profile(text)
-    assert (found.min, found.opt, found.max) == sizes
-    assert found.sizes == tuple(sorted(set(sizes)))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "8", "1,8", "1,8,32,64", "8,1,32", "1,32,8", "0,1,2", "-1,1,2", "a,b,c", "1,2,3.5"]
-)
-def test_another_profile_is_refused(text):
-    with pytest.raises(SettingsError, match=rf"--batch {text}: must be three rising numbers: .* such as 1,8,32"):
-        engines.profile(text)
-
-
-@pytest.mark.parametrize(
     ("installed", "foreign", "chosen"),
     [
         ({"tensorrt", "tensorrt_rtx"}, False, "tensorrt"),
