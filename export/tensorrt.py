@@ -16,7 +16,7 @@ from typing import Any
 
 from ..engine import contract, engines, gpu
 from ..engine.engines import Engine, Facts, Library, Profile
-from ..engine.errors import ModelError, OutputError, SettingsError, require
+from ..engine.errors import BackendError, ModelError, OutputError, SettingsError, require
 from ..engine.runners.tensorrt import listening
 from ..engine.sinks import write_bytes
 
@@ -115,14 +115,22 @@ def _existing(where: Path, facts: Facts) -> Engine | None:
 
 def _capability(trt: ModuleType, target: str | None) -> Any:
     """What TensorRT-RTX calls a kind of GPU. Told of none, it would build for several, not for the one that is here."""
-    if target is None:
-        return trt.ComputeCapability.CURRENT
     known = {
         f"sm_{name[2:]}": value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")
     }
-    if target not in known:
-        raise SettingsError(f"--for {target}: this TensorRT-RTX ({trt.__version__}) builds for {', '.join(known)}")
-    return known[target]
+    if target in known:
+        return known[target]
+    if target is None or target == _here():
+        return trt.ComputeCapability.CURRENT
+    raise SettingsError(f"--for {target}: this TensorRT-RTX ({trt.__version__}) builds for {', '.join(known)}")
+
+
+def _here() -> str | None:
+    """The compute capability of this machine's GPU, where there is one."""
+    try:
+        return gpu.first().capability
+    except BackendError:
+        return None
 
 
 def _plan(

@@ -184,7 +184,7 @@ def test_without_a_name_all_models_are_built_into_the_cache(funduscope, tmp_path
     ("arguments", "code", "words"),
     [
         ([], 4, GPU_CAUSE),
-        (["--for", "sm_90"], 3, "--for sm_90: this TensorRT-RTX"),
+        (["--for", "sm_60"], 3, "--for sm_60: this TensorRT-RTX"),
         (["--for", "sm_89", "--library", "tensorrt"], 3, "tensorrt builds only for the GPU that it runs on"),
         (["--library", "abacus"], 3, "--library abacus: allowed are tensorrt-rtx, tensorrt"),
         (["--for", "sm_89", "--batch", "8,1,32"], 3, "--batch 8,1,32: must be three rising numbers"),
