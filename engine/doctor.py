@@ -76,10 +76,14 @@ def _requirements() -> dict[str, list[str]]:
     Raises: PackageNotFoundError where this one is not installed itself.
     """
     needed: dict[str, list[str]] = defaultdict(list)
-    for line in importlib.metadata.requires("funduscope") or ():
-        name, extra = re.match(r"[\w.-]+", line), re.search(r"""extra == ['"]([\w-]+)""", line)
-        if name and name[0] != "funduscope":
-            needed[extra[1] if extra else ""].append(name[0])
+    lines = importlib.metadata.requires("funduscope") or ()
+    for line in sorted(lines, key=lambda line: line.startswith("funduscope[")):  # extras that hold others come last
+        extra = re.search(r"""extra == ['"]([\w-]+)""", line)
+        own = needed[extra[1] if extra else ""]
+        if others := re.match(r"funduscope\[([\w,-]+)\]", line):
+            own += [name for other in others[1].split(",") for name in needed[other]]
+        elif name := re.match(r"[\w.-]+", line):
+            own.append(name[0])
     return needed
 
 

@@ -114,6 +114,19 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise _refused(path.parent, error) from None
 
 
+def expect(path: Path) -> None:
+    """See that a file can be written, before the work that it is to hold. Raises OutputError."""
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; choose another --out")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise _refused(path.parent, error) from None
+
+
 def remove(paths: Iterable[Path]) -> None:
     """Remove files of an earlier run, where they are there. Raises OutputError."""
     for path in paths:

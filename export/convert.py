@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import contract, gate, verify
+from ..engine import contract, gate, sinks, verify
 from ..engine.errors import ModelError, require
 from ..engine.runners.onnx_runtime import OnnxRuntime
 from . import half, int8
@@ -24,8 +24,9 @@ def to_fp16(model: contract.Model, out: Path, images: NDArray[np.uint8]) -> tupl
     """Write the model in half precision.
 
     Args: images: prepared pictures for the gate, uint8 (N, S, S, 3). Raises: ModelError where the model is not fp32, or
-    the gate refuses what came of it.
+    the gate refuses what came of it; OutputError.
     """
+    sinks.expect(out)
     proto = half.to_half(proto_of(model))
     return admit(proto, model.converted("fp16"), out, lambda made: against(model, made, images))
 
@@ -38,9 +39,9 @@ def to_int8(
     Args: calibration, images: prepared pictures, to calibrate on and for the gate; signed: see `int8.to_int8`.
     Returns: the file, the gate's report, and the frontier. Raises: as `to_fp16`.
     """
+    sinks.expect(out)
     document = model.converted("int8")
     trial = out.with_name(out.name + ".trial")
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
         proto, steps = int8.to_int8(
             proto_of(model),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..engine import contract, gate, runners, verify
+from ..engine import contract, gate, runners, sinks, verify
 from ..engine.errors import ModelError, SettingsError
 from ..training import train
 from ..training.classifier import config as classifier_config
@@ -54,8 +54,9 @@ def export(
 
     Args: run: a folder that `train` made; pictures: real photographs for the gate (32 or more tell most).
     Returns: the verified file, and the gate's report. Raises: SettingsError where the run is not complete; ModelError
-    where torch and ONNX Runtime differ by more than `gate.FP32`: then `out` stays as it was.
+    where torch and ONNX Runtime differ by more than `gate.FP32`: then `out` stays as it was; OutputError.
     """
+    sinks.expect(out)
     plan = planned(run, name, version)
     images = verify.pictures(pictures, plan.document.geometry.build())
     proto = to_onnx(folded(plan.network), plan.document.geometry.size, plan.outputs)
@@ -130,8 +131,8 @@ def _classifier_plan(
             path="grey-crop-pad-resize-1", size=geometry.size, fov_threshold=geometry.fov_threshold
         ),
         decisions=decisions,
-        point=settings.reading.point,
-        disagreement=settings.reading.disagreement,
+        point=calibration["point"],
+        disagreement=calibration["disagreement"],
         map_grid=grid,
         **common,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine import contract, gate
 from ..engine.errors import ModelError, require
+from ..engine.sinks import write_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -22,7 +22,7 @@ def stamp(model: onnx.ModelProto, document: contract.Contract, path: Path) -> co
     """Save `model` with `document` and the file's digest in it, in one piece; read it back.
 
     Args: document: its sha256 is replaced. Returns: the file as read back and verified.
-    Raises: ModelError where the model keeps weights outside itself, or does not have the contract's tensors.
+    Raises: OutputError; ModelError where the model keeps weights outside itself, or lacks the contract's tensors.
     """
     onnx = require("onnx", "export")
     _check(model, document)
@@ -36,10 +36,7 @@ def stamp(model: onnx.ModelProto, document: contract.Contract, path: Path) -> co
     digest = hashlib.sha256(head + blank.encode() + tail).hexdigest()
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
-            file.write(head + blank.replace(contract.ZEROS, digest, 1).encode() + tail)
-            file.flush()
-            os.fsync(file.fileno())
+        write_bytes(part, head + blank.replace(contract.ZEROS, digest, 1).encode() + tail)
         contract.read(part)
         part.replace(path)
     finally:
@@ -54,7 +51,6 @@ def admit(
 
     Raises: ModelError with the gate's report where it does not.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     candidate = path.with_name(path.name + ".unchecked")
     try:
         stamped = stamp(model, document, candidate)

@@ -129,6 +129,17 @@ def test_a_conversion_that_cannot_be_is_said_with_code_3(funduscope, tmp_path, a
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["a_file/x.onnx", "a_folder"])
+def test_a_place_that_takes_no_file_is_said_with_code_5(funduscope, clinic, tmp_path, place):
+    (tmp_path / "a_file").write_text("")
+    (tmp_path / "a_folder").mkdir()
+    for command in (["convert", "classifier", "--to", "fp16"], ["export", tmp_path, "--data", clinic]):
+        done = funduscope(*command, "--out", tmp_path / place)
+        assert done.returncode == 5, done.stderr
+        assert "choose another --out" in message(done)
+        assert list((tmp_path / "a_folder").iterdir()) == []
+
+
 def test_an_unknown_model_is_not_converted(funduscope, tmp_path):
     done = funduscope("convert", "unknown", "--to", "fp16", "--out", tmp_path / "x.onnx")
     assert done.returncode == 3

@@ -21,6 +21,7 @@ def read(file: Path) -> dict[str, Tensor]:
     """
     from safetensors.torch import load_file
 
+    find(file)
     try:
         safe = file.suffix == ".safetensors"
         stored = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
@@ -30,3 +31,11 @@ def read(file: Path) -> dict[str, Tensor]:
         raise SettingsError(
             f"{file}: the weights cannot be read ({cause}); give a .safetensors file, or a .pth file of tensors by name"
         ) from error
+
+
+def find(file: Path) -> None:
+    """Raises SettingsError where a configuration names a file that is not there."""
+    if not file.exists():
+        raise SettingsError(
+            f"network.imagenet: no such file: {file}; README says where to get it, and an empty string starts untrained"
+        )

@@ -23,6 +23,7 @@ from . import cli_models, console
 from .engine import contract, dataset, errors, evaluation, inputs, overlay, patients, report, sinks
 from .engine.contract import PointName
 from .engine.results import DISEASES, Rejected, Result, Screening
+from .engine.runners import BACKENDS
 from .engine.sample import SPLITS
 from .engine.screener import Screener
 from .version import __version__
@@ -56,7 +57,7 @@ PointOption = Annotated[
     str | None,
     typer.Option("--point", help="The classifier's operating point: high_sensitivity, balanced, high_specificity."),
 ]
-BackendOption = Annotated[str, typer.Option("--backend", help="auto, or a backend's name.")]
+BackendOption = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.")]
 
 
 @app.command()
@@ -64,7 +65,7 @@ def screen(
     pictures: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, CSV lists of paths.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
     model: ModelOption = None,
     backend: BackendOption = "auto",
     point: PointOption = None,

@@ -26,7 +26,7 @@ app = typer.Typer()
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="The run's TOML file; see training/configs.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, metrics and curves.")],
+    out: Annotated[Path, typer.Option("--out", metavar="OUT", help="Folder for checkpoints, metrics and curves.")],
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder of the data sets, in place of the file's.")
     ] = None,
@@ -49,15 +49,23 @@ def train(
 def calibrate(
     run: Annotated[Path, typer.Argument(help="A folder that `train` made.")],
     data: Annotated[Path | None, typer.Option("--data", help="Folder of the data sets, in place of the run's.")] = None,
-    fit_on: Annotated[str, typer.Option(help="predicted, or paper: the source's drawn masks.")] = "predicted",
+    fit_on: Annotated[
+        str, typer.Option(help="Of a multi-task run: predicted, or paper: the source's drawn masks.")
+    ] = "predicted",
+    reading: Annotated[
+        Path | None, typer.Option(help="A configuration file whose [reading] takes the place of the run's.")
+    ] = None,
 ) -> None:
-    """Fit thresholds, and what else lies between outputs and decisions, on the validation split."""
+    """Fit thresholds, and what else lies between outputs and decisions, on the validation split.
+
+    What the operating points aim at stands in the configuration's [reading]. Export the run again afterwards.
+    """
     _require_training()
     from .training.calibrate import calibrate as fit
 
     if fit_on not in ("predicted", "paper"):
         raise errors.SettingsError(f"--fit-on {fit_on}: allowed are predicted, paper")
-    result = fit(run, data, fit_on)  # type: ignore[arg-type]
+    result = fit(run, data, fit_on, reading)  # type: ignore[arg-type]
     print(json.dumps(result, indent=2))
 
 

@@ -524,6 +524,23 @@ def test_the_doctor_examines_what_is_not_installed_but_only_on_the_path(monkeypa
     assert not [own for own in found if own.state == "problem" or own.what.startswith("extra")]
 
 
+def test_the_doctor_asks_of_an_extra_what_the_extras_in_it_need(monkeypatch):
+    lines = [
+        "a>=1",
+        'funduscope[one,two]; extra == "all"',
+        'c; extra == "all"',
+        'b>=1; extra == "one"',
+        'd; extra == "two"',
+    ]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: lines)
+    assert {extra: sorted(names) for extra, names in doctor._requirements().items()} == {
+        "": ["a"],
+        "one": ["b"],
+        "two": ["d"],
+        "all": ["b", "c", "d"],
+    }
+
+
 def test_the_doctor_says_why_an_onnx_runtime_does_not_load(monkeypatch):
     def require(module, extra):
         raise BackendError(f"{module} is installed but does not load: no libgomp.so.1")

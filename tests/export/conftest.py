@@ -157,7 +157,8 @@ def write_classifier_run(folder, network, settings, decisions):
     folder.mkdir()
     weights = network.state_dict()
     train.save({"config": settings.model_dump_json(), "step": 60, "network": weights}, folder / "best.pt")
-    (folder / "calibration.json").write_text(json.dumps({"decisions": decisions, "training": TRAINING}))
+    calibration = {"decisions": decisions, "point": "balanced", "disagreement": 0.5, "training": TRAINING}
+    (folder / "calibration.json").write_text(json.dumps(calibration))
     return folder
 
 

@@ -1,4 +1,5 @@
 import copy
+import errno
 import hashlib
 
 import numpy as np
@@ -7,7 +8,7 @@ import onnxruntime
 import pytest
 
 from funduscope.engine import contract
-from funduscope.engine.errors import ModelError
+from funduscope.engine.errors import ModelError, OutputError
 from funduscope.export.stamp import stamp
 
 
@@ -147,9 +148,9 @@ def test_a_failed_write_leaves_the_old_file(graph, document, tmp_path, monkeypat
     first = stamp(graph, document, tmp_path / "tiny.onnx")
 
     def fails(_descriptor):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr("funduscope.export.stamp.os.fsync", fails)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("funduscope.engine.sinks.os.fsync", fails)
+    with pytest.raises(OutputError, match="disk full"):
         stamp(graph, document.model_copy(update={"version": "2"}), tmp_path / "tiny.onnx")
     assert contract.read(tmp_path / "tiny.onnx") == first

@@ -179,6 +179,12 @@ def test_a_wrong_value_of_the_classifiers_is_named(classifier_plan, write_config
         (("network",), "imagenet", "own.safetensors", "no such weights for small-cnn"),
         (("loss",), "name", "uwbce", "linear_from: Extra inputs are not permitted"),
         (("loss",), "linear_from", 0.0, "linear_from: Input should be greater than 0"),
+        (
+            ("loss",),
+            "linear_from",
+            1e3,
+            "linear_from: Input should be less than or equal to 80",
+        ),  # exp(1000) is infinite
     ],
 )
 def test_what_does_not_go_together_is_said(classifier_plan, write_config, path, key, value, message):

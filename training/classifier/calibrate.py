@@ -56,6 +56,8 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path) ->
     }
     result = {
         "decisions": decisions,
+        "point": settings.reading.point,
+        "disagreement": settings.reading.disagreement,
         "report": report,
         "training": provenance(
             describe(settings),

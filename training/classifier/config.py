@@ -19,7 +19,7 @@ Open = Annotated[float, Field(gt=0, lt=1)]
 class Network(Strict):
     """input: see `pixels.Pixels`; hidden: width of AlexNet's two dense layers (4096 as published), 0 for global average
     pooling in their place; severity: also learn severe and proliferative retinopathy, so that the grades 0 to 4 are
-    known in order; imagenet: a .safetensors or .pth file in torchvision's names, or ""."""
+    known in order; imagenet: a .safetensors or .pth file in torchvision's names, relative to the file, or ""."""
 
     architecture: Architecture
     input: Input
@@ -60,7 +60,7 @@ class ExpUwbce(Strict):
     name: Literal["exp-uwbce"]
     positive: Weight
     negative: Weight
-    linear_from: Weight
+    linear_from: Annotated[float, Field(gt=0, le=80)]  # beyond, exp is not finite in fp32
 
 
 class Uwbce(Strict):

@@ -28,7 +28,7 @@ from ...engine.sample import Sample
 from ...engine.sinks import write_text
 from ...postprocess import metrics
 from .. import config as configs
-from .. import train
+from .. import pretrained, train
 from ..settings import Share, Strict
 from . import batches, config, validation
 from .config import Config
@@ -41,7 +41,8 @@ _RATES = ("accuracy", "precision", "recall", "f1", "auc")
 
 class Grid(Strict):
     """base: a configuration file, relative to this one. variants: by name, the keys in which each differs from the base,
-    its network first of all. matched_specificity: at which recall is compared, on the ROC curve of each set."""
+    its network first of all; a path there is relative to the base. matched_specificity: at which recall is compared, on
+    the ROC curve of each set."""
 
     base: str
     seeds: Annotated[list[int], Field(min_length=1)]
@@ -97,6 +98,9 @@ def tables(
     done = read_results(results)
     settings = {cell: settings_of(base, grid, cell) for cell in cells(grid)}  # a wrong one is told before the first run
     finished = {Cell(**row["cell"]): row["settings"] for row in done}
+    for own in settings.values():
+        if own.network.imagenet:
+            pretrained.find(base_file.parent / own.network.imagenet)
     for cell in settings:
         if cell in finished and finished[cell] != fingerprint(settings[cell]):
             raise SettingsError(f"{results}: {cell.name} was run under other settings; choose another --out")

@@ -16,7 +16,8 @@ Scale = Annotated[float, Field(gt=0, le=1)]
 
 
 class Network(Strict):
-    """width: multiplier of VGG-16's channels; imagenet: a safetensors file of VGG-16 features, or "" (width 1 only)."""
+    """width: multiplier of VGG-16's channels; imagenet: a .safetensors or .pth file of VGG-16 in torchvision's
+    names, relative to the file, or "" (width 1 only)."""
 
     width: Annotated[float, Field(gt=0, le=1)]
     dropout: Share

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from funduscope.engine import contract
-from funduscope.engine.errors import DataError
+from funduscope.engine.errors import DataError, SettingsError
 from funduscope.postprocess import metrics, scores
 from funduscope.training import train
 from funduscope.training.calibrate import calibrate as calibrate_run
@@ -240,6 +240,29 @@ def test_calibration_can_take_its_data_from_elsewhere(finished, graded_root, tmp
     expected = calibrate_run(run)
     moved = graded_root.rename(tmp_path / "moved")
     assert calibrate_run(run, data_root=moved) == expected
+
+
+def test_the_operating_points_can_aim_elsewhere_without_training(finished, plan, write_config):
+    run = finished()
+    before = calibrate_run(run)
+    reading = {"uncertain_share": 0.8, "point": "high_sensitivity", "disagreement": 0.25}
+    other = write_config(plan | {"reading": plan["reading"] | reading})
+    after = calibrate_run(run, reading=other)
+    assert after == json.loads((run / "calibration.json").read_text())
+    assert (after["point"], after["disagreement"]) == ("high_sensitivity", 0.25)
+    assert (before["point"], before["disagreement"]) == (plan["reading"]["point"], plan["reading"]["disagreement"])
+    points = [result["decisions"]["referable_dr"]["points"]["balanced"] for result in (before, after)]
+    assert points[0]["uncertain_logit"] < points[1]["uncertain_logit"]
+    assert after["training"] | {"figures": 0} == before["training"] | {"figures": 0}
+
+
+def test_what_is_asked_of_the_other_system_is_refused(finished, root):
+    run = finished(steps=1)
+    with pytest.raises(SettingsError, match="a classifier measures no masks"):
+        calibrate_run(run, fit_on="paper")
+    with pytest.raises(SettingsError, match="its kind is multi-task, the run's is classifier"):
+        calibrate_run(run, reading=root / "training" / "configs" / "multitask-compact.toml")
+    assert not (run / "calibration.json").exists()
 
 
 def test_a_network_without_maps_has_no_heat_to_scale(finished):

@@ -213,6 +213,15 @@ def test_a_variant_that_cannot_be_trained_is_refused_before_the_first_run(go, mo
         go(variants=GRID["variants"] | {"wide": WRONG["wide"][0]})
 
 
+def test_weights_that_are_not_there_are_told_before_the_first_run(go, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "run", lambda *_, **__: pytest.fail("a cell was run"))
+    alexnet = {"network": {"architecture": "alexnet", "imagenet": "weights/none.pth"}}
+    with pytest.raises(
+        SettingsError, match=rf"no such file: {tmp_path}/weights/none\.pth; README says where to get it"
+    ):
+        go(variants=GRID["variants"] | {"alexnet": alexnet})
+
+
 @pytest.mark.parametrize(
     "variant",
     [
