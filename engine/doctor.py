@@ -110,11 +110,7 @@ def _gpu() -> Finding:
 
 def _engines() -> list[Finding]:
     """The TensorRT engines of the folder, and whether each serves this machine."""
-    where, findings = engines.folder(), []
-    try:
-        capability = gpu.first().capability
-    except BackendError:
-        capability = "none"
+    where, findings, capability = engines.folder(), [], gpu.capability() or "none"
     for path in sorted(where.glob(f"*{engines.PLAN}")):
         try:
             facts = engines.facts_of(path).facts

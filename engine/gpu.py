@@ -42,6 +42,14 @@ def first() -> Gpu:
     return Gpu(name.value.decode("utf-8", "replace"), "sm_" + "".join(parts), cuda)
 
 
+def capability() -> str | None:
+    """The first GPU's compute capability; None where there is no GPU."""
+    try:
+        return first().capability
+    except BackendError:
+        return None
+
+
 def _driver() -> ctypes.CDLL:
     for name in _LIBRARIES:
         try:

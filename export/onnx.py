@@ -75,6 +75,13 @@ def planned(run: Path, name: str, version: str) -> Plan:
             f"{run}: calibrated at step {calibration['training']['steps']}, but best.pt is of step {state['step']}; "
             f"run `funduscope calibrate {run}` again"
         )
+    needed = (
+        {"rules", "glaucoma_threshold"} if settings.kind == "multi-task" else {"decisions", "point", "disagreement"}
+    )
+    if missing := sorted(needed - calibration.keys()):
+        raise SettingsError(
+            f"{run}: its calibration lacks {', '.join(missing)}; run `funduscope calibrate {run}` again"
+        )
     common = {
         "format": "funduscope/1",
         "sha256": contract.ZEROS,

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..engine import contract, engines, gpu
 from ..engine.engines import Engine, Facts, Library, Profile
-from ..engine.errors import BackendError, ModelError, OutputError, SettingsError, require
+from ..engine.errors import ModelError, OutputError, SettingsError, require
 from ..engine.runners.tensorrt import listening
 from ..engine.sinks import write_bytes
 
@@ -120,17 +120,9 @@ def _capability(trt: ModuleType, target: str | None) -> Any:
     }
     if target in known:
         return known[target]
-    if target is None or target == _here():
+    if target is None or target == gpu.capability():
         return trt.ComputeCapability.CURRENT
     raise SettingsError(f"--for {target}: this TensorRT-RTX ({trt.__version__}) builds for {', '.join(known)}")
-
-
-def _here() -> str | None:
-    """The compute capability of this machine's GPU, where there is one."""
-    try:
-        return gpu.first().capability
-    except BackendError:
-        return None
 
 
 def _plan(

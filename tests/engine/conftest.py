@@ -150,6 +150,7 @@ def _beside(name: str):
 
 fake_cuda = _beside("fake_cuda")
 _beside("fake_tensorrt")
+_beside("example_engine")
 
 
 @pytest.fixture

@@ -231,6 +231,16 @@ def test_folding_would_be_noticed_were_it_wrong():
     assert largest_difference(in_torch(deployed, images), in_torch(folded, images)) > 1e-4
 
 
+@pytest.mark.parametrize("key", ["decisions", "point", "disagreement"])
+def test_a_calibration_that_lacks_something_is_told_with_what_mends_it(classifier_run, key):
+    file = classifier_run / "calibration.json"
+    calibration = json.loads(file.read_text())
+    del calibration[key]
+    file.write_text(json.dumps(calibration))
+    with pytest.raises(SettingsError, match=rf"its calibration lacks {key}; run `funduscope calibrate .*` again"):
+        export.planned(classifier_run, "x", "1")
+
+
 def test_a_network_with_dense_layers_has_no_maps_in_its_contract(classifier_run, classifier_settings):
     own = settings("alexnet", 8, "grey")
     state = {"config": classifier_settings.model_copy(update={"network": own}).model_dump_json(), "step": 60}

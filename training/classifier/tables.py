@@ -98,11 +98,11 @@ def tables(
     done = read_results(results)
     settings = {cell: settings_of(base, grid, cell) for cell in cells(grid)}  # a wrong one is told before the first run
     finished = {Cell(**row["cell"]): row["settings"] for row in done}
-    for own in settings.values():
-        if own.network.imagenet:
-            pretrained.find(base_file.parent / own.network.imagenet)
-    for cell in settings:
-        if cell in finished and finished[cell] != fingerprint(settings[cell]):
+    for cell, own in settings.items():
+        if cell not in finished:
+            if own.network.imagenet:
+                pretrained.find(base_file.parent / own.network.imagenet)
+        elif finished[cell] != fingerprint(own):
             raise SettingsError(f"{results}: {cell.name} was run under other settings; choose another --out")
     shared: ClassifierJob | None = None
     for cell in settings:

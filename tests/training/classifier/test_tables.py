@@ -222,6 +222,16 @@ def test_weights_that_are_not_there_are_told_before_the_first_run(go, tmp_path, 
         go(variants=GRID["variants"] | {"alexnet": alexnet})
 
 
+def test_finished_cells_give_their_tables_without_the_weights(go, tmp_path, monkeypatch):
+    alexnet = {"network": {"architecture": "alexnet", "imagenet": "alexnet.pth"}}
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Classifier, "load_imagenet", lambda *_: None)
+        (tmp_path / "alexnet.pth").touch()
+        page = go(seeds=[1], variants={"alexnet": alexnet})
+    (tmp_path / "alexnet.pth").unlink()
+    assert go(seeds=[1], variants={"alexnet": alexnet}) == page
+
+
 @pytest.mark.parametrize(
     "variant",
     [
