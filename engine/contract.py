@@ -222,8 +222,8 @@ class MultiTask(Common):
 
 class Classifier(Common):
     """Glaucoma and diabetic retinopathy. point: the operating point where none is asked for; disagreement: how far its
-    glaucoma may be from the multi-task model's, each seen from its own threshold (its balanced one), before a result says so;
-    contrary decisions are always said."""
+    glaucoma may be from the multi-task model's, each seen from its own threshold (its balanced one) at one half, before a
+    result says so; contrary decisions are always said, so that from .5 on this adds only pictures on which it abstains."""
 
     kind: Literal["classifier"]
     decisions: DecisionsPart

@@ -45,7 +45,7 @@ class Code(StrEnum):
     DR_UNCERTAIN = "DR_UNCERTAIN"  # warning: the same, for referable diabetic retinopathy
     ANY_DR_UNCERTAIN = "ANY_DR_UNCERTAIN"  # warning: the same, for diabetic retinopathy of any grade
     CLASSIFIER_UNGRADABLE = "CLASSIFIER_UNGRADABLE"  # warning: the picture is too dark or unreadable for the classifier
-    ONE_EYE = "ONE_EYE"  # warning of a patient: there is no picture of each eye
+    ONE_EYE = "ONE_EYE"  # warning of a patient: there is no picture with a result of each eye
     MODEL_NONFINITE = "MODEL_NONFINITE"  # the model gave NaN or infinity
 
 

@@ -26,11 +26,13 @@ _CALLS = ("glaucoma", "glaucoma_second", "referable_dr", "any_dr")
 @dataclass
 class Patient:
     """All pictures of one patient, in any order. A disease is called where any picture calls it; it is denied only where
-    every picture was read and denies it; else it stays open. Probabilities and vCDR are the highest of each."""
+    every picture was read and denies it; else it stays open. Probabilities and vCDR are the highest of each. One eye's
+    pictures may all be rejected: then the other is the one eye that was seen."""
 
     name: str
     eyes: dict[str, int] = field(default_factory=lambda: {"right": 0, "left": 0, "": 0})
     rejected: int = 0
+    seen: set[str] = field(default_factory=set)  # eyes with a result
     calls: dict[str, list[bool | None]] = field(default_factory=lambda: {name: [] for name in _CALLS})
     probabilities: dict[str, float] = field(default_factory=dict)
     vcdr: dict[str, float] = field(default_factory=dict)
@@ -40,10 +42,12 @@ class Patient:
         """Take up one picture."""
         eye = result.eyes.eye or ""
         self.eyes[eye] += 1
+        row = result.to_dict()
+        self.warnings |= dict.fromkeys(row["warnings"])
         if isinstance(result, Rejected):
             self.rejected += 1
             return
-        row = result.to_dict()
+        self.seen.add(eye)
         for name in _CALLS:
             if (probability := row[f"{name}_probability"]) is not None:
                 self.probabilities[name] = max(probability, self.probabilities.get(name, 0.0))
@@ -51,12 +55,11 @@ class Patient:
                 self.calls[name].append(row[name])
         if result.vcdr is not None:
             self.vcdr[eye] = max(result.vcdr, self.vcdr.get(eye, 0.0))
-        self.warnings |= dict.fromkeys(row["warnings"])
 
     def to_dict(self) -> dict[str, Any]:
         """One flat row of JSON values, under the columns of patients.csv."""
         right, left = self.vcdr.get("right"), self.vcdr.get("left")
-        warnings = [*self.warnings, *[str(Code.ONE_EYE)] * (not (self.eyes["right"] and self.eyes["left"]))]
+        warnings = [*self.warnings, *[str(Code.ONE_EYE)] * (not {"right", "left"} <= self.seen)]
         row: dict[str, Any] = {
             "patient": self.name,
             "pictures": sum(self.eyes.values()),

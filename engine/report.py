@@ -114,7 +114,8 @@ def _row(entry: Entry) -> str:
     result = entry.result
     name = f'<td class="w">{html.escape(result.name.encode("utf-8", "replace").decode())}'
     if not isinstance(result, Screening):
-        return f'<tr><td>{name}<td class="bad">{result.status}<td><td><td><td>{result.code}: {html.escape(result.reason)}</tr>'
+        remarks = ", ".join((f"{result.code}: {html.escape(result.reason)}", *result.warnings))
+        return f'<tr><td>{name}<td class="bad">{result.status}<td><td><td><td>{remarks}</tr>'
     images = "".join(
         f'<figure><img alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
         f"<figcaption>{alt}</figcaption></figure>"

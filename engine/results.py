@@ -201,7 +201,11 @@ class Screening:
 
 @dataclass(frozen=True)
 class Rejected:
-    """One picture without a result, and why. It travels the same way as a Screening."""
+    """One picture without a result, and why. It travels the same way as a Screening.
+
+    warnings: what is known of it all the same: that list and file name different eyes, or that it is too dark for the
+    classifier.
+    """
 
     name: str
     sha256: str | None
@@ -210,6 +214,7 @@ class Rejected:
     model: ModelName | None = None
     classifier: ModelName | None = None
     eyes: Eyes = Eyes()
+    warnings: tuple[Code, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -219,7 +224,8 @@ class Rejected:
     def to_dict(self) -> dict[str, Any]:
         """One flat row of JSON values under `COLUMNS`; all measures are None."""
         row: dict[str, Any] = {"name": self.name, "status": self.status, "code": str(self.code), "reason": self.reason}
-        row |= {"warnings": [], "sha256": self.sha256} | _eye_columns(self.eyes)
+        row |= {"warnings": [str(warning) for warning in self.warnings], "sha256": self.sha256}
+        row |= _eye_columns(self.eyes)
         return _in_order(row | _model_columns(self.model, self.classifier))
 
 

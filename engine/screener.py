@@ -212,12 +212,9 @@ class Screener:
         listed = source if isinstance(source, Listed) else Listed("", None, None)
         label = name or _label(source)
         read: Photo | None = None
-        warnings: list[Code] = []
         try:
             read = photo.read(source.path if isinstance(source, Listed) else source, name)
-            eyes = _eyes(listed, read)
-            if listed.eye and read.eye and listed.eye != read.eye:
-                warnings.append(Code.LATERALITY_CONFLICT)
+            eyes, warnings = _eyes(listed, read)
             first = preprocess.prepare(read, self._multitask.geometry) if self._multitask else None
             second = None
             if self._classifier:
@@ -226,17 +223,19 @@ class Screener:
                 except PhotoError:
                     if first is None:  # nothing else could say anything of this picture
                         raise
-                    warnings.append(Code.CLASSIFIER_UNGRADABLE)
+                    warnings = (*warnings, Code.CLASSIFIER_UNGRADABLE)
         except PhotoError as error:
-            eyes = _eyes(listed, read or error)
-            return self._rejected(label, (read or error).sha256, error.code, error.reason, eyes)
+            known = read or error
+            return self._rejected(label, known.sha256, error.code, error.reason, *_eyes(listed, known))
         height, width = read.pixels.shape[:2]
         kept = read if keep_photo else None
-        return _Ready(read.name, read.sha256, eyes, tuple(warnings), width, height, (first, second), kept)
+        return _Ready(read.name, read.sha256, eyes, warnings, width, height, (first, second), kept)
 
-    def _rejected(self, name: str, sha256: str | None, code: Code, reason: str, eyes: Eyes) -> Rejected:
+    def _rejected(
+        self, name: str, sha256: str | None, code: Code, reason: str, eyes: Eyes, warnings: tuple[Code, ...]
+    ) -> Rejected:
         first, second = (own.name if own else None for own in (self._multitask, self._classifier))
-        return Rejected(name, sha256, code, reason, first, second, eyes)
+        return Rejected(name, sha256, code, reason, first, second, eyes, warnings)
 
     def _batch(self, items: Sequence[_Ready | Rejected]) -> list[Result]:
         ready = [item for item in items if isinstance(item, _Ready)]
@@ -255,7 +254,7 @@ class Screener:
         for outputs in (maps, opinions):
             if outputs is not None and not all(np.isfinite(output).all() for output in outputs.values()):
                 reason = "the model gave NaN or infinity"
-                return self._rejected(item.name, item.sha256, Code.MODEL_NONFINITE, reason, item.eyes)
+                return self._rejected(item.name, item.sha256, Code.MODEL_NONFINITE, reason, item.eyes, item.warnings)
         screening = Screening(
             name=item.name,
             sha256=item.sha256,
@@ -270,7 +269,7 @@ class Screener:
             found = _measured(screening, self._multitask, self._rules, maps, first.placement)
             if found is None:
                 reason = "no optic disc was found; is this a fundus photograph that shows one?"
-                return self._rejected(item.name, item.sha256, Code.DISC_NOT_FOUND, reason, item.eyes)
+                return self._rejected(item.name, item.sha256, Code.DISC_NOT_FOUND, reason, item.eyes, item.warnings)
             screening = found
         if self._classifier and self.point and second and opinions is not None:
             screening = _classified(screening, self._classifier, self.point, opinions, second.placement)
@@ -339,8 +338,8 @@ def _classified(
             heat = HeatMap(np.clip(outputs[f"{disease}_map"] / np.float32(decision.map_scale), 0, 1), grid)
         positive = scores.decide(probability, at.threshold, at.uncertain_logit)
         opinions[disease] = Opinion(probability, at.threshold, positive, heat)
-    if opinions["referable_dr"].positive:  # which is one grade of any
-        opinions["any_dr"] = replace(opinions["any_dr"], positive=True)
+    if not opinions["any_dr"].positive and opinions["referable_dr"].positive is not False:  # which is one grade of any
+        opinions["any_dr"] = replace(opinions["any_dr"], positive=opinions["referable_dr"].positive)
     found = Classification(**opinions, point=point, model=opened.name)
     warnings = [Code.GLAUCOMA_UNCERTAIN] * (found.glaucoma.positive is None)
     warnings += [Code.DR_UNCERTAIN] * (found.referable_dr.positive is None)
@@ -353,12 +352,13 @@ def _classified(
     return replace(screening, classification=found, warnings=(*screening.warnings, *warnings))
 
 
-def _eyes(listed: Listed, read: Photo | PhotoError) -> Eyes:
-    """What the list and the file say of whose eye it is; the list has the last word."""
+def _eyes(listed: Listed, read: Photo | PhotoError) -> tuple[Eyes, tuple[Code, ...]]:
+    """What the list and the file say of whose eye it is, and whether they contradict each other; the list has the last word."""
     patient = listed.patient or read.patient
     if listed.eye:
-        return Eyes(patient, listed.eye, "list")
-    return Eyes(patient, read.eye, "file") if read.eye else Eyes(patient)
+        conflict = (Code.LATERALITY_CONFLICT,) if read.eye and listed.eye != read.eye else ()
+        return Eyes(patient, listed.eye, "list"), conflict
+    return (Eyes(patient, read.eye, "file") if read.eye else Eyes(patient)), ()
 
 
 def _label(source: Source) -> str:

@@ -305,7 +305,7 @@ def test_patients_have_their_rows(classified):
     assert first["referable_dr"] == str(row["referable_dr"]).lower()
     assert "ONE_EYE" not in first["warnings"]
     assert (second["patient"], second["pictures"], second["rejected_pictures"]) == ("p2", "2", "1")
-    assert "ONE_EYE" not in second["warnings"]  # there is a picture of each
+    assert "ONE_EYE" in second["warnings"]  # of the other there is only a rejected picture
     assert second["vcdr_difference"] == ""
 
 

@@ -322,7 +322,8 @@ def _print_results(shown: list[Result], total: int) -> None:
     for result in shown:
         name = Path(result.name).name
         if isinstance(result, Rejected):
-            table.add_row(Text(name), *["–"] * 4, Text(f"{result.status}: {result.code}, {result.reason}"))
+            why = f"{result.status}: {result.code}, {result.reason}"
+            table.add_row(Text(name), *["–"] * 4, Text(" ".join((why, *result.warnings))))
             continue
         found = result.classification
         glaucoma = _called(result.glaucoma, "unmeasured", result.glaucoma_probability) if result.model else "–"

@@ -99,8 +99,8 @@ def test_a_probability_at_the_threshold_is_positive(fake, classifier, opinions):
         ("glaucoma", 0.424, None, (Code.GLAUCOMA_UNCERTAIN,)),
         ("glaucoma", 0.425, True, ()),
         ("referable_dr", 0.474, False, ()),
-        ("referable_dr", 0.476, None, (Code.DR_UNCERTAIN,)),
-        ("referable_dr", 0.524, None, (Code.DR_UNCERTAIN,)),
+        ("referable_dr", 0.476, None, (Code.DR_UNCERTAIN, Code.ANY_DR_UNCERTAIN)),
+        ("referable_dr", 0.524, None, (Code.DR_UNCERTAIN, Code.ANY_DR_UNCERTAIN)),
         ("referable_dr", 0.526, True, ()),
         ("any_dr", 0.45, None, (Code.ANY_DR_UNCERTAIN,)),
         ("any_dr", 0.476, True, ()),
@@ -284,6 +284,15 @@ def test_referable_retinopathy_is_retinopathy(both, opinions):
         found = opened(flat(90, 90, 90)).classification
     assert (found.referable_dr.positive, found.any_dr.positive) == (True, True)
     assert found.any_dr.probability == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("any_dr", "expected"), [(0.1, None), (0.45, None), (0.9, True)])
+def test_where_referable_retinopathy_is_open_any_is_not_denied(both, opinions, any_dr, expected):
+    with both(classify=lambda image: opinions(0.1, 0.5, any_dr)) as opened:
+        found = opened(flat(90, 90, 90))
+    assert found.classification.referable_dr.positive is None
+    assert found.classification.any_dr.positive is expected
+    assert (Code.ANY_DR_UNCERTAIN in found.warnings) is (expected is None)
 
 
 def test_at_their_thresholds_two_models_agree(both, model, painter, opinions):

@@ -138,6 +138,29 @@ def test_a_rejected_picture_keeps_whose_eye_it_is(seen, tmp_path):
     assert (row["patient"], row["eye"], row["eye_source"]) == ("p1", "right", "list")
 
 
+@pytest.mark.parametrize(
+    ("pixels", "painted", "code"),
+    [
+        (np.zeros_like(PIXELS), RIGHT, Code.NO_FIELD_OF_VIEW),
+        (PIXELS, {"disc": None}, Code.DISC_NOT_FOUND),
+        (PIXELS, {"glaucoma": np.nan}, Code.MODEL_NONFINITE),
+    ],
+)
+def test_a_rejected_picture_keeps_the_conflict_over_its_eye(seen, tmp_path, pixels, painted, code):
+    path = str(dicom(tmp_path, "R", pixels))
+    for eye, warnings in (("left", CONFLICT), ("right", ())):
+        found = seen(Listed(path, "p1", eye), painted)
+        assert (found.code, found.warnings) == (code, warnings)
+        assert found.to_dict()["warnings"] == list(warnings)
+
+
+def test_a_damaged_file_that_names_its_eye_can_contradict_the_list(seen, tmp_path):
+    path = dicom(tmp_path, "R")
+    path.write_bytes(path.read_bytes()[:-100])
+    found = seen(Listed(str(path), "p1", "left"), RIGHT)
+    assert (found.status, found.warnings) == ("error", CONFLICT)
+
+
 def test_every_picture_of_a_stream_keeps_its_own_eye(fake, painter, tmp_path):
     path = str(dicom(tmp_path, None))
     sources = [Listed(path, f"p{k}", ("left", "right", None)[k % 3]) for k in range(10)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 
 import cv2
@@ -95,6 +96,16 @@ def test_a_rejected_eye_leaves_a_negative_open():
     assert calls(found) == (None, None, None, None)
     assert found["rejected_pictures"] == 1
     assert row(rejected("left"), screening("right")) == found
+
+
+def test_an_eye_whose_pictures_were_all_rejected_was_not_seen():
+    assert row(screening("right"), rejected("left"))["warnings"] == ["ONE_EYE"]
+    assert row(screening("right"), rejected("left"), screening("left"))["warnings"] == []
+
+
+def test_what_is_known_of_a_rejected_picture_is_the_patients_too():
+    conflict = dataclasses.replace(rejected(), warnings=(Code.LATERALITY_CONFLICT,))
+    assert row(conflict)["warnings"] == ["LATERALITY_CONFLICT", "ONE_EYE"]
 
 
 def test_an_uncertain_picture_leaves_the_classifiers_negative_open():

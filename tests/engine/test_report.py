@@ -110,7 +110,7 @@ def test_an_abstention_and_what_is_not_measurable_are_said(both, painter, opinio
         "uncertain0.400 (from 0.400)",
         "uncertain0.500 (from 0.500)of any grade 0.100",
     ]
-    assert row[6] == "CUP_NOT_FOUND, GLAUCOMA_UNCERTAIN, DR_UNCERTAIN"
+    assert row[6] == "CUP_NOT_FOUND, GLAUCOMA_UNCERTAIN, DR_UNCERTAIN, ANY_DR_UNCERTAIN"
 
 
 def test_with_the_classifier_alone_its_opinions_stand_alone(fake, classifier, opinions, tmp_path):

@@ -183,7 +183,7 @@ def test_a_wrong_value_of_the_classifiers_is_named(classifier_plan, write_config
             ("loss",),
             "linear_from",
             1e3,
-            "linear_from: Input should be less than or equal to 80",
+            "linear_from: Input should be less than or equal to 20",
         ),  # exp(1000) is infinite
     ],
 )

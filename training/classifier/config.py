@@ -60,7 +60,7 @@ class ExpUwbce(Strict):
     name: Literal["exp-uwbce"]
     positive: Weight
     negative: Weight
-    linear_from: Annotated[float, Field(gt=0, le=80)]  # beyond, exp is not finite in fp32
+    linear_from: Annotated[float, Field(gt=0, le=20)]  # far beyond, exp times a logit is not finite in fp32
 
 
 class Uwbce(Strict):
@@ -99,8 +99,9 @@ class Reading(Strict):
 
     sensitivity, specificity: of the operating points that hold the one or the other; uncertain_share: of the pictures,
     those nearest to the threshold, on which the classifier abstains; disagreement: how far its glaucoma probability may
-    be from the multi-task model's, each seen from its own threshold, before the result says so; point: the operating
-    point that is used where none is asked for.
+    be from the multi-task model's, each seen from its own threshold at one half, before the result says so (contrary
+    decisions are always said; from .5 on, this adds only pictures on which the classifier abstains); point: the
+    operating point that is used where none is asked for.
     """
 
     sensitivity: Open
