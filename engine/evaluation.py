@@ -40,6 +40,7 @@ class _Tally:
     opinions: list[tuple[Sample, Classification | None]] = field(default_factory=list)
     eyes: Counter[str] = field(default_factory=Counter)
     heat_in_disc: dict[str, list[list[float] | None]] = field(default_factory=lambda: defaultdict(list))
+    heat_by_drawn: int = 0
 
 
 def evaluate(
@@ -53,8 +54,9 @@ def evaluate(
     laterality: how often the eye was told rightly, wrongly, not at all.
     Of a classifier, under `classifier`, per disease: auc, rates at the operating point with their intervals (pictures on
     which it abstains count by the side on which they lie), and how many of the sick and the healthy it abstained on.
-    heat_in_disc: the share of the heat within a disc's radius of the drawn disc, and that region's share of the field of
-    view, which is what chance would give; a picture without any heat is not measurable.
+    heat_in_disc: the share of the heat within a disc's radius of the disc, and that region's share of the field of view,
+    which is what chance would give; a picture without any heat is not measurable. The disc is the drawn one (n_drawn),
+    else, where the multi-task model is open, the one that it found.
     """
     if not samples:
         raise DataError("no pictures to evaluate; does the data set have this split?")
@@ -116,11 +118,16 @@ def _dice(result: Screening | None, structure: Structure, truth: NDArray[np.bool
 def _add_opinions(tally: _Tally, sample: Sample, result: Screening | None) -> None:
     found = result.classification if result else None
     tally.opinions.append((sample, found))
-    drawn = sample.read_masks()
-    if result is None or result.photo is None or found is None or drawn is None or not drawn.disc.any():
+    if result is None or result.photo is None or found is None:
         return
-    radius = measures.vertical_diameter(drawn.disc) // 2
-    near = cv2.distanceTransform((~drawn.disc).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius
+    drawn = sample.read_masks()
+    by_hand = drawn is not None and bool(drawn.disc.any())
+    disc = drawn.disc if drawn is not None and by_hand else result.mask("disc")
+    if not disc.any():
+        return
+    tally.heat_by_drawn += by_hand
+    radius = measures.vertical_diameter(disc) // 2
+    near = cv2.distanceTransform((~disc).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius
     lit = result.photo.pixels.max(axis=2) > _LIT
     for disease in DISEASES:
         heat = found.of(disease).heat
@@ -158,7 +165,7 @@ def _opinions(tally: _Tally) -> dict[str, Any]:
     for name, shares in tally.heat_in_disc.items():
         hot = [own for own in shares if own is not None]
         share, chance = np.mean(hot, axis=0).tolist() if hot else (None, None)
-        count = {"n": len(shares), "n_not_measurable": len(shares) - len(hot)}
+        count = {"n": len(shares), "n_drawn": tally.heat_by_drawn, "n_not_measurable": len(shares) - len(hot)}
         figures.setdefault(name, {})["heat_in_disc"] = {**count, "share": share, "chance": chance}
     return {"classifier": figures} if figures else {}
 

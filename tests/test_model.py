@@ -98,7 +98,14 @@ def test_the_classifiers_size_and_terms() -> None:
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "disease", "floor"),
-    [("idrid", "referable_dr", 0.89), ("idrid", "any_dr", 0.86), ("hygd", "glaucoma", 0.97)],
+    [
+        ("idrid", "referable_dr", 0.89),
+        ("idrid", "any_dr", 0.86),
+        ("odir5k", "referable_dr", 0.80),
+        ("odir5k", "any_dr", 0.80),
+        ("odir5k", "glaucoma", 0.92),
+        ("hygd", "glaucoma", 0.97),
+    ],
 )
 def test_the_classifiers_figures_hold(classified, name: str, disease: str, floor: float) -> None:
     assert classified[name]["classifier"][disease]["auc"]["value"] >= floor
@@ -106,7 +113,9 @@ def test_the_classifiers_figures_hold(classified, name: str, disease: str, floor
 
 @pytest.fixture(scope="module")
 def classified(data_root: Path) -> dict[str, Any]:
-    samples = [s for name in ("idrid", "hygd") for s in evaluation.choose(dataset.read(data_root / name), "test")]
+    samples = [
+        s for name in ("idrid", "odir5k", "hygd") for s in evaluation.choose(dataset.read(data_root / name), "test")
+    ]
     with Screener.open("classifier") as screener:
         return evaluation.evaluate(screener, samples)
 
@@ -134,6 +143,45 @@ def test_torch_and_onnx_agree_on_real_pictures(data_root: Path) -> None:
     images = verify.pictures(paths, model.contract.geometry.build())
     assert len(images) == 32
     report = onnx.check(onnx.from_onnx(model), networks.OUTPUTS, model, images)
+    assert report.passes(), report
+
+
+def classifier_in_torch(model: contract.Model) -> Any:
+    """The embedded classifier in torch again, with the file's weights."""
+    import torch
+    from onnx import load_from_string, numpy_helper
+
+    from funduscope.training.classifier import config, networks
+
+    graph = load_from_string(model.data).graph
+    weights = {tensor.name: torch.tensor(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+    settings = config.Network(
+        architecture="alexnet", input="contrast", hidden=0, dropout=0.0, severity=True, imagenet=""
+    )
+    decisions = model.contract.decisions
+    temperatures = {name: getattr(decisions, name).temperature for name in networks.OUTPUTS}
+    deployed = networks.Deployed(networks.Classifier(settings), temperatures).eval()
+    as_convolution = next(own for own in weights.values() if own.shape == (5, 256, 1, 1))
+    weights["network.network.fc.weight"] = as_convolution.flatten(1)
+    deployed.load_state_dict({name: weights[name] for name in deployed.state_dict()})
+    return deployed
+
+
+@needs_torch
+@pytest.mark.data
+def test_torch_and_onnx_agree_on_real_pictures_of_the_classifier(data_root: Path) -> None:
+    from funduscope.export import onnx
+    from funduscope.training.classifier import networks
+
+    model = contract.read("classifier")
+    paths = [
+        p
+        for name in ("drishti_gs1", "idrid", "odir5k", "hygd")
+        for p in sorted((data_root / name / "images").iterdir())[:8]
+    ]
+    images = verify.pictures(paths, model.contract.geometry.build())
+    assert len(images) == 32
+    report = onnx.check(classifier_in_torch(model), networks.OUTPUTS + networks.MAPS, model, images)
     assert report.passes(), report
 
 

@@ -113,6 +113,8 @@ def test_both_models_are_measured_at_once(both, fake, painter, classifier, clini
         return painter.maps(glaucoma=image[128, 128, 1] / 255)
 
     found = evaluated(both(paint), clinic)
+    for own in found["classifier"].values():
+        del own["heat_in_disc"]  # at the discs that the multi-task model found
     assert found["classifier"] == evaluated(fake(models=[classifier]), clinic)["classifier"]
     assert {key: value for key, value in found.items() if key != "classifier"} == evaluated(fake(paint), clinic)
     assert found["auc"]["network"]["value"] == pytest.approx((4 + 4 + 2) / 12)
@@ -212,7 +214,21 @@ def test_a_picture_without_heat_is_counted_and_not_measured(fake, classifier, op
     found = evaluated(hot, folder)["classifier"]
     glaucoma, any_dr = (found[name]["heat_in_disc"] for name in ("glaucoma", "any_dr"))
     assert (glaucoma["n"], glaucoma["n_not_measurable"], glaucoma["share"]) == (2, 1, pytest.approx(CHANCE))
-    assert any_dr == {"n": 2, "n_not_measurable": 2, "share": None, "chance": None}
+    assert any_dr == {"n": 2, "n_drawn": 2, "n_not_measurable": 2, "share": None, "chance": None}
+
+
+def test_where_no_disc_is_drawn_the_found_one_serves(both, fake, classifier, painter, tmp_path):
+    folder = drawn_disc(tmp_path / "clinic", 90)
+    (folder / "index.csv").write_text("image,split,glaucoma\n0.png,test,1\n")
+    with both(lambda image: painter.maps()) as opened:
+        disc = opened(folder / "0.png").mask("disc")
+    radius = np.flatnonzero(disc.any(axis=1)).size // 2
+    rows, columns = np.nonzero(disc)
+    near = np.hypot(ROWS - rows.mean(), COLUMNS - columns.mean()) <= np.sqrt(disc.sum() / np.pi) + radius
+    found = evaluated(both(lambda image: painter.maps()), folder)["classifier"]["glaucoma"]["heat_in_disc"]
+    assert (found["n"], found["n_drawn"], found["n_not_measurable"]) == (1, 0, 0)
+    assert found["chance"] == pytest.approx(near.sum() / 160**2, rel=0.1)
+    assert "heat_in_disc" not in evaluated(fake(models=[classifier]), folder)["classifier"]["glaucoma"]
 
 
 def test_without_heat_maps_there_is_no_such_figure(fake, model, tmp_path):

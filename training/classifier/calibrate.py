@@ -25,7 +25,7 @@ from .config import Config, Reading
 from .networks import OUTPUTS, Classifier, Pooled
 
 Logits = NDArray[np.float64]
-_FULL_HEAT = 0.9  # quantile of the maps' peaks over pictures with the disease
+_FULL_HEAT = 0.5  # share of the pictures with the disease whose maps' peaks reach it
 _WIDEST_BAND = 1.0  # logits: where classes lie far apart, the nearest pictures are not in doubt
 _CPU = torch.device("cpu")
 
@@ -97,7 +97,7 @@ def decision(
     }
     scale = None
     if peaks is not None:
-        scale = max(0.1, float(np.quantile(peaks[truth == 1] / temperature, _FULL_HEAT)))
+        scale = max(0.1, metrics.threshold_of_sensitivity(peaks / temperature, truth, _FULL_HEAT, weights))
     result = {
         "temperature": temperature,
         "points": {name: _point(cut, z, truth, reading.uncertain_share) for name, cut in cuts.items()},

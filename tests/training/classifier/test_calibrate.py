@@ -129,12 +129,12 @@ def test_a_decision_is_one_of_the_contracts():
         assert (document.map_scale is None) == (peaks is None)
 
 
-def test_full_heat_is_what_nine_in_ten_sick_pictures_stay_below():
+def test_full_heat_is_what_every_other_sick_picture_reaches():
     _, truth = synthetic(3.0)
     peaks = np.where(truth == 1, np.linspace(0, 10, len(truth)), 99.0)
     found, _ = decide(peaks=peaks)
     below = (peaks[truth == 1] / found["temperature"] < found["map_scale"]).mean()
-    assert below == pytest.approx(0.9, abs=1e-3)
+    assert below == pytest.approx(0.5, abs=1e-3)
     assert decide(peaks=np.full(len(truth), -3.0))[0]["map_scale"] == 0.1
 
 
@@ -291,8 +291,10 @@ def test_full_heat_of_each_output_is_taken_from_its_own_map(finished, graded_roo
     peaks = calibrate.map_peaks(job.from_checkpoint(settings, state["network"]).eval(), held)
     for k, target in enumerate(OUTPUTS):
         has, truth = validation.known([picture.sample for picture in held], target)
-        hottest = np.quantile(peaks[has, k][truth == 1] / decisions[target]["temperature"], 0.9)
-        assert decisions[target]["map_scale"] == pytest.approx(max(0.1, hottest))
+        reached = (
+            peaks[has, k][truth == 1] / decisions[target]["temperature"] >= decisions[target]["map_scale"]
+        ).mean()
+        assert decisions[target]["map_scale"] == 0.1 or 0.4 <= reached <= 0.7
 
 
 def test_a_validation_split_of_one_class_is_refused(finished, edit_graded):
