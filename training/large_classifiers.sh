@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a clean checkout to the tables of the large classifiers, in slices that can be cut off and taken up again.
+# From a clean checkout to the tables of the large classifiers, in slices: finished runs stay, one that is cut off begins anew.
 #
 #   DATA=folder-of-data-sets OUT=runs/large MINUTES=8 RESULTS=results bash training/large_classifiers.sh
 #
@@ -15,4 +15,4 @@ make --no-print-directory links
 export PYTHONPATH="$PWD/.links${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$RESULTS"
 "$PYTHON" -m funduscope tables "$GRID" --out "$OUT" --data "$DATA" --device "$DEVICE" --minutes "$MINUTES"
-cp "$OUT"/{results.jsonl,tables.md} "$RESULTS"
+for file in results.jsonl tables.md; do [ ! -e "$OUT/$file" ] || cp "$OUT/$file" "$RESULTS"; done

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +144,7 @@ def tables(
         for name in ("last.pt", "best.pt"):
             (folder / name).unlink()  # hundreds of megabytes a cell
     recall = f"Recall at specificity {grid.matched_specificity:g}"
-    parts = [*(table(done, grid, lr) for lr in grid.rates), compared(done, grid)]
+    parts = [table(done, grid, lr, split) for split in ("val", "test") for lr in grid.rates] + [compared(done, grid)]
     parts += [by_set(done, grid, "auc", "AUC"), by_set(done, grid, "recall_matched", recall)]
     page = "\n\n".join(parts) + "\n"
     write_text(out / "tables.md", page)
@@ -237,8 +237,8 @@ def _by_row(done: Sequence[dict[str, Any]], grid: Grid) -> dict[tuple[str, str, 
     return rows
 
 
-def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float) -> str:
-    """One of the source's tables: selected checkpoint, validation split, all sets together, at a probability of one half.
+def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float, split: Literal["val", "test"]) -> str:
+    """One of the source's tables: selected checkpoint, all sets together, at a probability of one half.
 
     Mean over seeds in percent, with their standard deviation behind; steps of all seeds; counts are TP/FP/FN of the first.
     """
@@ -246,7 +246,7 @@ def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float) -> str:
     for title in ("glaucoma", "referable DR"):
         columns += [f"{title}: {name}" for name in (*_RATES, "TP/FP/FN")]
     lines = [
-        f"## Learning rate {lr:g}, validation split, selected checkpoint",
+        f"## Learning rate {lr:g}, {'validation' if split == 'val' else 'test'} split, selected checkpoint",
         "",
         _line(columns),
         _line(["---"] * len(columns)),
@@ -256,7 +256,7 @@ def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float) -> str:
             continue
         row = [f"{variant} ({len(runs)})", loss, "/".join(str(run["best"]["step"]) for run in runs)]
         for target in validation.CHOSEN_BY:
-            parts = [run["best"]["val"]["all"] for run in runs]
+            parts = [run["best"][split]["all"] for run in runs]
             row += [_spread([part.get(f"{target}_{name}") for part in parts]) for name in _RATES]
             row.append("/".join(str(int(parts[0][f"{target}_{name}"])) for name in ("tp", "fp", "fn")))
         lines.append(_line(row))
@@ -265,7 +265,7 @@ def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float) -> str:
 
 def compared(done: Sequence[dict[str, Any]], grid: Grid) -> str:
     """Test split, last step: what a loss does at one half, all sets together, and what it is worth at any threshold: recall
-    at the same specificity and AUC, each set alone, then their mean."""
+    at the same specificity and AUC, each set alone, then their mean; at the end the mean of all AUCs, of any DR too."""
     columns = ["rate", "variant", "loss"]
     for title in ("glaucoma", "referable DR"):
         columns += [
@@ -274,6 +274,7 @@ def compared(done: Sequence[dict[str, Any]], grid: Grid) -> str:
             f"recall at specificity {grid.matched_specificity:g}",
             "AUC",
         ]
+    columns.append("mean of all AUCs")
     lines = ["## Test split, last step", "", _line(columns), _line(["---"] * len(columns))]
     for (variant, loss, lr), runs in _by_row(done, grid).items():
         row = [f"{lr:g}", variant, loss]
@@ -285,6 +286,7 @@ def compared(done: Sequence[dict[str, Any]], grid: Grid) -> str:
             row += [
                 _spread([_over_sets(test, f"{target}_{name}") for test in tests]) for name in ("recall_matched", "auc")
             ]
+        row.append(_spread([_over_sets(test, *(f"{target}_auc" for target in OUTPUTS)) for test in tests]))
         lines.append(_line(row))
     return "\n".join(lines)
 
@@ -306,9 +308,9 @@ def by_set(done: Sequence[dict[str, Any]], grid: Grid, figure: str, title: str) 
     return "\n".join(lines)
 
 
-def _over_sets(figures: Mapping[str, Mapping[str, float]], key: str) -> float | None:
-    """The mean over the sets that have a figure."""
-    values = [row[key] for name, row in figures.items() if name != "all" and key in row]
+def _over_sets(figures: Mapping[str, Mapping[str, float]], *keys: str) -> float | None:
+    """The mean over the sets that have the figures."""
+    values = [row[key] for name, row in figures.items() if name != "all" for key in keys if key in row]
     return float(np.mean(values)) if values else None
 
 

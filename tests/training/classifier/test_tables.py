@@ -394,7 +394,7 @@ def cells_of(page):
 
 
 def test_the_table_of_the_source_by_hand():
-    page = tables.table(DONE, grid(), 1e-3)
+    page = tables.table(DONE, grid(), 1e-3, "val")
     assert page.startswith(
         "## Learning rate 0.001, validation split, selected checkpoint\n\n"
         "| variant (runs) | loss | selected steps | glaucoma: accuracy | glaucoma: precision |"
@@ -405,13 +405,19 @@ def test_the_table_of_the_source_by_hand():
     exp += ["25.0 ± 0.0", "–", "50.0 ± 0.0", "12.5 ± 0.0", "10.0 ± 0.0", "10/0/10"]
     bce = ["30.0", "7.5", "60.0", "15.0", "12.0", "6/1/4", "50.0", "–", "100.0", "25.0", "20.0", "20/0/0"]
     assert body == [["small (2)", "exp", "2/2", *exp], ["small (1)", "bce", "2", *bce]]
-    assert cells_of(tables.table(DONE, grid(), 1e-4))[1] == []
+    assert cells_of(tables.table(DONE, grid(), 1e-4, "val"))[1] == []
+    done = [{**line, "best": line["best"] | {"val": {}}} for line in DONE]
+    test_page = tables.table(done, grid(), 1e-3, "test")
+    assert test_page.startswith("## Learning rate 0.001, test split, selected checkpoint\n")
+    assert cells_of(test_page) == (head, body)
 
 
 def test_the_fair_comparison_by_hand():
     head, body = cells_of(tables.compared(DONE, grid()))
     assert head[3:7] == ["glaucoma: recall at 1/2", "precision", "recall at specificity 0.75", "AUC"]
     exp = ["85.0 ± 7.1", "10.6 ± 0.9", "42.5 ± 3.5", "85.0 ± 7.1", "50.0 ± 0.0", "–", "25.0 ± 0.0", "37.5 ± 0.0"]
+    assert head[-1] == "mean of all AUCs"
+    exp.append("53.3 ± 2.4")  # (.8 + .5 + .25) / 3 and (.9 + .5 + .25) / 3
     assert body[0] == ["0.001", "small", "exp", *exp]  # the AUC of retinopathy is the mean of two sets
     assert body[1][:4] == ["0.001", "small", "bce", "60.0"]
     assert len(body) == 2
