@@ -121,11 +121,10 @@ def _add_opinions(tally: _Tally, sample: Sample, result: Screening | None) -> No
     if result is None or result.photo is None or found is None:
         return
     drawn = sample.read_masks()
-    by_hand = drawn is not None and bool(drawn.disc.any())
-    disc = drawn.disc if drawn is not None and by_hand else result.mask("disc")
+    disc = result.mask("disc") if drawn is None else drawn.disc
     if not disc.any():
         return
-    tally.heat_by_drawn += by_hand
+    tally.heat_by_drawn += drawn is not None
     radius = measures.vertical_diameter(disc) // 2
     near = cv2.distanceTransform((~disc).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius
     lit = result.photo.pixels.max(axis=2) > _LIT

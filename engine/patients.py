@@ -26,13 +26,13 @@ _CALLS = ("glaucoma", "glaucoma_second", "referable_dr", "any_dr")
 @dataclass
 class Patient:
     """All pictures of one patient, in any order. A disease is called where any picture calls it; it is denied only where
-    every picture was read and denies it; else it stays open. Probabilities and vCDR are the highest of each. One eye's
-    pictures may all be rejected: then the other is the one eye that was seen."""
+    every picture was read and denies it; else it stays open. Probabilities and vCDR are the highest of each. An eye is
+    seen where a picture of it has a result."""
 
     name: str
     eyes: dict[str, int] = field(default_factory=lambda: {"right": 0, "left": 0, "": 0})
     rejected: int = 0
-    seen: set[str] = field(default_factory=set)  # eyes with a result
+    seen: set[str] = field(default_factory=set)  # of `eyes`
     calls: dict[str, list[bool | None]] = field(default_factory=lambda: {name: [] for name in _CALLS})
     probabilities: dict[str, float] = field(default_factory=dict)
     vcdr: dict[str, float] = field(default_factory=dict)
