@@ -103,6 +103,8 @@ def _read_index(folder: Path) -> list[Sample]:
         raise DataError(f"{index}: column {sorted(missing)} is missing")
     if not rows:
         raise DataError(f"{index}: no rows")
+    for row in rows:
+        row["patient"] = (row.get("patient") or "").strip()
     if "split" not in columns:
         _split(rows)
     samples = []
@@ -118,7 +120,7 @@ def _split(rows: list[dict[str, str]]) -> None:
     """Split rows 60/20/20 by patient, by picture where none is named; the same names always give the same split."""
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
-        groups[row.get("patient") or row["image"] or ""].append(row)
+        groups[row["patient"] or row["image"] or ""].append(row)
     order = sorted(groups, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest())
     placed = 0
     for name in order:

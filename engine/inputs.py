@@ -34,7 +34,8 @@ class Listed:
 
 
 def expand(arguments: Iterable[str], leave_out: Path | None = None) -> list[Listed]:
-    """Pictures in order, each path once. A file named explicitly always stays; folders are walked for pictures by suffix.
+    """Pictures in order, each once, however its path is spelt. A file named explicitly always stays; folders are walked
+    for pictures by suffix.
 
     A glob that the shell has left is expanded here; one that matches nothing stays, and becomes a row that says so.
     A CSV list has one path a row, in a column named path, image, file, filename or name (else its only or first
@@ -43,17 +44,28 @@ def expand(arguments: Iterable[str], leave_out: Path | None = None) -> list[List
     Raises: SettingsError where no picture is meant, or a list or folder cannot be read.
     """
     named = (path for argument in arguments for path in _globbed(argument))
-    found: dict[str, Listed] = {}
+    found: dict[tuple[str, str], Listed] = {}
     for name in named:
         for picture in _pictures(name, leave_out):
-            known = found.get(picture.path)
-            if known is None or (known.patient is None and known.eye is None):  # a list knows more than a folder
-                found[picture.path] = picture
-            elif (picture.patient or picture.eye) and picture != known:
+            place = _place(picture.path)
+            known = found.setdefault(place, picture)
+            if known.patient is None and known.eye is None:
+                if picture.patient or picture.eye:  # a list knows more than a folder
+                    found[place] = picture
+            elif (picture.patient or picture.eye) and (picture.patient, picture.eye) != (known.patient, known.eye):
                 raise SettingsError(f"{picture.path}: listed twice, as {known} and as {picture}")
     if not found:
         raise SettingsError(f"no pictures there; folders are searched for {', '.join(sorted(SUFFIXES))}")
     return list(found.values())
+
+
+def _place(path: str) -> tuple[str, str]:
+    """Where a picture lies: the same for all spellings of its path, while two links to one file are two pictures."""
+    folder, name = os.path.split(path)
+    try:
+        return os.path.realpath(folder), name
+    except (OSError, ValueError):  # no path at all, such as one with a NUL: it becomes a row that says so
+        return folder, name
 
 
 def _globbed(argument: str) -> list[str]:

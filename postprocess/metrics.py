@@ -36,13 +36,20 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> Interval | None:
     positive, negative = values[truth], values[~truth]
     if positive.size == 0 or negative.size == 0:
         return None
-    wins = (positive[:, None] > negative[None, :]) + 0.5 * (positive[:, None] == negative[None, :])
-    area = float(wins.mean())
+    above = _shares_below(positive, negative)  # of the healthy, below each sick; a tie is half
+    below = 1 - _shares_below(negative, positive)  # of the sick, above each healthy
+    area = float(above.mean())
     if min(positive.size, negative.size) < 2 or not 0 < area < 1:
         return Interval(area, None, None)
-    variance = sum(float(part.var(ddof=1)) / part.size for part in (wins.mean(axis=1), wins.mean(axis=0)))
+    variance = sum(float(part.var(ddof=1)) / part.size for part in (above, below))
     centre, half = math.log(area / (1 - area)), 1.96 * math.sqrt(variance) / (area * (1 - area))
     return Interval(area, 1 / (1 + math.exp(half - centre)), 1 / (1 + math.exp(-half - centre)))
+
+
+def _shares_below(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each value (N,) the share of the others (M,) that are smaller, an equal one counting half."""
+    order = np.sort(others)
+    return (np.searchsorted(order, values, "left") + np.searchsorted(order, values, "right")) / (2 * len(order))
 
 
 def wilson(successes: int, total: int) -> Interval:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -36,6 +39,18 @@ class Set(Strict):
 
     path: str
     terms: str
+
+
+def tell_apart(sets: Sequence[Set]) -> None:
+    """Raises ValueError where figures could not tell the sets apart: they go by their folder's name; `all` is all of them."""
+    names = Counter(Path(one.path).name for one in sets)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ValueError(f"a set stands twice in data.sets, or two have the same folder name: {', '.join(twice)}")
+    if "all" in names:
+        raise ValueError(
+            "a set's folder cannot be called all, which is what figures over all sets are called; rename it"
+        )
 
 
 class Data(Strict):

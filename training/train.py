@@ -6,6 +6,7 @@ What the two systems do differently in a step is in their `job` modules; all tha
 from __future__ import annotations
 
 import json
+import math
 import platform
 import re
 import time
@@ -117,6 +118,11 @@ def run(job: Job, out: Path, folder: Path, *, resume: bool, device: torch.device
             torch.manual_seed((settings.seed << 32) + step)  # dropout: step k draws the same in a resumed run
             values = job.step(batch, lr)
             step += 1
+            if not all(map(math.isfinite, values.values())):
+                raise SettingsError(
+                    f"{settings.name}: the loss is {values} at step {step}: training has diverged; lower schedule.lr "
+                    f"(here {lr:g}) and start again in another --out"
+                )
 
             smooth = {task: 0.95 * smooth.get(task, value) + 0.05 * value for task, value in values.items()}
             progress.update(bar, completed=step, losses="  ".join(f"{t} {v:.4f}" for t, v in smooth.items()))

@@ -252,6 +252,12 @@ def test_a_patient_is_in_one_split_and_the_shares_hold(tmp_path):
     assert len(by_patient) == len({patient for _, patient in PATIENTS}) == 45
 
 
+def test_spaces_around_a_name_make_no_other_patient(tmp_path):
+    found = unsplit(tmp_path, [(f"{k}.jpg", f" p{k // 2}" if k % 2 else f"p{k // 2}") for k in range(40)])
+    assert all(found[f"{k}.jpg"] == found[f"{k + 1}.jpg"] for k in range(0, 40, 2))
+    assert {one.patient for one in dataset.read(tmp_path)} == {f"p{k}" for k in range(20)}
+
+
 def test_a_split_does_not_depend_on_the_rows_order(tmp_path):
     first = unsplit(tmp_path, PATIENTS)
     assert unsplit(tmp_path, PATIENTS[::-1]) == unsplit(tmp_path, PATIENTS[7:] + PATIENTS[:7]) == first

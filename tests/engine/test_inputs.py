@@ -52,6 +52,18 @@ def test_a_picture_named_twice_is_screened_once(folder):
     assert expanded("sub/c.tif", "sub", "sub/c.tif") == ["sub/c.tif", "sub/e.bmp", "sub/deep/d.jpeg"]
 
 
+def test_a_picture_named_by_two_spellings_is_screened_once(folder):
+    spellings = ("b.jpg", "./b.jpg", str(folder / "b.jpg"), "sub/../b.jpg")
+    assert expanded(*spellings) == ["b.jpg"]
+    (folder / "link").symlink_to("sub/deep")
+    assert expanded("link/d.jpeg", "sub/deep/d.jpeg", "link/../c.tif", "sub/c.tif") == ["link/d.jpeg", "link/../c.tif"]
+
+
+def test_two_links_to_a_file_are_two_pictures(folder):
+    (folder / "again.jpg").symlink_to("b.jpg")
+    assert expanded("b.jpg", "again.jpg") == ["b.jpg", "again.jpg"]
+
+
 def test_a_glob_is_expanded(folder):
     assert expanded("*.jpg") == ["b.jpg"]
     assert expanded("**/*.jpeg") == ["sub/deep/d.jpeg"]
@@ -177,6 +189,20 @@ def test_a_picture_that_is_listed_as_two_eyes_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="listed twice"):
         listed(tmp_path, "path,eye\na.jpg,OD\na.jpg,OS\n")
     assert listed(tmp_path, "path,eye\na.jpg,OD\na.jpg,OD\n") == [Listed(str(tmp_path / "a.jpg"), None, "right")]
+
+
+def test_two_lists_that_contradict_each_other_are_refused_however_they_spell_a_path(tmp_path):
+    (tmp_path / "lists").mkdir()
+    for name, row in (
+        ("one.csv", "a.jpg,p1,right"),
+        ("lists/two.csv", "../a.jpg,p2,left"),
+        ("lists/same.csv", "../a.jpg,p1,OD"),
+    ):
+        (tmp_path / name).write_text(f"path,patient,eye\n{row}\n")
+    with pytest.raises(SettingsError, match="listed twice"):
+        inputs.expand([str(tmp_path / "one.csv"), str(tmp_path / "lists" / "two.csv")])
+    found = inputs.expand([str(tmp_path / "one.csv"), str(tmp_path / "lists" / "same.csv"), str(tmp_path / "a.jpg")])
+    assert found == [Listed(str(tmp_path / "a.jpg"), "p1", "right")]
 
 
 def test_a_header_that_names_patients_but_no_pictures_is_refused(tmp_path):

@@ -119,6 +119,13 @@ def test_more_pictures_narrow_the_interval():
     assert many.high - many.low < (few.high - few.low) / 2
 
 
+def test_auc_of_a_large_set_needs_no_table_of_pairs():
+    labels = np.arange(200_000) % 4 == 0  # 50,000 x 150,000 pairs
+    found = metrics.auc(np.random.default_rng(0).normal(size=200_000) + labels, labels)
+    assert found.low < found.value < found.high < found.low + 0.01
+    assert found.value == pytest.approx(0.7602, abs=0.005)  # of two normal distributions one deviation apart
+
+
 @pytest.mark.parametrize("labels", [[0, 0, 0], [1, 1, 1], []])
 def test_auc_of_one_class_is_none(labels):
     assert metrics.auc([0.1, 0.2, 0.3][: len(labels)], labels) is None

@@ -215,6 +215,14 @@ def test_a_set_that_stands_twice_is_refused(either, write_config):
     assert "a set stands twice in data.sets" in refusal(write_config(either))
 
 
+def test_sets_that_figures_could_not_tell_apart_are_refused(either, write_config):
+    first = either["data"]["sets"][0]
+    either["data"]["sets"].append(first | {"path": f"elsewhere/{first['path']}"})
+    assert "two have the same folder name" in refusal(write_config(either))
+    either["data"]["sets"][-1] = first | {"path": "elsewhere/all"}
+    assert "cannot be called all" in refusal(write_config(either))
+
+
 def test_contrast_needs_whole_cells(classifier_plan, write_config):
     contrast = changed(classifier_plan, ("network",), "input", "contrast")
     assert config.load(write_config(contrast)).geometry.size == 64

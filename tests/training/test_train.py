@@ -163,6 +163,12 @@ def test_training_teaches_a_classifier_to_tell_drawn_eyes_apart(classify, tmp_pa
     assert last["sets"]["all"]["referable_dr_auc"] > 0.9
 
 
+def test_a_run_that_diverges_ends_with_what_to_do(classify, tmp_path):
+    with pytest.raises(SettingsError, match=r"at step \d: training has diverged; lower schedule.lr \(here 1e\+30\)"):
+        classify(steps=4, validate_every=4, lr=1e30, warmup=1)
+    assert not (tmp_path / "run" / "best.pt").exists()
+
+
 def test_a_classifier_of_another_configuration_is_not_resumed(classify, classifier_plan, go):
     classify(steps=1)
     with pytest.raises(SettingsError, match="schedule changed"):

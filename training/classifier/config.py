@@ -125,8 +125,7 @@ class Config(settings.Run):
     def _agrees(self) -> Config:
         if self.network.input == "contrast" and self.geometry.size % 32:
             raise ValueError("geometry.size must be a multiple of 32 for network.input contrast")
-        if len({s.path for s in self.data.sets}) < len(self.data.sets):
-            raise ValueError("a set stands twice in data.sets")
+        settings.tell_apart(self.data.sets)
         for disease in ("glaucoma", "dr"):
             if not any(disease in s.weights for s in self.data.sets):
                 raise ValueError(f"no set teaches {disease}")

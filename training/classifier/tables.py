@@ -89,10 +89,10 @@ def tables(
     grid, where, console = load(grid_file), train.device_of(device), Console(stderr=True)
     base_file = grid_file.parent / grid.base
     base = configs.load(base_file)
+    root = (data_root or base_file.parent / base.data.root).resolve()
+    base = train.with_root(base, root)
     if not isinstance(base, Config):
         raise SettingsError(f"{base_file}: its kind must be classifier")
-    root = (data_root or base_file.parent / base.data.root).resolve()
-    base = base.model_copy(update={"data": base.data.model_copy(update={"root": str(root)})})
     results = out / "results.jsonl"
     train.make_folder(out)
     done = read_results(results)
@@ -175,7 +175,7 @@ def settings_of(base: Config, grid: Grid, cell: Cell) -> Config:
 
 
 def fingerprint(settings: Config) -> str:
-    """Tells settings apart that would give other results: 16 hex digits of SHA-256."""
+    """Of all settings but where the data lie and how many threads read them: 16 hex digits of SHA-256."""
     document = settings.model_dump_json(exclude={"data": {"root", "workers"}})
     return hashlib.sha256(document.encode()).hexdigest()[:16]
 

@@ -76,8 +76,7 @@ class Config(settings.Run):
         for task in self.data.batch:
             if not any(task in s.weights for s in self.data.sets):
                 raise ValueError(f"task {task} has a batch size, but no set teaches it")
-        if len({s.path for s in self.data.sets}) < len(self.data.sets):
-            raise ValueError("a set stands twice in data.sets")
+        settings.tell_apart(self.data.sets)
         if any(s.disc_scale[0] > s.disc_scale[1] for s in self.data.sets):
             raise ValueError("disc_scale: the smaller share comes first")
         if self.network.imagenet and self.network.width != 1:

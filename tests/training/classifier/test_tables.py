@@ -264,7 +264,7 @@ def test_results_of_other_settings_are_not_mixed_in(go, plan, write_config, tmp_
     assert (tmp_path / "out" / "results.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["tables", "tables-large", "tables-choices"])
+@pytest.mark.parametrize("name", ["tables", "tables-large", "tables-choices", "tables-augmented"])
 def test_a_shipped_grid_and_all_its_cells_are_valid(root, name):
     folder = root / "training" / "configs"
     own = tables.load(folder / f"{name}.toml")
