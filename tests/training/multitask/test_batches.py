@@ -158,18 +158,18 @@ def test_glaucoma_is_balanced_where_asked(drawer, edited, balance, expected):
     assert glaucoma_share(own) == pytest.approx(expected, abs=0.1)
 
 
-TWICE = (("eyes", 3.0), ("./eyes", 1.0))
+TWO = (("eyes", 3.0), ("others", 1.0))
 
 
 def test_sets_are_drawn_by_their_weights(drawer, edited, plan):
-    sets = [plan["data"]["sets"][0] | {"path": path, "weights": {"disc": weight}} for path, weight in TWICE]
+    sets = [plan["data"]["sets"][0] | {"path": path, "weights": {"disc": weight}} for path, weight in TWO]
     own = drawer(edited(batch={"disc": 60}, sets=sets))
     drawn = [k for step in range(5) for k in own._draw("disc", 60, np.random.default_rng(step))]
     assert np.mean(np.array(drawn) < 6) == pytest.approx(3 / 4, abs=0.08)
 
 
 def test_a_set_without_a_weight_for_a_task_is_not_drawn_for_it(drawer, edited, plan):
-    parts = (("eyes", {"disc": 1.0}), ("./eyes", {"cup": 1.0}))
+    parts = (("eyes", {"disc": 1.0}), ("others", {"cup": 1.0}))
     sets = [plan["data"]["sets"][0] | {"path": path, "weights": weights} for path, weights in parts]
     own = drawer(edited(batch={"disc": 2, "cup": 2}, sets=sets))
     assert max(own._draw("disc", 50, np.random.default_rng(0))) < 6
