@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +46,10 @@ def expand(arguments: Iterable[str], leave_out: Path | None = None) -> list[List
     """
     named = (path for argument in arguments for path in _globbed(argument))
     found: dict[tuple[str, str], Listed] = {}
+    real = functools.cache(os.path.realpath)  # a folder holds many pictures
     for name in named:
         for picture in _pictures(name, leave_out):
-            place = _place(picture.path)
+            place = _place(picture.path, real)
             known = found.setdefault(place, picture)
             if known.patient is None and known.eye is None:
                 if picture.patient or picture.eye:  # a list knows more than a folder
@@ -59,12 +61,12 @@ def expand(arguments: Iterable[str], leave_out: Path | None = None) -> list[List
     return list(found.values())
 
 
-def _place(path: str) -> tuple[str, str]:
+def _place(path: str, real: Callable[[str], str]) -> tuple[str, str]:
     """Where a picture lies: the same for all spellings of its path, while two links to one file are two pictures."""
     folder, name = os.path.split(path)
     try:
-        return os.path.realpath(folder), name
-    except (OSError, ValueError):  # no path at all, such as one with a NUL: it becomes a row that says so
+        return real(folder), name
+    except ValueError:  # a NUL, which no path has: it becomes a row that says so
         return folder, name
 
 

@@ -71,7 +71,8 @@ def train(
 
     Args: data_root: in place of the file's own; resume: go on from `out`/last.pt exactly (only `schedule.steps` may have
     changed); device: auto, cpu, cuda or cuda:N; minutes: stop cleanly, with a checkpoint, after that long.
-    Returns: whether the last step was reached. Raises: SettingsError, DataError before the first step.
+    Returns: whether the last step was reached. Raises: SettingsError, DataError before the first step; SettingsError where
+    the loss is no longer finite.
     """
     settings = config.load(config_file)
     root = data_root or (config_file.parent / settings.data.root)

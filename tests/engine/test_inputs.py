@@ -32,7 +32,9 @@ def test_a_folder_is_walked_for_pictures_in_order(folder):
     assert expanded(".") == ["./a.PNG", "./b.jpg", "./sub/c.tif", "./sub/e.bmp", "./sub/deep/d.jpeg"]
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "absent.jpg", "no suffix", "x" * 300 + ".jpg", "-n.jpg", "a[1].jpg"])
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "absent.jpg", "no suffix", "x" * 300 + ".jpg", "-n.jpg", "a[1].jpg", "a\0/b.jpg"]
+)
 def test_a_file_named_explicitly_always_stays(folder, name):
     assert expanded(name) == [name]
 
