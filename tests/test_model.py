@@ -102,7 +102,7 @@ def test_the_classifiers_size_and_terms() -> None:
         ("idrid", "referable_dr", 0.89),
         ("idrid", "any_dr", 0.86),
         ("odir5k", "referable_dr", 0.80),
-        ("odir5k", "any_dr", 0.80),
+        ("odir5k", "any_dr", 0.785),
         ("odir5k", "glaucoma", 0.92),
         ("hygd", "glaucoma", 0.97),
     ],
