@@ -31,13 +31,17 @@ import numpy as np
 import precision
 import torch
 
-from funduscope.engine import contract, engines, gpu, photo, preprocess, runners, verify
-from funduscope.engine.engines import Library, Profile
+from funduscope.engine import contract, runners
 from funduscope.engine.errors import FunduscopeError
+from funduscope.engine.gate import verify
+from funduscope.engine.outputs.rows import write_text
+from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.results import Rejected
-from funduscope.engine.runners.tensorrt import RUNNERS
+from funduscope.engine.runners import gpu
+from funduscope.engine.runners.tensorrt import engines
+from funduscope.engine.runners.tensorrt.engines import Library, Profile
+from funduscope.engine.runners.tensorrt.runner import RUNNERS
 from funduscope.engine.screener import Screener
-from funduscope.engine.sinks import write_text
 from funduscope.export import convert, half, tensorrt
 from funduscope.export import onnx as export
 from funduscope.training.multitask.networks import Deployed

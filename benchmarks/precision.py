@@ -24,9 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from funduscope.engine import contract, dataset, evaluation, gate, runners, verify
+from funduscope.engine import contract, runners
+from funduscope.engine.gate import comparison as gate
+from funduscope.engine.gate import verify
+from funduscope.engine.labelled import dataset, evaluation
+from funduscope.engine.labelled.sample import Sample
 from funduscope.engine.results import DISEASES, Result, Screening
-from funduscope.engine.sample import Sample
 from funduscope.engine.screener import Screener
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from funduscope.engine import contract
-from funduscope.engine.preprocess import Prepared
+from funduscope.engine.pictures.preprocess import Prepared
 
 _REPORT = """
 import json, sys, time

@@ -12,8 +12,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from funduscope.engine import contract, photo, preprocess, runners
-from funduscope.engine.preprocess import Prepared
+from funduscope.engine import contract, runners
+from funduscope.engine.pictures import photo, preprocess
+from funduscope.engine.pictures.preprocess import Prepared
 from funduscope.engine.screener import Screener
 from funduscope.postprocess import findings
 

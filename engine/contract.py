@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from ..postprocess.findings import Rules
 from .errors import ModelError
-from .preprocess import Geometry, Light
+from .pictures.preprocess import Geometry, Light
 
 FORMAT = "funduscope/1"
 METADATA_KEY = "funduscope"

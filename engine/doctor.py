@@ -9,8 +9,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-from . import contract, engines, gpu
+from . import contract
 from .errors import BackendError, MissingExtra, ModelError, require
+from .runners import gpu
+from .runners.tensorrt import engines
 
 _LISTED = ("train", "convert", "export", "dicom", "openvino", "tensorrt", "tensorrt-rtx", "cuda", "bench")
 _DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}

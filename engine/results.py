@@ -18,8 +18,8 @@ from ..postprocess import measures
 from ..postprocess.findings import Findings
 from .contract import PointName
 from .errors import Code, Eye
-from .photo import Photo
-from .preprocess import Placement
+from .pictures.photo import Photo
+from .pictures.preprocess import Placement
 
 UNGRADABLE = frozenset({Code.NO_FIELD_OF_VIEW, Code.DISC_NOT_FOUND})  # a picture, but not one that can be read
 Structure = Literal["disc", "cup"]

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..postprocess import findings, measures, scores
-from . import contract, photo, preprocess, results, runners
+from . import contract, results, runners
 from .contract import PointName
 from .errors import Code, ModelError, PhotoError, SettingsError
-from .inputs import Listed
-from .photo import Photo
-from .preprocess import Placement
+from .pictures import photo, preprocess
+from .pictures.inputs import Listed
+from .pictures.photo import Photo
+from .pictures.preprocess import Placement
 from .results import DISEASES, Classification, Eyes, HeatMap, ModelName, Opinion, Rejected, Result, Screening
 
 Source = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo | Listed

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import contract, gate, sinks, verify
+from ..engine import contract
 from ..engine.errors import ModelError, require
+from ..engine.gate import comparison as gate
+from ..engine.gate import verify
+from ..engine.outputs import rows as sinks
 from ..engine.runners.onnx_runtime import OnnxRuntime
 from . import half, int8
 from .stamp import admit, stamp

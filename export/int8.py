@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import gate
 from ..engine.errors import ModelError, require
+from ..engine.gate import comparison as gate
 from .half import core, learned
 
 if TYPE_CHECKING:

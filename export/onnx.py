@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..engine import contract, gate, runners, sinks, verify
+from ..engine import contract, runners
 from ..engine.errors import ModelError, SettingsError
+from ..engine.gate import comparison as gate
+from ..engine.gate import verify
+from ..engine.outputs import rows as sinks
 from ..training import train
 from ..training.classifier import config as classifier_config
 from ..training.classifier import job as classifier_job

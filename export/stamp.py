@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine import contract, gate
+from ..engine import contract
 from ..engine.errors import ModelError, require
-from ..engine.sinks import write_bytes
+from ..engine.gate import comparison as gate
+from ..engine.outputs.rows import write_bytes
 
 if TYPE_CHECKING:
     import onnx

@@ -14,11 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..engine import contract, engines, gpu
-from ..engine.engines import Engine, Facts, Library, Profile
+from ..engine import contract
 from ..engine.errors import ModelError, OutputError, SettingsError, require
-from ..engine.runners.tensorrt import listening
-from ..engine.sinks import write_bytes
+from ..engine.outputs.rows import write_bytes
+from ..engine.runners import gpu
+from ..engine.runners.tensorrt import engines
+from ..engine.runners.tensorrt.engines import Engine, Facts, Library, Profile
+from ..engine.runners.tensorrt.runner import listening
 
 MODULES: dict[Library, str] = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 _log = logging.getLogger("funduscope")

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from funduscope.engine import contract, engines, runners
+from funduscope.engine import contract, runners
+from funduscope.engine.runners.tensorrt import engines
 
 onnx = pytest.importorskip("onnx")
 from funduscope.export import half  # noqa: E402 -- these need onnx

@@ -25,7 +25,10 @@ MAY_IMPORT = {  # room -> other rooms; `version` is the one string of the face t
     "face": {"postprocess", "engine", "training", "export", "cli", "version"},
 }
 CORE = {"numpy", "cv2", "onnxruntime", "simplejpeg", "PIL", "pydantic"}
-OPTIONAL = {ROOT / "engine" / "dicom.py": {"pydicom"}, ROOT / "engine" / "refuge.py": {"openpyxl"}}  # by `require`
+OPTIONAL = {  # by `require`
+    ROOT / "engine" / "pictures" / "dicom.py": {"pydicom"},
+    ROOT / "engine" / "labelled" / "refuge.py": {"openpyxl"},
+}
 BACKENDS = {"tensorrt", "tensorrt_rtx", "pycuda", "cuda", "openvino"}
 
 
@@ -143,7 +146,7 @@ with funduscope.Screener.open(threads=1) as screener:
 def test_pydicom_is_imported_by_a_dicom_file_and_nothing_else():
     script = """
 import funduscope, sys
-from funduscope.engine import photo
+from funduscope.engine.pictures import photo
 loaded = ["pydicom" in sys.modules]
 for source in (sys.argv[1], b"x" * 200, bytes(128) + b"DICM"):
     try:
@@ -159,7 +162,7 @@ print(loaded)
 
 
 def test_stamp_and_gate_work_without_torch():
-    script = "import funduscope.export.stamp, funduscope.engine.gate; print('fine')"
+    script = "import funduscope.export.stamp, funduscope.engine.gate.comparison; print('fine')"
     assert run(script, "torch", "sklearn", "safetensors", "matplotlib", "funduscope.training").strip() == "fine"
 
 

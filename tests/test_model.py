@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from funduscope import Rejected, Screener, Screening
-from funduscope.engine import contract, dataset, evaluation, photo, preprocess, runners, verify
+from funduscope.engine import contract, runners
+from funduscope.engine.gate import verify
+from funduscope.engine.labelled import dataset, evaluation
+from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.results import DISEASES
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `export`")

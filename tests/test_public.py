@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import funduscope
-from funduscope.engine import contract, errors, photo
+from funduscope.engine import contract, errors
+from funduscope.engine.pictures import photo
 
 PUBLIC = {
     *("Screener", "Screening", "Rejected", "Result", "Outline", "ModelName", "Photo", "Contract", "Code"),

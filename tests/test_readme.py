@@ -42,7 +42,7 @@ def test_every_column_is_explained() -> None:
 
 
 def test_every_column_of_a_patient_is_explained() -> None:
-    from funduscope.engine.patients import COLUMNS
+    from funduscope.engine.outputs.patients import COLUMNS
 
     table = README.split("| column of `patients.csv` | meaning |\n|---|---|\n")[1].split("\n\n")[0]
     assert set(COLUMNS) <= explained(table)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..engine import photo, preprocess
 from ..engine.errors import DataError, PhotoError
-from ..engine.preprocess import Prepared
-from ..engine.sample import Masks, Sample
+from ..engine.labelled.sample import Masks, Sample
+from ..engine.pictures import photo, preprocess
+from ..engine.pictures.preprocess import Prepared
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..engine.sample import Sample
+from ..engine.labelled.sample import Sample
 from .settings import Set
 
 

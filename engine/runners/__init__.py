@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Model
-from ..engines import Unverified
 from ..errors import BackendError, ModelError, OutputError
+from .tensorrt.engines import Unverified
 
 BACKENDS = {
     "onnxruntime": "onnx_runtime:OnnxRuntime",
     "onnxruntime-cuda": "onnx_runtime:OnnxRuntimeCuda",
     "onnxruntime-tensorrt": "onnx_runtime:OnnxRuntimeTensorRt",
-    "tensorrt": "tensorrt:TensorRt",
-    "tensorrt-rtx": "tensorrt:TensorRtRtx",
+    "tensorrt": "tensorrt.runner:TensorRt",
+    "tensorrt-rtx": "tensorrt.runner:TensorRtRtx",
     "openvino": "openvino:OpenVino",
     "openvino-bf16": "openvino:OpenVinoBf16",
 }
@@ -82,7 +82,7 @@ def _open(model: Model, backend: str, max_batch: int, threads: int | None) -> Ru
         return runner(model, max_batch=max_batch, threads=threads)
     except Unverified as error:
         engine = error.engine
-    from .. import verify  # which runs candidates, and so needs this module
+    from ..gate import verify
 
     verify.first_open(model, engine)
     return runner(model, max_batch=max_batch, threads=threads)

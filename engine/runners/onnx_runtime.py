@@ -9,9 +9,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from .. import gpu
 from ..contract import Model
 from ..errors import BackendError, ModelError
+from . import gpu
 
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 

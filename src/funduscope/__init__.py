@@ -18,9 +18,9 @@ from .engine.errors import (
     PhotoError,
     SettingsError,
 )
-from .engine.inputs import Listed
-from .engine.patients import Patient, Patients
-from .engine.photo import Photo
+from .engine.outputs.patients import Patient, Patients
+from .engine.pictures.inputs import Listed
+from .engine.pictures.photo import Photo
 from .engine.results import Classification, Eyes, HeatMap, ModelName, Opinion, Outline, Rejected, Result, Screening
 from .engine.screener import Screener
 from .version import __version__

@@ -20,11 +20,16 @@ from rich.table import Table
 from rich.text import Text
 
 from . import cli_models, console
-from .engine import contract, dataset, errors, evaluation, inputs, overlay, patients, report, sinks
+from .engine import contract, errors
 from .engine.contract import PointName
+from .engine.labelled import dataset, evaluation
+from .engine.labelled.sample import SPLITS
+from .engine.outputs import drawing as overlay
+from .engine.outputs import patients, report
+from .engine.outputs import rows as sinks
+from .engine.pictures import inputs
 from .engine.results import DISEASES, Rejected, Result, Screening
 from .engine.runners import BACKENDS
-from .engine.sample import SPLITS
 from .engine.screener import Screener
 from .version import __version__
 

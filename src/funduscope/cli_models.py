@@ -14,7 +14,8 @@ import typer
 from rich.progress import Progress, TaskID
 
 from . import console
-from .engine import contract, errors, gate
+from .engine import contract, errors
+from .engine.gate import comparison as gate
 
 DataOption = Annotated[
     list[Path] | None, typer.Option("--data", help="Labelled data sets, whose pictures go through the gate; repeat.")
@@ -83,7 +84,7 @@ def tables(
 ) -> None:
     """Compare classifier networks, losses and learning rates over seeds, and print the tables."""
     _require_training()
-    from .training.classifier.tables import tables as run
+    from .training.tables import tables as run
 
     print(run(grid, out, data_root=data, device=device, minutes=minutes))
 
@@ -101,7 +102,7 @@ def export(
     """Export a trained network to an ONNX file with its contract; refused where it differs from torch."""
     for module in ("torch", "onnx", "onnxscript"):
         errors.require(module, "export")
-    from .engine import verify
+    from .engine.gate import verify
     from .export.onnx import export as write
 
     model, outcome = write(run, out, verify.chosen(data, None, 32), name=name or out.stem, version=version)
@@ -121,7 +122,7 @@ def convert(
     int8 is calibrated on the train split of the data sets; the gate looks at their val split, and chooses by it which layers
     must stay float.
     """
-    from .engine import verify
+    from .engine.gate import verify
     from .export import convert as conversion
 
     if to not in ("fp16", "int8"):
@@ -167,7 +168,9 @@ def build(
     Precision lies in the model: `funduscope convert` makes fp16 and int8 files. Engines in another folder than the cache
     are found through the environment variable FUNDUSCOPE_ENGINES.
     """
-    from .engine import engines, gpu, verify
+    from .engine.gate import verify
+    from .engine.runners import gpu
+    from .engine.runners.tensorrt import engines
     from .export import tensorrt
 
     chosen = tensorrt.choose_library(library, foreign=bool(targets))
@@ -220,7 +223,9 @@ def verify_(
     On the test split of data sets, else on 32 views of the photograph that comes with the package. An engine that passes
     is marked as verified; one that fails is deleted.
     """
-    from .engine import engines, runners, verify
+    from .engine import runners
+    from .engine.gate import verify
+    from .engine.runners.tensorrt import engines
 
     read = contract.read(reference)
     images = verify.shown(data, "test", read.contract.geometry.build())

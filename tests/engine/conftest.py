@@ -141,8 +141,8 @@ def both(fake, model: contract.Model, classifier: contract.Model) -> Callable[..
 
 
 def _beside(name: str):
-    """A helper's module from this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    """A helper's module from the folder runners, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "runners" / f"{name}.py")
     sys.modules[name] = module = importlib.util.module_from_spec(spec)  # where dataclasses look up their annotations
     spec.loader.exec_module(module)
     return module

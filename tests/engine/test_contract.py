@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from funduscope.engine import contract
 from funduscope.engine.errors import ModelError
-from funduscope.engine.preprocess import Geometry
+from funduscope.engine.pictures.preprocess import Geometry
 from funduscope.engine.screener import Screener
 
 

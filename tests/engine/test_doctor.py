@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from example_engine import PLAN, facts  # which conftest.py loads
 
-from funduscope.engine import doctor, engines, gpu
-from funduscope.engine.engines import Verified
+from funduscope.engine import doctor
 from funduscope.engine.errors import BackendError
+from funduscope.engine.runners import gpu
+from funduscope.engine.runners.tensorrt import engines
+from funduscope.engine.runners.tensorrt.engines import Verified
 
 BUILD = "funduscope build"
 

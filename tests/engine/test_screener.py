@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
-from funduscope.engine import contract, photo, preprocess, results, screener
+from funduscope.engine import contract, results, screener
 from funduscope.engine.errors import BackendError, Code, ModelError, SettingsError
-from funduscope.engine.inputs import Listed
+from funduscope.engine.pictures import photo, preprocess
+from funduscope.engine.pictures.inputs import Listed
 from funduscope.engine.results import COLUMNS, Rejected, Screening
 from funduscope.engine.screener import Screener
 from funduscope.postprocess import scores

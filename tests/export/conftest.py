@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper
 from torch import nn
 
-from funduscope.engine import contract, preprocess
-from funduscope.engine.photo import Photo
+from funduscope.engine import contract
+from funduscope.engine.pictures import preprocess
+from funduscope.engine.pictures.photo import Photo
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp
 from funduscope.training import config, train

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from funduscope.engine import contract, preprocess, runners
+from funduscope.engine import contract, runners
 from funduscope.engine.errors import ModelError, SettingsError
+from funduscope.engine.pictures import preprocess
 from funduscope.export import onnx as export
 from funduscope.training import train
 from funduscope.training.classifier import config

@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from funduscope.engine import contract, gate
+from funduscope.engine import contract
 from funduscope.engine.errors import ModelError
+from funduscope.engine.gate import comparison as gate
 from funduscope.export import convert, half
 
 # torch.onnx meets its own deprecation

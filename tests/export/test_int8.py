@@ -10,8 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from funduscope.engine import contract, engines, gate
+from funduscope.engine import contract
 from funduscope.engine.errors import ModelError
+from funduscope.engine.gate import comparison as gate
+from funduscope.engine.runners.tensorrt import engines
 from funduscope.export import convert, half, int8, tensorrt
 
 # torch.onnx meets its own deprecation

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from funduscope.engine import contract, gate, preprocess, runners, verify
+from funduscope.engine import contract, runners
 from funduscope.engine.errors import ModelError, SettingsError
+from funduscope.engine.gate import comparison as gate
+from funduscope.engine.gate import verify
+from funduscope.engine.pictures import preprocess
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp
 from funduscope.training.multitask.networks import OUTPUTS, Deployed

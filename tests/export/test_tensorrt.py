@@ -15,10 +15,14 @@ import onnx
 import pytest
 from onnx import helper
 
-from funduscope.engine import contract, engines, gate, gpu, verify
-from funduscope.engine.engines import Facts, Profile
+from funduscope.engine import contract
 from funduscope.engine.errors import BackendError, MissingExtra, ModelError, OutputError, SettingsError
-from funduscope.engine.runners.tensorrt import logger
+from funduscope.engine.gate import comparison as gate
+from funduscope.engine.gate import verify
+from funduscope.engine.runners import gpu
+from funduscope.engine.runners.tensorrt import engines
+from funduscope.engine.runners.tensorrt.engines import Facts, Profile
+from funduscope.engine.runners.tensorrt.runner import logger
 from funduscope.export import half, int8, tensorrt
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funduscope.engine import dataset, photo, preprocess
+from funduscope.engine.labelled import dataset
+from funduscope.engine.pictures import photo, preprocess
 from funduscope.training import augment
 from funduscope.training.augment import Augmentation
 from funduscope.training.multitask import batches

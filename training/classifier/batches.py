@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...engine import photo, preprocess
 from ...engine.errors import Code, DataError, PhotoError
-from ...engine.sample import Sample
+from ...engine.labelled.sample import Sample
+from ...engine.pictures import photo, preprocess
 from ..ahead import ahead
 from ..augment import Augmentation, affine, colour
 from .config import Config, SetSettings

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...engine import dataset
 from ...engine.errors import DataError
-from ...engine.sample import Sample
+from ...engine.labelled import dataset
+from ...engine.labelled.sample import Sample
 from .. import losses
 from . import batches, config, validation
 from .config import Config, SetSettings

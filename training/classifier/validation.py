@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...engine.sample import Sample
+from ...engine.labelled.sample import Sample
 from ...postprocess import metrics
 from ..balance import FEW
 from .batches import Picture

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...engine import preprocess
-from ...engine.sample import Sample
+from ...engine.labelled.sample import Sample
+from ...engine.pictures import preprocess
 from .. import cases
 from ..ahead import ahead
 from ..augment import Augmentation, affine, colour, move_point

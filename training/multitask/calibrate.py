@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from ...engine.errors import DataError
-from ...engine.sample import Sample
-from ...engine.sinks import write_text
+from ...engine.labelled.sample import Sample
+from ...engine.outputs.rows import write_text
 from ...postprocess import findings, metrics
 from ...postprocess.findings import Rules
 from ..balance import equal_weights

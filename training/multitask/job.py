@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...engine import dataset
 from ...engine.errors import DataError
-from ...engine.preprocess import Geometry
-from ...engine.sample import Sample
+from ...engine.labelled import dataset
+from ...engine.labelled.sample import Sample
+from ...engine.pictures.preprocess import Geometry
 from ...postprocess.findings import Rules
 from .. import cases, losses
 from . import batches, validation

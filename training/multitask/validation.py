@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...engine.sample import Masks
+from ...engine.labelled.sample import Masks
 from ...postprocess import findings, measures, metrics
 from ..cases import Case
 from .networks import OUTPUTS, Deployed

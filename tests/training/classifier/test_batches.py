@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from funduscope.engine import photo, preprocess
 from funduscope.engine.errors import DataError
-from funduscope.engine.sample import Sample
+from funduscope.engine.labelled.sample import Sample
+from funduscope.engine.pictures import photo, preprocess
 from funduscope.training.classifier import batches, job
 from funduscope.training.classifier.batches import Picture
 from funduscope.training.classifier.config import SetSettings

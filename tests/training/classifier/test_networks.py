@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from funduscope.engine import preprocess
 from funduscope.engine.errors import SettingsError
+from funduscope.engine.pictures import preprocess
 from funduscope.training.classifier import config, networks
 from funduscope.training.classifier.networks import MAPS, OUTPUTS, Classifier, Deployed, Pooled
 from funduscope.training.classifier.pixels import Pixels

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from funduscope.engine.sample import Sample
+from funduscope.engine.labelled.sample import Sample
 from funduscope.training.classifier import config, validation
 from funduscope.training.classifier.batches import Picture
 from funduscope.training.classifier.networks import OUTPUTS, Classifier

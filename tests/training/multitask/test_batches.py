@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from funduscope.engine import dataset
-from funduscope.engine.sample import Sample
+from funduscope.engine.labelled import dataset
+from funduscope.engine.labelled.sample import Sample
 from funduscope.training.multitask import batches, job
 from funduscope.training.multitask.config import SetSettings
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from funduscope.engine import dataset
 from funduscope.engine.errors import DataError
-from funduscope.engine.preprocess import Geometry
-from funduscope.engine.sample import Masks, Sample
+from funduscope.engine.labelled import dataset
+from funduscope.engine.labelled.sample import Masks, Sample
+from funduscope.engine.pictures.preprocess import Geometry
 from funduscope.postprocess import findings, scores
 from funduscope.postprocess.findings import Rules
 from funduscope.training import train

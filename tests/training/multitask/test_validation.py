@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from funduscope.engine import dataset, preprocess
-from funduscope.engine.sample import Sample
+from funduscope.engine.labelled import dataset
+from funduscope.engine.labelled.sample import Sample
+from funduscope.engine.pictures import preprocess
 from funduscope.postprocess.findings import Rules
 from funduscope.training.cases import Case, prepare
 from funduscope.training.multitask import batches, validation

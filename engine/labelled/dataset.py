@@ -1,0 +1,179 @@
+"""Readers of labelled fundus pictures: a folder with `index.csv`, and the official layout of the REFUGE challenge.
+
+An empty cell means *not labelled*, never 0. Labels stay in the pixels of the stored picture.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import DataError
+from ..pictures.inputs import EYES
+from . import refuge
+from .sample import SPLITS, Sample, Split
+
+_COLUMNS = {"image"}
+_SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}  # where a folder has no split of its own
+_ORIENTATION = 274  # EXIF tag
+
+
+def read(folder: Path) -> list[Sample]:
+    """All samples of a data set: `index.csv` where there is one, else REFUGE's official folders.
+
+    Raises: DataError with the file and what is wrong in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    samples = _read_index(folder) if (folder / "index.csv").is_file() else refuge.read(folder)
+    check(samples)
+    return samples
+
+
+def check(samples: Iterable[Sample]) -> None:
+    """Refuse labels that cannot be trusted. Raises DataError.
+
+    They are: a missing picture or mask, a mask of another size than its picture, a fovea outside it, a picture twice, a
+    picture or patient in two splits.
+    """
+    problems: list[str] = []
+    pictures: set[Path] = set()
+    splits: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for sample in samples:
+        problems += _problems(sample)
+        if sample.image in pictures:
+            problems.append(f"{sample.image}: listed twice")
+        pictures.add(sample.image)
+        if sample.patient:
+            splits[sample.set_name, sample.patient].add(sample.split)
+    problems += [f"{name}: patient {who} is in splits {sorted(s)}" for (name, who), s in splits.items() if len(s) > 1]
+    if problems:
+        raise DataError("Labels that cannot be used:\n  " + "\n  ".join(problems[:20]) + _more(len(problems) - 20))
+
+
+def _problems(sample: Sample) -> list[str]:
+    if not sample.image.is_file():
+        return [f"{sample.image}: no such picture"]
+    if sample.mask is not None and not sample.mask.is_file():
+        return [f"{sample.mask}: no such mask"]
+    if sample.mask is None and sample.fovea is None:
+        return []
+    try:
+        width, height = _size(sample.image)
+        mask_size = _size(sample.mask) if sample.mask else (width, height)
+    except (OSError, ValueError, SyntaxError) as error:
+        return [f"{sample.image}, or its mask: the header cannot be read ({error})"]
+    problems = []
+    if mask_size != (width, height):
+        problems.append(f"{sample.mask}: {mask_size[0]} x {mask_size[1]} px, but its picture has {width} x {height}")
+    if sample.fovea and not (-0.5 <= sample.fovea[0] < width and -0.5 <= sample.fovea[1] < height):
+        problems.append(f"{sample.image}: the fovea {sample.fovea} lies outside the picture ({width} x {height})")
+    return problems
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height as displayed, from the header alone."""
+    with Image.open(path) as header:
+        width, height = header.size
+        rotated = "exif" in header.info and header.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    return (height, width) if rotated else (width, height)
+
+
+def _more(count: int) -> str:
+    return f"\n  and {count} more" if count > 0 else ""
+
+
+def _read_index(folder: Path) -> list[Sample]:
+    index = folder / "index.csv"
+    try:
+        with index.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or ()
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{index}: cannot be read ({error})") from None
+    missing = _COLUMNS - set(columns)
+    if missing:
+        raise DataError(f"{index}: column {sorted(missing)} is missing")
+    if not rows:
+        raise DataError(f"{index}: no rows")
+    for row in rows:
+        row["patient"] = (row.get("patient") or "").strip()
+    if "split" not in columns:
+        _split(rows)
+    samples = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            samples.append(_sample_of_row(folder, row))
+        except ValueError as error:
+            raise DataError(f"{index}, line {line}: {error}") from None
+    return samples
+
+
+def _split(rows: list[dict[str, str]]) -> None:
+    """Split rows 60/20/20 by patient, by picture where none is named; the same names always give the same split."""
+    groups: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        groups[row["patient"] or row["image"] or ""].append(row)
+    order = sorted(groups, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest())
+    placed = 0
+    for name in order:
+        middle = (placed + len(groups[name]) / 2) / len(rows)
+        part: Split = "train" if middle < _SHARES["train"] else "val" if middle < 1 - _SHARES["test"] else "test"
+        for row in groups[name]:
+            row["split"] = part
+        placed += len(groups[name])
+
+
+def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
+    def cell(name: str, *allowed: str) -> str | None:
+        value = row.get(name) or None
+        if value and allowed and value not in allowed:
+            raise ValueError(f"{name} {value!r}; allowed are {', '.join(allowed)} and empty")
+        return value
+
+    def number(name: str) -> float | None:
+        text = cell(name)
+        if text and not math.isfinite(float(text)):
+            raise ValueError(f"{name} {text} is not a finite number")
+        return float(text) if text else None
+
+    eye = (cell("eye") or "").lower()
+    if eye not in EYES:
+        raise ValueError(f"eye {eye!r}; allowed are right, left, OD, OS, R, L and empty")
+    image, split, mask = cell("image"), row["split"], cell("mask")
+    if not image:
+        raise ValueError("no picture is named")
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r}; allowed are {', '.join(SPLITS)}")
+    mask_has, glaucoma, grade = (
+        cell("mask_has", "disc", "disc+cup"),
+        cell("glaucoma", "0", "1"),
+        cell("dr_grade", *"01234"),
+    )
+    if bool(mask) != bool(mask_has):
+        raise ValueError("mask and mask_has go together")
+    x, y, scale = number("fovea_x"), number("fovea_y"), number("scale")
+    if (x is None) != (y is None):
+        raise ValueError("fovea_x and fovea_y go together")
+    if scale is not None and scale <= 0:
+        raise ValueError(f"scale {scale} is not positive")
+    return Sample(
+        image=folder / image,
+        set_name=folder.resolve().name,
+        split=split,
+        mask=folder / mask if mask else None,
+        mask_has_cup=mask_has == "disc+cup",
+        fovea=None if x is None or y is None else (x, y),
+        glaucoma=int(glaucoma) if glaucoma else None,
+        dr_grade=int(grade) if grade else None,
+        patient=cell("patient"),
+        eye=EYES[eye],
+        scale=scale or 1.0,
+    )

@@ -1,0 +1,211 @@
+"""Model files judged on labelled pictures, each set alone, through the engine that ships.
+
+A picture without a result counts as Dice 0, and its vCDR as 0; how many those are stands beside every figure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ...postprocess import measures, metrics
+from ..errors import DataError
+from ..results import DISEASES, Classification, Result, Screening, Structure
+from ..screener import Screener
+from .sample import Sample
+
+_LIT = 20  # brightest channel of a pixel inside the field of view
+
+
+@dataclass
+class _Tally:
+    n: int = 0
+    rejected: int = 0
+    disc_dice: list[float] = field(default_factory=list)
+    disc_unmeasured: int = 0
+    cup_dice: list[float] = field(default_factory=list)
+    vcdr_error: list[float] = field(default_factory=list)
+    vcdr_unmeasured: int = 0
+    fovea_share: list[float] = field(default_factory=list)
+    fovea_px: list[float] = field(default_factory=list)
+    fovea_unmeasured: int = 0
+    labels: list[int] = field(default_factory=list)
+    scores: list[tuple[float | None, float | None, float | None]] = field(default_factory=list)
+    opinions: list[tuple[Sample, Classification | None]] = field(default_factory=list)
+    eyes: Counter[str] = field(default_factory=Counter)
+    heat_in_disc: dict[str, list[list[float] | None]] = field(default_factory=lambda: defaultdict(list))
+    heat_by_drawn: int = 0
+
+
+def evaluate(
+    screener: Screener, samples: Sequence[Sample], watch: Callable[[Sample, Result], None] | None = None
+) -> dict[str, Any]:
+    """Screen the samples and measure. Raises DataError for no samples. watch: is told each result.
+
+    Returns: per set: n, n_rejected and, where labelled, disc_dice, cup_dice, vcdr_error (mean |difference|),
+    fovea_error_percent (of the picture's width) and fovea_error_px (original pixels), each as mean (and median), and auc
+    for the averaged score and its parts, each with n, n_not_measurable and a 95 % interval; counts at the threshold;
+    laterality: how often the eye was told rightly, wrongly, not at all.
+    Of a classifier, under `classifier`, per disease: auc, rates at the operating point with their intervals (pictures on
+    which it abstains count by the side on which they lie), and how many of the sick and the healthy it abstained on.
+    heat_in_disc: the share of the heat within a disc's radius of the disc, and that region's share of the field of view,
+    which is what chance would give; a picture without any heat is not measurable. The disc is the drawn one (n_drawn),
+    else, where the multi-task model is open, the one that it found.
+    """
+    if not samples:
+        raise DataError("no pictures to evaluate; does the data set have this split?")
+    tallies: dict[str, _Tally] = {}
+    for sample, result in zip(samples, screener.stream((s.image for s in samples), keep_photo=True), strict=True):
+        if watch is not None:
+            watch(sample, result)
+        tally = tallies.setdefault(sample.set_name, _Tally())
+        screening = result if isinstance(result, Screening) else None
+        tally.n += 1
+        tally.rejected += screening is None
+        if screener.multitask:
+            _add_measures(tally, sample, screening)
+        if screener.classifier:
+            _add_opinions(tally, sample, screening)
+    threshold = screener.multitask.glaucoma_threshold if screener.multitask else None
+    return {name: _figures(tally, threshold) | _opinions(tally) for name, tally in tallies.items()}
+
+
+def choose(samples: Iterable[Sample], split: str) -> list[Sample]:
+    """The samples of a split that carry a label which this evaluation can use."""
+    return [
+        s
+        for s in samples
+        if s.split == split and (s.mask or s.fovea or s.glaucoma is not None or s.dr_grade is not None)
+    ]
+
+
+def _add_measures(tally: _Tally, sample: Sample, result: Screening | None) -> None:
+    drawn = sample.read_masks()
+    if drawn is not None and drawn.disc.any():
+        tally.disc_dice.append(_dice(result, "disc", drawn.disc))
+        tally.disc_unmeasured += result is None
+        if drawn.cup is not None and (truth := measures.vcdr(drawn.disc, drawn.cup)) is not None:
+            tally.cup_dice.append(_dice(result, "cup", drawn.cup))
+            found = result.vcdr if result else None
+            tally.vcdr_error.append(abs((found or 0.0) - truth))
+            tally.vcdr_unmeasured += found is None
+    if sample.fovea is not None:
+        if result is None or result.fovea is None:
+            tally.fovea_unmeasured += 1
+        else:
+            distance = float(np.hypot(*np.subtract(result.fovea, sample.fovea)))
+            tally.fovea_share.append(distance / result.width)
+            tally.fovea_px.append(distance / sample.scale)
+    if sample.eye is not None:
+        seen = result.eyes.eye if result else None
+        tally.eyes["unknown" if seen is None else "right" if seen == sample.eye else "wrong"] += 1
+    if sample.glaucoma is not None:
+        tally.labels.append(sample.glaucoma)
+        scores = (result.glaucoma_probability, result.glaucoma_network, result.glaucoma_vcdr) if result else (None,) * 3
+        tally.scores.append(scores)
+
+
+def _dice(result: Screening | None, structure: Structure, truth: NDArray[np.bool_]) -> float:
+    return 0.0 if result is None else metrics.dice(result.mask(structure), truth) or 0.0
+
+
+def _add_opinions(tally: _Tally, sample: Sample, result: Screening | None) -> None:
+    found = result.classification if result else None
+    tally.opinions.append((sample, found))
+    if result is None or result.photo is None or found is None:
+        return
+    drawn = sample.read_masks()
+    disc = result.mask("disc") if drawn is None else drawn.disc
+    if not disc.any():
+        return
+    tally.heat_by_drawn += drawn is not None
+    radius = measures.vertical_diameter(disc) // 2
+    near = cv2.distanceTransform((~disc).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius
+    lit = result.photo.pixels.max(axis=2) > _LIT
+    for disease in DISEASES:
+        heat = found.of(disease).heat
+        if heat is not None:
+            mass = heat.on_photo(result.width, result.height) * lit
+            shares = [float(own[near].sum() / own.sum()) for own in (mass, lit)] if mass.any() else None
+            tally.heat_in_disc[disease].append(shares)
+
+
+def _opinions(tally: _Tally) -> dict[str, Any]:
+    """Figures of the classifier; nothing where there was none."""
+    figures: dict[str, Any] = {}
+    for disease in DISEASES:
+        labelled = [(s.diseased(disease), found.of(disease) if found else None) for s, found in tally.opinions]
+        known = [(label, opinion) for label, opinion in labelled if label is not None]
+        if not known:
+            continue
+        row: dict[str, Any] = {
+            "auc": _auc([o.probability if o else None for _, o in known], [label for label, _ in known])
+        }
+        seen = [(label, opinion) for label, opinion in known if opinion is not None]
+        if seen:
+            counts = metrics.Counts.at(
+                0.0, [o.probability - o.threshold for _, o in seen], [label for label, _ in seen]
+            )
+            row["at_threshold"] = {"threshold": seen[0][1].threshold, **counts.__dict__}
+            for name, hits, total in (
+                ("sensitivity", counts.tp, counts.tp + counts.fn),
+                ("specificity", counts.tn, counts.tn + counts.fp),
+            ):
+                row["at_threshold"][name] = metrics.wilson(hits, total).__dict__ if total else None
+            for name, label in (("sick", 1), ("healthy", 0)):
+                row[f"n_uncertain_{name}"] = sum(own == label and opinion.positive is None for own, opinion in seen)
+        figures[disease] = row
+    for name, shares in tally.heat_in_disc.items():
+        hot = [own for own in shares if own is not None]
+        share, chance = np.mean(hot, axis=0).tolist() if hot else (None, None)
+        count = {"n": len(shares), "n_drawn": tally.heat_by_drawn, "n_not_measurable": len(shares) - len(hot)}
+        figures.setdefault(name, {})["heat_in_disc"] = {**count, "share": share, "chance": chance}
+    return {"classifier": figures} if figures else {}
+
+
+def _figures(tally: _Tally, threshold: float | None) -> dict[str, Any]:
+    figures: dict[str, Any] = {"n": tally.n, "n_rejected": tally.rejected}
+    for name, values, missing in (
+        ("disc_dice", tally.disc_dice, tally.disc_unmeasured),
+        ("cup_dice", tally.cup_dice, tally.vcdr_unmeasured),
+        ("vcdr_error", tally.vcdr_error, tally.vcdr_unmeasured),
+    ):
+        if values:
+            figures[name] = {"n": len(values), "n_not_measurable": missing, "mean": float(np.mean(values))}
+    if tally.fovea_share or tally.fovea_unmeasured:
+        count = {"n": len(tally.fovea_share) + tally.fovea_unmeasured, "n_not_measurable": tally.fovea_unmeasured}
+        for name, values, unit in (
+            ("fovea_error_percent", tally.fovea_share, 100.0),
+            ("fovea_error_px", tally.fovea_px, 1.0),
+        ):
+            mean, median = (float(f(values)) * unit if values else None for f in (np.mean, np.median))
+            figures[name] = {**count, "mean": mean, "median": median}
+    if tally.eyes:
+        figures["laterality"] = {name: tally.eyes[name] for name in ("right", "wrong", "unknown")}
+    if tally.labels:
+        figures["auc"] = {
+            name: _auc([score[k] for score in tally.scores], tally.labels)
+            for k, name in enumerate(("averaged", "network", "vcdr"))
+        }
+        kept = [(s[0], label) for s, label in zip(tally.scores, tally.labels, strict=True) if s[0] is not None]
+        if kept and threshold is not None:
+            counts = metrics.Counts.at(threshold, *zip(*kept, strict=True))
+            rates = {"sensitivity": counts.sensitivity, "specificity": counts.specificity}
+            figures["at_threshold"] = {"threshold": threshold, **counts.__dict__, **rates}
+    return figures
+
+
+def _auc(scores: Sequence[float | None], labels: Sequence[int]) -> dict[str, Any]:
+    kept = [(score, label) for score, label in zip(scores, labels, strict=True) if score is not None]
+    area = metrics.auc(*zip(*kept, strict=True)) if kept else None
+    return {
+        "n": len(labels),
+        "n_not_measurable": len(labels) - len(kept),
+        **(area.__dict__ if area else {"value": None, "low": None, "high": None}),
+    }

@@ -1,0 +1,1 @@
+"""Where results go: rows, drawings, patients, the report."""

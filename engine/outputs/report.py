@@ -1,0 +1,146 @@
+"""One self-contained HTML page about a run: what the figures mean, a table, and a small picture of each eye."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import simplejpeg
+
+from ..contract import Contract
+from ..results import Disease, ModelName, Result, Screening
+from . import drawing as overlay
+from .rows import write_text
+
+LIMIT = 500  # pictures on the page; all are in the CSV
+_SIDE = 320  # of a picture on the page, px
+_TITLES: dict[Disease, str] = {"glaucoma": "glaucoma", "referable_dr": "retinopathy", "any_dr": "any retinopathy"}
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24;background:#fff}
+h1{font-size:1.5rem;margin:0}.notice{border-left:4px solid #b45309;background:#fff7ed;padding:.6rem 1rem;margin:1rem 0}
+table{border-collapse:collapse;width:100%}td,th{padding:.5rem .6rem;border-bottom:1px solid #d8dee4;text-align:left}
+th{font-weight:600;background:#f6f8fa}td{vertical-align:top}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
+td.w{overflow-wrap:anywhere}td.p{min-width:320px}img{width:150px;height:150px;object-fit:contain;border-radius:6px;background:#000}
+figure{display:inline-block;margin:0 6px 6px 0}
+figcaption{color:#59636e;font-size:.75rem;text-align:center}.bad{color:#b42318}.hint{color:#59636e;font-size:.85rem}
+.key b{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin:0 .3em 0 1em}
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One result with its small pictures as JPEG, by what they show; none for a rejected one."""
+
+    result: Result
+    pictures: dict[str, bytes]
+
+
+class Report:
+    """Gathers entries and writes the page at the end; a context manager. Results must have kept their photos.
+
+    Args: contracts, models: of the screener, in the same order.
+    """
+
+    def __init__(self, path: Path, contracts: Sequence[Contract], models: Sequence[ModelName]) -> None:
+        self._path, self._contracts, self._models = path, contracts, models
+        self._entries: list[Entry] = []
+        self._counts: Counter[str] = Counter()
+
+    def write(self, result: Result) -> None:
+        """Take up a result; its pictures only for the first LIMIT."""
+        self._counts[result.status if isinstance(result, Screening) else result.code] += 1
+        if len(self._entries) < LIMIT:
+            self._entries.append(_entry(result))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is None:
+            write_text(self._path, page(self._entries, self._counts, self._contracts, self._models))
+
+
+def _entry(result: Result) -> Entry:
+    if not isinstance(result, Screening) or result.photo is None:
+        return Entry(result, {})
+    drawn = {"the whole photo": overlay.draw(result.photo, result, _SIDE)}
+    if result.disc is not None:
+        drawn["the optic disc"] = overlay.close_up(result.photo, result, _SIDE)
+    for disease, heat in overlay.heat_maps(result).items():
+        drawn[f"heat of {_TITLES[disease]}"] = overlay.heated(result.photo, heat, _SIDE)
+    pictures = {name: bytes(simplejpeg.encode_jpeg(picture, quality=82)) for name, picture in drawn.items()}
+    return Entry(replace(result, photo=None), pictures)
+
+
+def page(
+    entries: Sequence[Entry], counts: Mapping[str, int], contracts: Sequence[Contract], models: Sequence[ModelName]
+) -> str:
+    """The page. Args: entries: at most LIMIT of them; counts: rows by status or code; contracts, models: see `Report`."""
+    total = sum(counts.values())
+    tally = ", ".join(f"{count} {html.escape(name)}" for name, count in sorted(counts.items()))
+    shown = [_row(entry) for entry in entries]
+    notices = "".join(
+        f"<p>{html.escape(notice)}</p>" for notice in dict.fromkeys(own.terms.notice for own in contracts)
+    )
+    named = "<br>".join(
+        f"Model {html.escape(own.name)} {html.escape(own.version)} ({own.precision}, {html.escape(own.backend)}), "
+        f"SHA-256 {own.sha256}. Weights: {html.escape(document.terms.licence)}."
+        for own, document in zip(models, contracts, strict=True)
+    )
+    more = f"<p>{total - len(shown)} more are in screenings.csv.</p>" if total > len(shown) else ""
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Funduscope report</title>
+<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style>
+<h1>Funduscope: {total} photograph{"s" * (total != 1)}</h1><p class="hint">{tally}</p>
+<div class="notice">{notices}</div>
+<p>A disease is called where its probability reaches the threshold behind it. Glaucoma: the mean of the multi-task network's
+own score and of a logistic regression on the vertical cup-to-disc ratio (vCDR); the second opinion is the classifier's.
+Referable retinopathy: diabetic, grade 2 and more. The classifier abstains (uncertain) near its thresholds.
+Heat: where the classifier sees the disease, from blue (little) to red (much).
+<span class="key"><b style="background:#40dc60"></b>disc <b style="background:#46aaff"></b>cup
+<b style="background:#ffe13c"></b>fovea</span></p>
+<table><thead><tr><th>pictures<th>name<th>glaucoma<th>vCDR<th>second opinion<th>referable retinopathy<th>remarks</tr></thead>
+<tbody>{"".join(shown)}</tbody></table>{more}
+<p class="hint">{named}</p></html>
+"""
+
+
+def _row(entry: Entry) -> str:
+    result = entry.result
+    name = f'<td class="w">{html.escape(result.name.encode("utf-8", "replace").decode())}'
+    if not isinstance(result, Screening):
+        remarks = ", ".join((f"{result.code}: {html.escape(result.reason)}", *result.warnings))
+        return f'<tr><td>{name}<td class="bad">{result.status}<td><td><td><td>{remarks}</tr>'
+    images = "".join(
+        f'<figure><img alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
+        f"<figcaption>{alt}</figcaption></figure>"
+        for alt, picture in entry.pictures.items()
+    )
+    found = result.classification
+    glaucoma = second = retinopathy = "–"
+    if result.model is not None:
+        glaucoma = _called(result.glaucoma, "not measurable", result.glaucoma_probability, result.threshold)
+    if found is not None:
+        second, retinopathy = (
+            _called(own.positive, "uncertain", own.probability, own.threshold)
+            for own in (found.glaucoma, found.referable_dr)
+        )
+        retinopathy += f'<br><span class="hint">of any grade {_number(found.any_dr.probability)}</span>'
+    return (
+        f'<tr><td class="p">{images}{name}<td class="n">{glaucoma}<td class="n">{_number(result.vcdr)}'
+        f'<td class="n">{second}<td class="n">{retinopathy}<td>{", ".join(result.warnings)}</tr>'
+    )
+
+
+def _called(call: bool | None, otherwise: str, probability: float | None, threshold: float | None) -> str:
+    word = {True: "refer", False: "not called", None: otherwise}[call]
+    return f'{word}<br><span class="hint">{_number(probability)} (from {_number(threshold)})</span>'
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

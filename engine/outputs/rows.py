@@ -1,0 +1,155 @@
+"""Where results go: JSONL and CSV rows, and a record of the run. Rows are on disk as they come, under `.part` names until
+the run has ended, so that a finished file is always a whole one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, Self, TextIO
+
+from ...version import __version__
+from ..contract import Contract
+from ..errors import OutputError
+from ..results import COLUMNS, ModelName, Result
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet would run a cell that starts so
+
+
+class Sink(Protocol):
+    """Takes results one after the other."""
+
+    def write(self, result: Result) -> None: ...
+
+
+class Rows:
+    """Writes `screenings.jsonl` and `screenings.csv` into a folder; a context manager. Raises OutputError."""
+
+    def __init__(self, folder: Path) -> None:
+        self.counts: Counter[str] = Counter()
+        self._folder = folder
+        self._paths = folder / "screenings.jsonl", folder / "screenings.csv"
+        self._files: list[TextIO] = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in self._paths:
+                self._files.append(_part(path).open("w", encoding="utf-8", errors="surrogateescape", newline=""))
+        except OSError as error:
+            for file in self._files:
+                file.close()
+            raise _refused(folder, error) from None
+        self._csv = csv.writer(self._files[1])
+        self._csv.writerow(COLUMNS)
+
+    def write(self, result: Result) -> None:
+        """One row in both files, flushed."""
+        row = result.to_dict()
+        self.counts[row["code"] or row["status"]] += 1
+        try:
+            self._files[0].write(json.dumps(row, allow_nan=False) + "\n")
+            self._csv.writerow([cell(value) for value in row.values()])
+            for file in self._files:
+                file.flush()
+        except OSError as error:
+            raise _refused(self._folder, error) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        try:
+            with self._files[0], self._files[1]:
+                for file in self._files:
+                    file.flush()
+                    os.fsync(file.fileno())
+            if kind is None:
+                for path in self._paths:
+                    _part(path).replace(path)
+        except OSError as error:
+            raise _refused(self._folder, error) from None
+
+
+def write_run(
+    folder: Path, models: Sequence[ModelName], contracts: Sequence[Contract], started: datetime, extra: dict[str, Any]
+) -> None:
+    """Write `run.json`: what ran, on what, when, under which terms. Raises OutputError."""
+    record = {
+        "funduscope": __version__,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "models": [
+            model.__dict__ | {"terms": own.terms.model_dump()} for model, own in zip(models, contracts, strict=True)
+        ],
+        "machine": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
+        **extra,
+    }
+    write_text(folder / "run.json", json.dumps(record, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file in one piece. Raises OutputError."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in one piece: it is whole on disk before it has its name. Raises OutputError."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")  # of its own: others may write the same file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused(path.parent, error) from None
+
+
+def expect(path: Path) -> None:
+    """See that a file can be written, before the work that it is to hold. Raises OutputError."""
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; choose another --out")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise _refused(path.parent, error) from None
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files of an earlier run, where they are there. Raises OutputError."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _refused(path.parent, error) from None
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _refused(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"{folder}: cannot be written ({error.strerror}); choose another --out or make room")
+
+
+def cell(value: Any) -> Any:
+    """A value as a CSV cell: lists joined, truth in lower case, what a spreadsheet would run made text."""
+    if isinstance(value, list):
+        return " ".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return value

@@ -1,0 +1,144 @@
+"""From the bytes of a JPEG, PNG, TIFF or BMP file to pixels, strictly, or a typed error.
+
+Decoders disagree on damaged files, so each step uses the one that refuses: Pillow reads headers, simplejpeg decodes JPEG
+strictly (OpenCV and Pillow accept garbage in mid-scan without a word), OpenCV decodes the rest.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin
+
+from ..errors import Code, PhotoError
+
+MAX_PIXELS = 80_000_000  # the largest fundus cameras give 50 megapixels
+MIN_SIDE = 128  # below it a disc has fewer than 25 pixels
+ONE_CHANNEL = "the picture has one channel; a colour photograph is needed"
+
+_ORIENTATION = 274  # EXIF tag
+_GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+# what Pillow raises on a damaged header, its warnings too where they are turned into errors
+_HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, Warning)
+
+
+def decode(data: bytes) -> NDArray[np.uint8]:
+    """The pixels of a JPEG, PNG, TIFF or BMP file, uint8 (H, W, 3) RGB in displayed orientation. Raises PhotoError."""
+    if not data:
+        raise PhotoError(Code.EMPTY_FILE, "the file has 0 bytes")
+    if data[:2] == b"\xff\xd8":
+        pixels = _oriented(decode_jpeg(data), data)
+    elif data[:4] in (b"II*\0", b"MM\0*"):
+        pixels = _decode_tiff(data)
+    elif data[:8] == b"\x89PNG\r\n\x1a\n" or data[:2] == b"BM":
+        pixels = _decode_png_bmp(data)
+    else:
+        raise PhotoError(Code.UNKNOWN_FORMAT, "not a JPEG, PNG, TIFF, BMP or DICOM file (told by its first bytes)")
+    return np.ascontiguousarray(pixels)
+
+
+def check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise PhotoError(Code.TOO_LARGE, f"{width} x {height} pixels; the limit is {MAX_PIXELS}")
+    if min(width, height) < MIN_SIDE:
+        raise PhotoError(Code.TOO_SMALL, f"{width} x {height} pixels; each side needs at least {MIN_SIDE}")
+
+
+def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+    """Decode a JPEG strictly to uint8 RGB, as stored. Raises: PhotoError."""
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+    except ValueError:
+        raise PhotoError(Code.DAMAGED, "the JPEG header is cut or corrupt") from None
+    check_size(width, height)
+    if space == "Gray":
+        raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True), np.uint8)
+    except ValueError as error:
+        raise PhotoError(Code.DAMAGED, f"the JPEG data is cut or corrupt ({error})") from None
+
+
+def _decode_png_bmp(data: bytes) -> NDArray[np.uint8]:
+    try:
+        header = Image.open(io.BytesIO(data), formats=("PNG", "BMP"))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PhotoError(Code.TOO_LARGE, f"too many pixels; the limit is {MAX_PIXELS}") from None
+    except _HEADER_ERRORS:
+        raise PhotoError(Code.DAMAGED, "the header is cut or corrupt") from None
+    check_size(*header.size)
+    if header.mode in _GREY_MODES:
+        raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
+    try:  # OpenCV returns what it has of a cut or corrupt PNG: check the CRC of every chunk first
+        header.verify()
+    except _HEADER_ERRORS as error:
+        raise PhotoError(Code.DAMAGED, f"the data is cut or corrupt ({error})") from None
+    return _oriented(_decode_opencv(data, straight_alpha=True), data)
+
+
+def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
+    """TIFF has sample types that Pillow cannot name, so its tags are read directly (with Pillow's reader of tags).
+
+    OpenCV applies a TIFF's orientation by itself; libtiff under it multiplies 8-bit colour by alpha, 16-bit not.
+    """
+    stream = io.BytesIO(data)
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
+        first = tags.next
+        stream.seek(first)
+        tags.load(stream)
+        if tags.next == first:  # Pillow warns of cut tags, and leaves it
+            raise ValueError
+        width, height, channels = int(tags[256]), int(tags[257]), int(tags.get(277, 1))
+        palette = tags.get(262) == 3
+        floating = 3 in np.atleast_1d(tags.get(339, 1))
+        straight_alpha = 16 in np.atleast_1d(tags.get(258, 1)) and 2 in np.atleast_1d(tags.get(338, 0))
+    except _HEADER_ERRORS:
+        raise PhotoError(Code.DAMAGED, "the TIFF tags are cut or corrupt") from None
+    check_size(width, height)
+    if tags.next:
+        raise PhotoError(Code.MULTI_PAGE, "the TIFF has several pages; save the photograph as a file of its own")
+    if floating:
+        raise PhotoError(Code.FLOAT_IMAGE, "floating-point samples have no defined brightness; save as 8 or 16 bit")
+    if channels < 3 and not palette:
+        raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
+    return _decode_opencv(data, straight_alpha)
+
+
+def _decode_opencv(data: bytes, straight_alpha: bool) -> NDArray[np.uint8]:
+    """Decode to uint8 RGB. Args: straight_alpha: the colour is not yet multiplied by alpha, that is, put over black."""
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise PhotoError(Code.DAMAGED, f"the data cannot be decoded ({error.err})") from None
+    if decoded is None:
+        raise PhotoError(Code.DAMAGED, "the data is cut or corrupt")
+    if decoded.dtype not in (np.uint8, np.uint16):
+        raise PhotoError(Code.FLOAT_IMAGE, f"samples of type {decoded.dtype} have no defined brightness")
+    pixels = np.asarray(decoded if decoded.dtype == np.uint8 else decoded // 256, np.uint8)
+    if pixels.ndim == 2:  # a palette of greys
+        return np.dstack([pixels] * 3)
+    if pixels.shape[2] == 4 and straight_alpha:
+        pixels = ((pixels[..., :3] * pixels[..., 3:].astype(np.uint16) + 127) // 255).astype(np.uint8)
+    return pixels[..., 2::-1]
+
+
+def _oriented(pixels: NDArray[np.uint8], data: bytes) -> NDArray[np.uint8]:
+    """Apply EXIF orientation 1 to 8; unknown values are 1, and so is a damaged EXIF block."""
+    try:
+        header = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP"))
+        orientation = header.getexif().get(_ORIENTATION) if "exif" in header.info else 1
+    except _HEADER_ERRORS:
+        orientation = 1
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels

@@ -1,0 +1,1 @@
+"""What each kind of model makes of its outputs."""

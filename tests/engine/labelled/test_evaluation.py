@@ -1,0 +1,237 @@
+"""Figures on labelled pictures, beside figures that were computed by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from funduscope.engine.errors import DataError
+from funduscope.engine.labelled import dataset, evaluation
+from funduscope.engine.labelled.sample import Sample
+
+# green, red, blue: what the drawn classifier takes for glaucoma, referable and any retinopathy; then the labels
+PICTURES = [
+    ((204, 51, 90), 1, 0),
+    ((153, 179, 90), 1, 1),
+    ((76, 204, 90), 1, 2),
+    ((51, 230, 90), 0, 3),
+    ((128, 102, 180), 0, 4),
+    ((26, 153, 180), 0, None),
+    ((105, 26, 180), 0, 0),  # .412: the classifier abstains on glaucoma
+]
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), pixels[..., ::-1])
+
+
+@pytest.fixture
+def clinic(tmp_path) -> Path:
+    """The pictures above, and a black one with both diseases."""
+    folder = tmp_path / "clinic"
+    lines = ["image,split,glaucoma,dr_grade"]
+    for k, ((green, red, blue), glaucoma, grade) in enumerate([*PICTURES, ((0, 0, 0), 1, 2)]):
+        write(folder / f"{k}.png", np.full((192, 192, 3), (red, green, blue), np.uint8))
+        lines.append(f"{k}.png,test,{glaucoma},{'' if grade is None else grade}")
+    (folder / "index.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def evaluated(opened, folder: Path) -> dict:
+    with opened:
+        figures = evaluation.evaluate(opened, evaluation.choose(dataset.read(folder), "test"))
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    return figures[folder.name]
+
+
+def test_the_classifiers_figures_are_those_by_hand(fake, classifier, clinic):
+    found = evaluated(fake(models=[classifier]), clinic)
+    assert set(found) == {"n", "n_rejected", "classifier"}
+    assert (found["n"], found["n_rejected"]) == (8, 1)
+    glaucoma, referable, any_dr = (found["classifier"][name] for name in ("glaucoma", "referable_dr", "any_dr"))
+    # sick .8, .6, .298 and the black one; healthy .2, .502, .102, .412; from .4
+    assert (glaucoma["auc"]["n"], glaucoma["auc"]["n_not_measurable"]) == (8, 1)
+    assert glaucoma["auc"]["value"] == pytest.approx((4 + 4 + 2) / 12)
+    at = glaucoma["at_threshold"]
+    assert (at["threshold"], at["tp"], at["fn"], at["fp"], at["tn"]) == (0.4, 2, 1, 2, 2)
+    assert at["sensitivity"] == pytest.approx({"value": 2 / 3, "low": 0.20766, "high": 0.93852}, abs=1e-4)
+    assert at["specificity"] == pytest.approx({"value": 1 / 2, "low": 0.15004, "high": 0.84996}, abs=1e-4)
+    assert glaucoma["n_uncertain_sick"] + glaucoma["n_uncertain_healthy"] == 1
+    # of grade 2 to 4: .8, .902, .4; of grade 0 and 1: .2, .702, .102; from .5
+    assert (referable["auc"]["n"], referable["auc"]["n_not_measurable"]) == (7, 1)
+    assert referable["auc"]["value"] == pytest.approx((3 + 3 + 2) / 9)
+    at = referable["at_threshold"]
+    assert (at["threshold"], at["tp"], at["fn"], at["fp"], at["tn"]) == (0.5, 2, 1, 1, 2)
+    assert referable["n_uncertain_sick"] + referable["n_uncertain_healthy"] == 0
+    # of grade 1 to 4: .353, .353, .353, .706; of grade 0: .353, .706; from .45
+    assert any_dr["auc"]["value"] == pytest.approx((3 * (0.5 + 0) + (1 + 0.5)) / 8)
+    at = any_dr["at_threshold"]
+    assert (at["tp"], at["fn"], at["fp"], at["tn"]) == (1, 3, 1, 1)
+
+
+def test_the_operating_point_moves_the_counts_and_not_the_area(fake, classifier, clinic):
+    found = {
+        point: evaluated(fake(models=[classifier], point=point), clinic)["classifier"]["glaucoma"]
+        for point in ("high_sensitivity", "balanced", "high_specificity")
+    }
+    assert [own["at_threshold"]["threshold"] for own in found.values()] == [0.2, 0.4, 0.6]
+    counts = [tuple(own["at_threshold"][key] for key in ("tp", "fn", "fp", "tn")) for own in found.values()]
+    assert counts == [(3, 0, 3, 1), (2, 1, 2, 2), (2, 1, 0, 4)]
+    assert len({own["auc"]["value"] for own in found.values()}) == 1
+
+
+def test_a_disease_that_is_not_labelled_has_no_figure(fake, classifier, clinic):
+    lines = [",".join(line.split(",")[:3]) for line in (clinic / "index.csv").read_text().splitlines()]
+    (clinic / "index.csv").write_text("\n".join(lines) + "\n")
+    assert set(evaluated(fake(models=[classifier]), clinic)["classifier"]) == {"glaucoma"}
+
+
+def test_one_class_alone_has_no_area_and_no_rate_of_the_other(fake, classifier, clinic):
+    lines = (clinic / "index.csv").read_text().splitlines()
+    (clinic / "index.csv").write_text("\n".join(lines[:4]) + "\n")
+    found = evaluated(fake(models=[classifier]), clinic)["classifier"]["glaucoma"]
+    assert found["auc"] == {"n": 3, "n_not_measurable": 0, "value": None, "low": None, "high": None}
+    assert found["at_threshold"]["specificity"] is None
+    assert found["at_threshold"]["sensitivity"]["value"] == pytest.approx(2 / 3)
+
+
+def test_a_set_of_rejected_pictures_has_no_counts(fake, classifier, clinic):
+    lines = (clinic / "index.csv").read_text().splitlines()
+    (clinic / "index.csv").write_text("\n".join([lines[0], lines[-1]]) + "\n")
+    found = evaluated(fake(models=[classifier]), clinic)
+    assert (found["n"], found["n_rejected"]) == (1, 1)
+    assert set(found["classifier"]["glaucoma"]) == {"auc"}
+
+
+def test_both_models_are_measured_at_once(both, fake, painter, classifier, clinic):
+    def paint(image):
+        return painter.maps(glaucoma=image[128, 128, 1] / 255)
+
+    found = evaluated(both(paint), clinic)
+    for own in found["classifier"].values():
+        del own["heat_in_disc"]  # at the discs that the multi-task model found
+    assert found["classifier"] == evaluated(fake(models=[classifier]), clinic)["classifier"]
+    assert {key: value for key, value in found.items() if key != "classifier"} == evaluated(fake(paint), clinic)
+    assert found["auc"]["network"]["value"] == pytest.approx((4 + 4 + 2) / 12)
+    assert found["auc"]["averaged"]["n_not_measurable"] == 1
+
+
+def test_a_picture_too_dark_for_the_classifier_is_not_measurable_by_it(both, clinic):
+    write(clinic / "0.png", np.full((192, 192, 3), (100, 0, 0), np.uint8))
+    found = evaluated(both(), clinic)
+    assert found["n_rejected"] == 1
+    assert found["auc"]["averaged"]["n_not_measurable"] == 1
+    assert found["classifier"]["glaucoma"]["auc"]["n_not_measurable"] == 2
+
+
+def test_each_set_stands_alone(fake, classifier, clinic):
+    samples = dataset.read(clinic)
+    other = [Sample(one.image, "other", "test", glaucoma=1 - one.glaucoma) for one in samples]
+    with fake(models=[classifier]) as opened:
+        figures = evaluation.evaluate(opened, [*samples, *other])
+    areas = [figures[name]["classifier"]["glaucoma"]["auc"]["value"] for name in ("clinic", "other")]
+    assert areas == pytest.approx([10 / 12, 2 / 12])
+    assert set(figures["other"]["classifier"]) == {"glaucoma"}
+
+
+def test_pictures_with_any_label_are_chosen_of_their_split():
+    def one(name, split="test", **labels):
+        return Sample(Path(name), "clinic", split, **labels)
+
+    labelled = [one("a", glaucoma=0), one("b", dr_grade=0), one("c", fovea=(1, 2)), one("d", mask=Path("m"))]
+    assert evaluation.choose([one("e"), *labelled, one("f", "val", glaucoma=1)], "test") == labelled
+
+
+def test_without_pictures_there_is_nothing_to_measure(fake):
+    with fake() as opened, pytest.raises(DataError, match="no pictures to evaluate"):
+        evaluation.evaluate(opened, [])
+
+
+# how much of the heat lies at the disc
+
+FIELD, DISC = (30, 20, 160), (90, 70, 20)  # left, top, side
+ROWS, COLUMNS = np.mgrid[:200, :240]
+BESIDE = [np.maximum(0, np.maximum(start - axis, axis - start - 19)) for axis, start in ((COLUMNS, 90), (ROWS, 70))]
+NEAR = np.hypot(*BESIDE) <= 10  # a disc's radius around the disc, whose corners it rounds
+CHANCE = (20**2 + 4 * 20 * 10 + 4 * 69) / 160**2  # the square, its sides, and of each corner a quarter of a circle
+
+
+def drawn_disc(folder: Path, disc_level: int) -> Path:
+    """A square field on black, a square disc in it, and its mask."""
+    pixels, mask = np.zeros((200, 240, 3), np.uint8), np.zeros((200, 240), np.uint8)
+    for picture, (left, top, side), value in (
+        (pixels, FIELD, 90),
+        (pixels, DISC, disc_level),
+        (mask, DISC, 1),
+    ):
+        picture[top : top + side, left : left + side] = value
+    write(folder / "0.png", pixels)
+    cv2.imwrite(str(folder / "mask.png"), mask)
+    (folder / "index.csv").write_text("image,split,mask,mask_has,glaucoma\n0.png,test,mask.png,disc,1\n")
+    return folder
+
+
+def test_even_heat_is_at_the_disc_by_chance(fake, classifier, tmp_path):
+    found = evaluated(fake(models=[classifier]), drawn_disc(tmp_path / "clinic", 90))["classifier"]
+    for disease in ("glaucoma", "referable_dr", "any_dr"):
+        assert (found[disease]["heat_in_disc"]["n"], found[disease]["heat_in_disc"]["n_not_measurable"]) == (1, 0)
+        assert found[disease]["heat_in_disc"]["chance"] == pytest.approx(CHANCE)
+        assert found[disease]["heat_in_disc"]["share"] == pytest.approx(CHANCE, rel=1e-4)
+    assert set(found["referable_dr"]) == {"heat_in_disc"}  # not labelled
+
+
+@pytest.mark.parametrize(("level", "above"), [(255, True), (0, False)])
+def test_heat_at_the_disc_is_more_than_by_chance_and_cold_less(fake, classifier, tmp_path, level, above):
+    folder = drawn_disc(tmp_path / "clinic", level)
+    found = evaluated(fake(models=[classifier]), folder)["classifier"]["glaucoma"]["heat_in_disc"]
+    with fake(models=[classifier]) as opened:
+        heat = opened(folder / "0.png").classification.glaucoma.heat.on_photo(240, 200)
+    lit = np.zeros((200, 240), bool)
+    left, top, side = FIELD
+    lit[top : top + side, left : left + side] = True
+    if level == 0:
+        lit[DISC[1] : DISC[1] + DISC[2], DISC[0] : DISC[0] + DISC[2]] = False
+    assert found["share"] == pytest.approx((heat * lit)[NEAR].sum() / (heat * lit).sum(), rel=1e-6)
+    assert found["chance"] == pytest.approx(lit[NEAR].sum() / lit.sum())
+    assert (found["share"] > 1.2 * found["chance"]) is above
+    assert above or found["share"] < found["chance"]
+
+
+def test_a_picture_without_heat_is_counted_and_not_measured(fake, classifier, opinions, tmp_path):
+    folder = drawn_disc(tmp_path / "clinic", 90)
+    write(folder / "1.png", np.full((200, 240, 3), 90, np.uint8))
+    with (folder / "index.csv").open("a") as index:
+        index.write("1.png,test,mask.png,disc,0\n")
+    heat = iter((1, 0))
+    hot = fake(
+        models=[classifier], classify=lambda image: opinions() | {"glaucoma_map": np.full((12, 12), next(heat), "f4")}
+    )
+    found = evaluated(hot, folder)["classifier"]
+    glaucoma, any_dr = (found[name]["heat_in_disc"] for name in ("glaucoma", "any_dr"))
+    assert (glaucoma["n"], glaucoma["n_not_measurable"], glaucoma["share"]) == (2, 1, pytest.approx(CHANCE))
+    assert any_dr == {"n": 2, "n_drawn": 2, "n_not_measurable": 2, "share": None, "chance": None}
+
+
+def test_where_no_disc_is_drawn_the_found_one_serves(both, fake, classifier, painter, tmp_path):
+    folder = drawn_disc(tmp_path / "clinic", 90)
+    (folder / "index.csv").write_text("image,split,glaucoma\n0.png,test,1\n")
+    with both(lambda image: painter.maps()) as opened:
+        disc = opened(folder / "0.png").mask("disc")
+    radius = np.flatnonzero(disc.any(axis=1)).size // 2
+    rows, columns = np.nonzero(disc)
+    near = np.hypot(ROWS - rows.mean(), COLUMNS - columns.mean()) <= np.sqrt(disc.sum() / np.pi) + radius
+    found = evaluated(both(lambda image: painter.maps()), folder)["classifier"]["glaucoma"]["heat_in_disc"]
+    assert (found["n"], found["n_drawn"], found["n_not_measurable"]) == (1, 0, 0)
+    assert found["chance"] == pytest.approx(near.sum() / 160**2, rel=0.1)
+    assert "heat_in_disc" not in evaluated(fake(models=[classifier]), folder)["classifier"]["glaucoma"]
+
+
+def test_without_heat_maps_there_is_no_such_figure(fake, model, tmp_path):
+    found = evaluated(fake(models=[model]), drawn_disc(tmp_path / "clinic", 255))
+    assert "classifier" not in found
+    assert found["disc_dice"]["n"] == 1

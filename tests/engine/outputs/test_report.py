@@ -1,0 +1,176 @@
+"""The page of a run: well-formed, whole with one model or two, and every opinion on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from funduscope.engine.outputs import report
+from funduscope.engine.pictures.inputs import Listed
+
+
+class Page(HTMLParser):
+    """The rows of a page as lists of cells' texts; an assertion where a tag is not closed in its turn."""
+
+    VOID = ("meta", "img", "br")
+    CELLS = ("td", "th")  # these need not be closed
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.pictures: list[list[str]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def leave_cell(self) -> None:
+        if self.open and self.open[-1] in self.CELLS:
+            self.open.pop()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.rows.append([])
+            self.pictures.append([])
+        if tag in self.CELLS:
+            self.leave_cell()
+            self.rows[-1].append("")
+        if tag == "img":
+            self.pictures[-1].append(dict(attributes)["alt"])
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.CELLS:
+            self.leave_cell()
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+        if any(tag in self.CELLS for tag in self.open):
+            self.rows[-1][-1] += data
+
+
+@pytest.mark.parametrize("text", ["<p><b>x</p></b>", "<table><tr><td>x</table>", "<div>x", "x</p>"])
+def test_a_page_that_is_not_well_formed_is_seen(text):  # the tests below can fail
+    with pytest.raises((AssertionError, IndexError)):
+        Page(text)
+
+
+SOURCES = [
+    Listed("a <b>&amp; \"'.png", "p1", "left"),
+    np.full((200, 220, 3), 90, np.uint8),
+    np.zeros((200, 200, 3), np.uint8),
+]
+HEAD = ["pictures", "name", "glaucoma", "vCDR", "second opinion", "referable retinopathy", "remarks"]
+
+
+def printed(opened, tmp_path) -> Page:
+    path = tmp_path / "new" / "report.html"
+    with opened, report.Report(path, opened.contracts, opened.models) as page:
+        for source in SOURCES:
+            page.write(opened(source, keep_photo=True))
+    found = Page(path.read_text(encoding="utf-8"))
+    assert found.rows[0] == HEAD
+    assert {len(row) for row in found.rows} == {len(HEAD)}
+    return found
+
+
+@pytest.fixture
+def maps(painter):
+    return lambda image: painter.maps(fovea=None, glaucoma=0.75)
+
+
+def test_every_opinion_is_on_the_page(both, maps, opinions, tmp_path):
+    page = printed(both(maps, classify=lambda image: opinions(0.123, 0.876, 0.6)), tmp_path)
+    with both(maps) as opened:
+        first = opened(SOURCES[1])
+    row = page.rows[2]
+    probability, threshold = first.glaucoma_probability, first.threshold
+    assert row[1] == "array"
+    assert row[2] == f"{'refer' if probability >= threshold else 'not called'}{probability:.3f} (from {threshold:.3f})"
+    assert row[3] == f"{first.vcdr:.3f}"
+    assert row[4] == "not called0.123 (from 0.400)"
+    assert row[5] == "refer0.876 (from 0.500)of any grade 0.600"
+    assert row[6] == "FOVEA_NOT_FOUND"
+    assert page.pictures[2] == ["the whole photo", "the optic disc", "heat of retinopathy", "heat of glaucoma"]
+
+
+def test_an_abstention_and_what_is_not_measurable_are_said(both, painter, opinions, tmp_path):
+    opened = both(lambda image: painter.maps(cup=None), classify=lambda image: opinions(0.4, 0.5))
+    row = printed(opened, tmp_path).rows[2]
+    assert row[2:6] == [
+        f"not measurable– (from {opened.multitask.glaucoma_threshold:.3f})",
+        "–",
+        "uncertain0.400 (from 0.400)",
+        "uncertain0.500 (from 0.500)of any grade 0.100",
+    ]
+    assert row[6] == "CUP_NOT_FOUND, GLAUCOMA_UNCERTAIN, DR_UNCERTAIN, ANY_DR_UNCERTAIN"
+
+
+def test_with_the_classifier_alone_its_opinions_stand_alone(fake, classifier, opinions, tmp_path):
+    page = printed(fake(models=[classifier], classify=lambda image: opinions(0.7, 0.2)), tmp_path)
+    assert page.rows[2][2:] == [
+        "–",
+        "–",
+        "refer0.700 (from 0.400)",
+        "not called0.200 (from 0.500)of any grade 0.100",
+        "",
+    ]
+    assert page.pictures[2] == ["the whole photo", "heat of retinopathy", "heat of glaucoma"]
+
+
+def test_with_the_multi_task_model_alone_there_is_no_second_opinion(fake, maps, tmp_path):
+    page = printed(fake(maps), tmp_path)
+    assert page.rows[2][4:] == ["–", "–", "FOVEA_NOT_FOUND"]
+    assert page.pictures[2] == ["the whole photo", "the optic disc"]
+
+
+def test_a_rejected_picture_has_its_reason_and_its_name_is_text(both, tmp_path):
+    page = printed(both(), tmp_path)
+    assert page.rows[1][1:3] == ["a <b>&amp; \"'.png", "error"]
+    assert page.rows[1][6] == "NOT_FOUND: no such file"
+    assert page.rows[3][2] == "ungradable"
+    assert page.pictures[1] == page.pictures[3] == []
+
+
+def test_the_page_counts_and_names_every_model_with_its_terms(both, model, classifier, tmp_path):
+    text = printed(both(), tmp_path).text
+    assert "Funduscope: 3 photographs" in text
+    assert "1 NOT_FOUND, 1 NO_FIELD_OF_VIEW, 1 ok" in text
+    for own, backend in ((model.contract, "fake"), (classifier.contract, "onnxruntime")):
+        assert text.count(own.sha256) == 1
+        assert text.count(own.terms.notice) == 1
+        assert f"Model {own.name} {own.version} (fp32, {backend}), SHA-256 {own.sha256}" in text
+
+
+def test_the_precision_is_that_of_the_computation_and_not_of_the_file(both):
+    with both() as opened:
+        contracts, (first, second) = opened.contracts, opened.models
+    text = report.page([], {}, contracts, [replace(first, backend="openvino-bf16", precision="bf16"), second])
+    assert contracts[0].precision == "fp32"
+    assert f"{first.name} {first.version} (bf16, openvino-bf16)" in text
+    assert f"{second.name} {second.version} (fp32, onnxruntime)" in text
+
+
+def test_what_is_beyond_the_limit_is_counted(both, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "LIMIT", 2)
+    page = printed(both(), tmp_path)
+    assert len(page.rows) == 3
+    assert "1 more are in screenings.csv" in page.text
+
+
+def test_a_stopped_run_writes_no_page(fake, tmp_path):
+    def stopped() -> None:
+        with fake() as opened, report.Report(tmp_path / "report.html", opened.contracts, opened.models) as page:
+            page.write(opened(SOURCES[1], keep_photo=True))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,485 @@
+"""DICOM photographs: the same picture as its PNG or JPEG, or a refusal; the eye and the pseudonym; nothing of the patient."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import struct
+import sys
+import tracemalloc
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom import uid
+from pydicom.encaps import encapsulate
+from pydicom.pixels import apply_color_lut, pixel_array
+from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.pixels.processing import convert_color_space
+
+from funduscope.engine.errors import Code, PhotoError
+from funduscope.engine.pictures import decode, photo
+
+ROWS, COLUMNS = np.mgrid[:160, :200]
+PICTURE = np.dstack([60 + ROWS, 200 - COLUMNS // 2, (ROWS + COLUMNS) // 4]).astype(np.uint8)
+DEEP = PICTURE.astype("<u2") * 256 + 77
+ODD = PICTURE[:159, :199]
+PLANES = PICTURE.transpose(2, 0, 1)
+BIG, LITTLE, IMPLICIT = uid.ExplicitVRBigEndian, uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian
+NAME, IDENTITY = "Canary^Yellow", "CANARY-4711"
+
+
+def encoded(format: str, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(PICTURE).save(stream, format, **options)
+    return stream.getvalue()
+
+
+def without_segments(data: bytes) -> bytes:
+    """A JPEG without its APPn segments: nothing in it says which colours the components are."""
+    kept, at = data[:2], 2
+    while data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        kept += b"" if 0xE0 <= data[at + 1] <= 0xEF else data[at:end]
+        at = end
+    return kept + data[at:]
+
+
+def numbered(data: bytes) -> bytes:
+    """A JPEG whose components are called 1, 2, 3 instead of R, G, B."""
+    return data.replace(b"R\x11\0G\x11\0B\x11\0", b"\1\x11\0\2\x11\0\3\x11\0").replace(b"R\0G\0B\0", b"\1\0\2\0\3\0")
+
+
+def swapped(pixels: np.ndarray) -> bytes:
+    """Bytes in big-endian words of two."""
+    data = pixels.tobytes()
+    return np.frombuffer(data + bytes(len(data) % 2), np.uint16).byteswap().tobytes()
+
+
+def dicom(pixels: np.ndarray | bytes | None, syntax: str = LITTLE, vr: str | None = None, **elements) -> bytes:
+    """A DICOM file of PICTURE's size, RGB unless `elements` say otherwise; None leaves an element out."""
+    height, width = pixels.shape[:2] if isinstance(pixels, np.ndarray) and pixels is not PLANES else PICTURE.shape[:2]
+    bits = elements.get("BitsAllocated") or 8 * getattr(pixels, "itemsize", 1)
+    standard = {"PatientName": NAME, "PatientID": IDENTITY, "SOPInstanceUID": "1.2.3", "Rows": height, "Columns": width}
+    standard |= {"SOPClassUID": uid.OphthalmicPhotography8BitImageStorage, "SamplesPerPixel": 3}
+    standard |= {"PhotometricInterpretation": "RGB", "PlanarConfiguration": int(pixels is PLANES)}
+    standard |= {"BitsAllocated": bits, "BitsStored": bits, "PixelRepresentation": 0}
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    with warnings.catch_warnings(action="ignore"):  # some values are wrong on purpose
+        for keyword, value in (standard | elements).items():
+            if value is not None:
+                setattr(dataset, keyword, value)
+        if pixels is not None:
+            data = (
+                pixels if isinstance(pixels, bytes) else pixels.astype(f"{'<>'[syntax == BIG]}u{bits // 8}").tobytes()
+            )
+            dataset.PixelData = data + bytes(len(data) % 2)
+            dataset["PixelData"].VR = vr or ("OW" if bits > 8 or syntax == IMPLICIT else "OB")
+            dataset["PixelData"].is_undefined_length = uid.UID(syntax).is_encapsulated
+        stream = io.BytesIO()
+        dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def rle(pixels: np.ndarray, **elements) -> bytes:
+    bits, channels = 8 * pixels.itemsize, pixels[0, 0].size
+    size = {"rows": pixels.shape[0], "columns": pixels.shape[1], "samples_per_pixel": channels, "number_of_frames": 1}
+    sample = {"bits_allocated": bits, "bits_stored": bits, "pixel_representation": 0, "planar_configuration": 0}
+    colour = {"photometric_interpretation": "RGB" if channels == 3 else "PALETTE COLOR"}
+    frame = RLELosslessEncoder.encode(pixels.tobytes(), **size, **sample, **colour)
+    layout = {"Rows": pixels.shape[0], "Columns": pixels.shape[1], "BitsAllocated": bits}
+    return dicom(encapsulate([frame]), uid.RLELossless, **layout | elements)
+
+
+def as_jpeg(frame: bytes, colour: str = "YBR_FULL_422", fragments: int = 1, **elements) -> bytes:
+    pixels = encapsulate([frame], fragments, has_bot=fragments == 1)
+    return dicom(pixels, uid.JPEGBaseline8Bit, PhotometricInterpretation=colour, **elements)
+
+
+ICON = pydicom.Dataset()
+ICON.Rows, ICON.Columns, ICON.PatientID, ICON.PixelData = 7, 9, "another", bytes(64)
+ICON["PixelData"].VR = "OB"
+ICON.is_undefined_length_sequence_item = True
+ICONS = pydicom.Sequence([ICON])
+ICONS.is_undefined_length = True
+
+IDENTICAL = {
+    "implicit": (dicom(PICTURE, IMPLICIT), PICTURE),
+    "explicit": (dicom(PICTURE), PICTURE),
+    "big-endian": (dicom(PICTURE, BIG), PICTURE),
+    "big-endian words": (dicom(swapped(PICTURE), BIG, "OW"), PICTURE),
+    "implicit, by planes": (dicom(PLANES, IMPLICIT), PICTURE),
+    "big-endian, by planes": (dicom(PLANES, BIG), PICTURE),
+    "odd size": (dicom(ODD), ODD),
+    "odd size, big-endian words": (dicom(swapped(ODD), BIG, "OW", Rows=159, Columns=199), ODD),
+    "odd size, RLE": (rle(ODD), ODD),
+    "16 bits, implicit": (dicom(DEEP, IMPLICIT), PICTURE),
+    "16 bits, big-endian": (dicom(DEEP, BIG), PICTURE),
+    "16 bits, RLE": (rle(DEEP), PICTURE),
+    "12 bits, junk above": (dicom(DEEP >> 4 | 0xF000, BitsStored=12, HighBit=11), PICTURE),
+    "12 bits, no high bit": (dicom(DEEP >> 4, BitsStored=12), PICTURE),
+    "12 bits, the upper": (dicom(DEEP, BitsStored=12, HighBit=15), PICTURE),
+    "8 of 16 bits": (dicom(DEEP >> 8, BitsStored=8), PICTURE),
+    "RLE": (rle(PICTURE), PICTURE),
+    "no planar configuration": (dicom(PICTURE, PlanarConfiguration=None), PICTURE),
+    "an empty planar configuration": (dicom(PICTURE, PlanarConfiguration=""), PICTURE),
+    "Secondary Capture": (dicom(PICTURE, SOPClassUID=uid.SecondaryCaptureImageStorage), PICTURE),
+    "one frame": (dicom(PICTURE, NumberOfFrames=1), PICTURE),
+    "padding": (dicom(PICTURE.tobytes() + bytes(1000)), PICTURE),
+    "misspelt character set": (dicom(PICTURE, SpecificCharacterSet="ISO-IR 192"), PICTURE),
+    "an icon": (dicom(PICTURE, IconImageSequence=ICONS), PICTURE),
+    "TIFF header as preamble": (b"II*\0" + dicom(PICTURE)[4:], PICTURE),
+}
+
+
+@pytest.mark.parametrize("case", IDENTICAL)
+def test_the_same_picture_as_its_png(case):
+    data, expected = IDENTICAL[case]
+    read = photo.read(data)
+    np.testing.assert_array_equal(read.pixels, expected)
+    assert read.pixels.dtype == np.uint8
+    assert read.pixels.flags.c_contiguous
+    assert read.pixels.flags.writeable
+    np.testing.assert_array_equal(photo.read(encoded("PNG")).pixels, PICTURE)
+
+
+FOREIGN = Path(pydicom.__file__).with_name("data") / "test_files"  # by GDCM, DCMTK and others; most are 100 x 100
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "path", [*FOREIGN.glob("SC_*.dcm"), FOREIGN / "examples_palette.dcm"], ids=lambda path: path.name
+)
+def test_files_by_other_writers_are_read_as_pydicom_reads_them(path, monkeypatch):
+    monkeypatch.setattr(decode, "MIN_SIDE", 1)
+    dataset = pydicom.dcmread(path)
+    try:
+        pixels = photo.read(path).pixels
+    except PhotoError as error:
+        assert error.code in (Code.UNKNOWN_FORMAT, Code.MULTI_PAGE, Code.FLOAT_IMAGE)  # noqa: PT017
+        assert any(word in path.name for word in ("_jls_", "_KY", "2frame", "32bit"))
+        return
+    if path.name == "SC_rgb_jpeg_gdcm.dcm":  # lossless, which pydicom alone does not read, of the same picture
+        dataset = pydicom.dcmread(FOREIGN / "SC_rgb_rle.dcm")
+    expected = pixel_array(dataset)
+    if expected.ndim == 2:
+        expected = apply_color_lut(expected, dataset)
+    if expected.dtype == np.uint16:
+        expected = expected >> 8
+    assert np.abs(pixels - expected.astype(int)).max() <= 1  # of rounding
+
+
+YBR = convert_color_space(PICTURE, "RGB", "YBR_FULL")
+HALF = YBR.copy()
+HALF[:, 1::2, 1:] = YBR[:, ::2, 1:]  # two neighbours have one colour
+PAIRS = HALF.reshape(160, 100, 6)[..., [0, 3, 1, 2]].tobytes()
+LUMA_PAIRS = {"PhotometricInterpretation": "YBR_FULL_422"}
+LUMA = {
+    "by pixel": (dicom(YBR, PhotometricInterpretation="YBR_FULL"), YBR),
+    "16 bits": (dicom(YBR.astype(np.uint16) << 8, PhotometricInterpretation="YBR_FULL"), YBR),
+    "RLE": (rle(YBR, PhotometricInterpretation="YBR_FULL"), YBR),
+    "pairs": (dicom(PAIRS, **LUMA_PAIRS), HALF),
+    "pairs, big-endian": (dicom(PAIRS, BIG, **LUMA_PAIRS), HALF),
+}
+
+
+@pytest.mark.parametrize("case", LUMA)
+def test_luma_and_chroma_become_rgb(case):
+    data, expected = LUMA[case]
+    difference = photo.read(data).pixels - convert_color_space(expected, "YBR_FULL", "RGB").astype(int)
+    assert np.abs(difference).max() <= 1  # of rounding
+
+
+QUANTISED = Image.fromarray(PICTURE).quantize(256)
+INDICES = np.asarray(QUANTISED)
+TABLES = np.array(QUANTISED.getpalette(), np.uint8).reshape(-1, 3).T
+
+
+def palette(bits: int, tables: np.ndarray = TABLES, first: int = 0) -> dict:
+    elements: dict = {"SamplesPerPixel": 1, "PhotometricInterpretation": "PALETTE COLOR"}
+    for colour, table in zip(("Red", "Green", "Blue"), tables, strict=True):
+        elements[f"{colour}PaletteColorLookupTableDescriptor"] = [len(table) % 2**16, first, bits]
+        elements[f"{colour}PaletteColorLookupTableData"] = table.tobytes()
+    return elements
+
+
+WORDS = TABLES * np.uint16(257)
+PALETTES = {
+    "8 bits": dicom(INDICES, **palette(8)),
+    "8 bits, a word each": dicom(INDICES, **palette(8, TABLES.astype("<u2"))),
+    "16 bits": dicom(INDICES, **palette(16, WORDS)),
+    "16 bits, big-endian": dicom(INDICES, BIG, **palette(16, WORDS.astype(">u2"))),
+    "65,536 colours": dicom(INDICES.astype("<u2"), **palette(8, np.resize(TABLES.T, (2**16, 3)).T.astype("<u2"))),
+    "from 1000 on": dicom(INDICES + np.uint16(1000), IMPLICIT, **palette(16, WORDS, 1000)),
+    "8 of 16 bits, junk above": dicom(INDICES + np.uint16(0x700), BitsStored=8, **palette(16, WORDS)),
+    "RLE": rle(INDICES, **palette(16, WORDS)),
+}
+
+
+@pytest.mark.parametrize("case", PALETTES)
+def test_a_palette_gives_the_picture_that_was_quantised(case):
+    np.testing.assert_array_equal(photo.read(PALETTES[case]).pixels, np.asarray(QUANTISED.convert("RGB")))
+
+
+JPEG, JPEG_RGB = encoded("JPEG"), encoded("JPEG", keep_rgb=True)
+TURNED = Image.Exif()
+TURNED[274] = 6
+JPEGS = {
+    "JFIF": (as_jpeg(JPEG), JPEG),
+    "JFIF, called RGB": (as_jpeg(JPEG, "RGB"), JPEG),
+    "Adobe, called YBR": (as_jpeg(JPEG_RGB), JPEG_RGB),
+    "no word, called YBR": (as_jpeg(without_segments(JPEG)), JPEG),
+    "no word, called RGB": (as_jpeg(numbered(without_segments(JPEG_RGB)), "RGB"), JPEG_RGB),
+    "fragments": (as_jpeg(JPEG, fragments=4), JPEG),
+    "orientation, which DICOM does not know": (as_jpeg(encoded("JPEG", exif=TURNED)), JPEG),
+}
+
+
+@pytest.mark.parametrize("case", JPEGS)
+def test_the_same_picture_as_its_jpeg(case):
+    data, expected = JPEGS[case]
+    np.testing.assert_array_equal(photo.read(data).pixels, photo.read(expected).pixels)
+
+
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + np.random.default_rng(0).bytes(3000) + data[middle + 3000 :]
+
+
+def other(syntax: str) -> bytes:
+    return dicom(encapsulate([bytes(100)]), syntax)
+
+
+NOISE = io.BytesIO()
+Image.fromarray(np.random.default_rng(0).integers(0, 255, PICTURE.shape).astype(np.uint8)).save(NOISE, "JPEG")
+GREY = io.BytesIO()
+Image.fromarray(PICTURE[..., 0]).save(GREY, "JPEG")
+RLE_BOMB = struct.pack("<16L", 3, 64, 64 + 2_000_000, 64 + 4_000_000, *[0] * 12) + b"\x81\xff" * 3_000_000
+BOMBS = {
+    "65,535 x 65,535": (dicom(bytes(5_000_000), Rows=65535, Columns=65535), Code.TOO_LARGE),
+    "1e12 pixels": (dicom(bytes(100), Rows=10_000, Columns=10_000, NumberOfFrames=10_000), Code.TOO_LARGE),
+    "1e12 pixels in frames": (dicom(bytes(100), Rows=1000, Columns=1000, NumberOfFrames=1_000_000), Code.MULTI_PAGE),
+    "large JPEG": (as_jpeg(JPEG.replace(b"\0\xa0\0\xc8\3", b"\xff\xdc\xff\xdc\3")), Code.TOO_LARGE),
+    "deflated": (dicom(bytes(50_000_000), uid.DeflatedExplicitVRLittleEndian), Code.UNKNOWN_FORMAT),
+}
+REFUSED = BOMBS | {
+    "two frames": (dicom(PICTURE.tobytes() * 2, NumberOfFrames=2), Code.MULTI_PAGE),
+    "frames without a number": (
+        dicom(PICTURE, NumberOfFrames="1").replace(b"IS\2\x001 ", b"IS\2\x00x "),
+        Code.DAMAGED,
+    ),
+    "100 x 100": (dicom(PICTURE[:100, :100].copy()), Code.TOO_SMALL),
+    "grey": (dicom(INDICES, SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2"), Code.NOT_COLOUR),
+    "grey JPEG": (as_jpeg(GREY.getvalue()), Code.NOT_COLOUR),
+    "32 bits": (dicom(PICTURE.tobytes() * 4, BitsAllocated=32), Code.FLOAT_IMAGE),
+    "5 bits": (dicom(PICTURE, BitsStored=5), Code.FLOAT_IMAGE),
+    "bits beyond": (dicom(PICTURE, HighBit=9), Code.FLOAT_IMAGE),
+    "signed": (dicom(PICTURE, PixelRepresentation=1), Code.FLOAT_IMAGE),
+    "four channels": (dicom(PICTURE, SamplesPerPixel=4, PhotometricInterpretation="ARGB"), Code.UNKNOWN_FORMAT),
+    "wavelet colour": (dicom(PICTURE, PhotometricInterpretation="YBR_RCT"), Code.UNKNOWN_FORMAT),
+    "segmented palette": (dicom(INDICES, **palette(8) | {"RedPaletteColorLookupTableData": None}), Code.UNKNOWN_FORMAT),
+    "short palette": (dicom(INDICES, **palette(8) | {"RedPaletteColorLookupTableData": bytes(9)}), Code.DAMAGED),
+    "JPEG 2000": (other(uid.JPEG2000), Code.UNKNOWN_FORMAT),
+    "JPEG-LS Lossless": (other(uid.JPEGLSLossless), Code.UNKNOWN_FORMAT),
+    "High-Throughput JPEG 2000": (other(uid.HTJ2K), Code.UNKNOWN_FORMAT),
+    "JPEG of 12 bits": (as_jpeg(JPEG, BitsAllocated=16, BitsStored=12), Code.UNKNOWN_FORMAT),
+    "private": (dicom(PICTURE).replace(LITTLE.encode(), b"9" * len(LITTLE)), Code.UNKNOWN_FORMAT),
+    "no transfer syntax": (dicom(PICTURE).replace(b"\2\0\x10\0UI", b"\2\0\x11\0UI"), Code.DAMAGED),
+    "no size": (dicom(PICTURE, Rows=None), Code.UNKNOWN_FORMAT),
+    "an empty size": (dicom(PICTURE, Rows=""), Code.DAMAGED),
+    "no pixels": (dicom(None), Code.DAMAGED),
+    "cut padding": (dicom(PICTURE.tobytes() + bytes(1000))[:-500], Code.DAMAGED),
+    "fragments of no JPEG": (
+        as_jpeg(PICTURE.tobytes(), "RGB").replace(uid.JPEGBaseline8Bit.encode(), LITTLE.encode() + bytes(3)),
+        Code.DAMAGED,
+    ),
+    "too few pixels": (dicom(PICTURE.tobytes()[:-2]), Code.DAMAGED),
+    "pairs in an odd width": (dicom(bytes(160 * 201 * 2), **LUMA_PAIRS, Columns=201), Code.DAMAGED),
+    "no fragments": (dicom(PICTURE).replace(LITTLE.encode(), uid.RLELossless.encode()), Code.DAMAGED),
+    "JPEG of another size": (as_jpeg(JPEG, Rows=200, Columns=160), Code.DAMAGED),
+    "JPEG with garbage in mid-scan": (as_jpeg(flipped(NOISE.getvalue())), Code.DAMAGED),
+    "half a JPEG": (as_jpeg(JPEG[: len(JPEG) // 2]), Code.DAMAGED),
+    "RLE of other channels": (rle(INDICES, SamplesPerPixel=3, PhotometricInterpretation="RGB"), Code.DAMAGED),
+    "RLE of more bytes": (rle(DEEP, BitsAllocated=8), Code.DAMAGED),
+    "RLE of fewer pixels": (rle(ODD, Rows=160), Code.DAMAGED),
+    "the first 132 bytes": (dicom(PICTURE)[:132], Code.DAMAGED),
+}
+
+
+def refused(data: bytes) -> PhotoError:
+    with pytest.raises(PhotoError) as caught:
+        photo.read(data)
+    return caught.value
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_with_its_code_and_a_reason(case):
+    data, code = REFUSED[case]
+    error = refused(data)
+    assert error.code is code
+    assert len(error.reason) > 10
+    assert error.sha256 == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("case", ["JPEG 2000", "JPEG-LS Lossless", "High-Throughput JPEG 2000", "deflated"])
+def test_what_is_not_read_is_named_with_what_to_do(case):
+    reason = refused(REFUSED[case][0]).reason
+    assert case.lower() in reason.lower()
+    assert "1.2.840.10008.1.2." in reason
+    assert "convert" in reason
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_a_bomb_is_refused_without_memory(case):
+    photo.read(dicom(PICTURE))  # pydicom is imported
+    tracemalloc.start()
+    refused(BOMBS[case][0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_overlong_rle_is_not_unpacked():  # 6 MB, and 384 MB unpacked
+    data = dicom(encapsulate([RLE_BOMB]), uid.RLELossless)
+    tracemalloc.start()
+    assert photo.read(data).pixels.min() == 255
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+def test_a_file_that_leads_in_circles_is_given_up():
+    head, tail = dicom(PICTURE).split(b"(\0\2\0US", 1)
+    endless, item, end = b"\x11\0\x10\0OB\0\0\xff\xff\xff\xff", b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\0\0\0\0"
+    links = b"".join(endless + item + struct.pack("<L", 8 + 28 * left) + end for left in reversed(range(200)))
+    chain = (item + bytes(4)) * 3000  # each link leads to it, and pydicom walks it 200 times to find no end
+    assert "RuntimeError" in refused(head + links + chain + b"(\0\2\0US" + tail).reason
+
+
+KINDS = [
+    dicom(PICTURE),
+    dicom(PICTURE, IMPLICIT),
+    dicom(PICTURE, BIG, IconImageSequence=ICONS),
+    rle(PICTURE),
+    as_jpeg(JPEG),
+]
+KINDS.append(PALETTES["16 bits"])
+
+
+@pytest.mark.parametrize("which", range(len(KINDS)))
+def test_a_cut_file_is_refused(which):
+    data = KINDS[which]
+    for length in [*range(132, 1500, 7), *range(1500, len(data) - 8, 999), len(data) - 9]:  # 8: a delimiter may be cut
+        assert refused(data[:length]).code in (Code.DAMAGED, Code.UNKNOWN_FORMAT)  # between two elements: no picture
+
+
+@settings(max_examples=1000)
+@given(
+    which=st.integers(0, len(KINDS) - 1),
+    keep=st.sampled_from([1.0, 1.0]) | st.floats(0, 1),
+    flips=st.lists(
+        st.tuples(st.integers(132, 1200) | st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4
+    ),
+    action=st.sampled_from(["error", "ignore"]),
+)
+def test_random_damage_gives_a_photo_or_a_photo_error(which, keep, flips, action):
+    data = bytearray(KINDS[which])
+    for at, value in flips:
+        data[at if isinstance(at, int) else int(at * len(data))] = value
+    with contextlib.suppress(PhotoError), warnings.catch_warnings(action=action):
+        read = photo.read(bytes(data[: int(keep * len(data))]))
+        assert read.pixels.dtype == np.uint8
+        assert read.pixels.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("image", "patient", "eye"),
+    [
+        *[("R", None, "right"), ("L", None, "left"), (None, "R", "right"), (None, "L", "left"), ("L", "R", "left")],
+        *[("", "R", "right"), ("B", "R", None), ("X", None, None), ("", "", None), (None, None, None)],
+    ],
+)
+def test_the_eye_is_the_laterality(image, patient, eye):
+    assert photo.read(dicom(PICTURE, ImageLaterality=image, Laterality=patient)).eye == eye
+
+
+def test_two_eyes_of_one_patient_have_one_pseudonym(tmp_path):
+    path = tmp_path / "left.dcm"
+    path.write_bytes(dicom(PICTURE, IMPLICIT, ImageLaterality="L", PatientName="Other", PatientID=IDENTITY + " "))
+    right, left = photo.read(as_jpeg(JPEG, ImageLaterality="R"), "right"), photo.read(path)
+    assert right.patient == left.patient == hashlib.sha256(f"|{IDENTITY}".encode()).hexdigest()[:16]
+    assert (right.name, left.name) == ("right", str(path))
+    issued = photo.read(dicom(PICTURE, IssuerOfPatientID="Ward")).patient
+    assert issued == hashlib.sha256(f"Ward|{IDENTITY}".encode()).hexdigest()[:16]
+    assert len({right.patient, issued, photo.read(dicom(PICTURE, PatientID="2")).patient}) == 3
+    renamed = photo.read(left, "new")
+    assert (renamed.name, renamed.patient, renamed.eye) == ("new", left.patient, "left")
+
+
+@pytest.mark.parametrize("identity", [None, "", "  "])
+def test_no_patient_no_pseudonym(identity):
+    assert photo.read(dicom(PICTURE, PatientID=identity)).patient is None
+    item = struct.pack("<HHLHHL", 0xFFFE, 0xE000, 0xFFFFFFFF, 0xFFFE, 0xE00D, 0)
+    sequence = b"\x10\0\x20\0SQ\0\0\xff\xff\xff\xff" + item + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    assert photo.read(dicom(PICTURE, PatientID=None).replace(b"(\0\2\0US", sequence + b"(\0\2\0US")).patient is None
+    assert photo.read(PICTURE).patient is photo.read(encoded("PNG")).patient is None
+
+
+WARNED = dicom(PICTURE, SpecificCharacterSet="unknown")
+for name, vr in ((b"\x10\0\x10\0", b"PN"), (b"\x10\0\x20\0", b"LO")):
+    WARNED = WARNED.replace(name + vr, name + b"UI")  # pydicom will find no UIDs there
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("case", ["warned", *REFUSED])
+def test_no_word_of_the_patient(case, caplog, capfd, recwarn):
+    caplog.set_level(logging.DEBUG)
+    data = WARNED if case == "warned" else REFUSED[case][0]
+    try:
+        told = repr(photo.read(data))
+    except PhotoError as error:
+        told = f"{error!r} {error.__cause__!r}"
+    told += caplog.text + "".join(capfd.readouterr()) + "".join(str(warning.message) for warning in recwarn)
+    assert "canary" not in told.lower()
+    assert not len(recwarn)
+
+
+def test_the_canaries_can_be_heard():  # pydicom's own reading tells the patient's ID
+    with warnings.catch_warnings(record=True, action="always") as heard:
+        assert pydicom.dcmread(io.BytesIO(WARNED)).PatientID == IDENTITY
+    assert IDENTITY in str(heard[-1].message)
+
+
+def test_without_pydicom_a_dicom_file_becomes_a_row_with_the_pip_line(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("pydicom.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    error = refused(dicom_file := KINDS[0])
+    assert error.code is Code.NEEDS_EXTRA
+    assert "needs pydicom, which" in error.reason
+    assert "pip install 'funduscope[dicom]'" in error.reason
+    assert error.sha256 == hashlib.sha256(dicom_file).hexdigest()
+    np.testing.assert_array_equal(photo.read(encoded("PNG")).pixels, PICTURE)
+
+
+def test_threads_leave_the_warning_filters_as_they_were():
+    filters, interval = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads get in one another's way
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(photo.read, KINDS * 20))) == 20 * len(KINDS)
+    sys.setswitchinterval(interval)
+    assert warnings.filters == filters
+
+
+def test_folders_are_searched_for_dicom():
+    assert {".dcm", ".dicom"} <= photo.SUFFIXES

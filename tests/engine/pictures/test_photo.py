@@ -1,0 +1,382 @@
+"""Reading photographs: what is refused, with which code, and what is converted to the same picture."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import struct
+import tracemalloc
+import warnings
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from funduscope.engine.errors import Code, PhotoError
+from funduscope.engine.pictures import decode, photo
+from funduscope.engine.pictures.photo import Photo
+
+ROWS, COLUMNS = np.mgrid[:160, :200]
+PICTURE = np.dstack([60 + ROWS, 200 - COLUMNS // 2, (ROWS + COLUMNS) // 4]).astype(
+    np.uint8
+)  # no symmetry, no repetition
+DEEP = PICTURE.astype(np.uint16) * 257
+HALF = np.full((*PICTURE.shape[:2], 1), 128, np.uint8)
+
+
+def encoded(format: str, pixels: np.ndarray | Image.Image = PICTURE, **options) -> bytes:
+    stream = io.BytesIO()
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    picture.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def deep(suffix: str, pixels: np.ndarray) -> bytes:
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    return cv2.imencode(suffix, np.ascontiguousarray(pixels[..., order]))[1].tobytes()
+
+
+def converted(mode: str) -> Image.Image:
+    return Image.fromarray(PICTURE).convert(mode)
+
+
+def png(width: int, height: int, pixels: bytes) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    data = bytearray(encoded("JPEG"))
+    at = data.find(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def raw_tiff(pixels: np.ndarray, orientation: int, extra_samples: int | None) -> bytes:
+    """An uncompressed RGB or RGBA TIFF by hand, for what Pillow cannot write. extra_samples: 1 premultiplied, 2 straight."""
+    height, width, channels = pixels.shape
+    data = pixels.tobytes()
+    bits = struct.pack(f"<{channels}H", *[8 * pixels.itemsize] * channels)
+    tags = [(256, width), (257, height), (259, 1), (262, 2), (273, 8), (274, orientation), (277, channels)]
+    tags += [(278, height), (279, len(data))] + ([(338, extra_samples)] if extra_samples else [])
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags]
+    entries.insert(2, struct.pack("<HHII", 258, 3, channels, 8 + len(data)))
+    head = b"II*\0" + struct.pack("<I", 8 + len(data) + len(bits))
+    return head + data + bits + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+
+
+def with_garbage(data: bytes, length: int) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + np.random.default_rng(0).bytes(length) + data[middle + length :]
+
+
+def with_flipped_bit(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)  # a long scan
+JPEG, PNG, TIFF, LZW = encoded("JPEG"), encoded("PNG"), encoded("TIFF"), encoded("TIFF", compression="tiff_lzw")
+FLOAT_TIFF = cv2.imencode(".tif", PICTURE.astype(np.float32) / 255)[1].tobytes()
+
+REFUSED = {
+    "no bytes": (b"", Code.EMPTY_FILE),
+    "text": (b"this is no picture", Code.UNKNOWN_FORMAT),
+    "GIF": (encoded("GIF", converted("P")), Code.UNKNOWN_FORMAT),
+    "zip": (b"PK\x03\x04" + bytes(100), Code.UNKNOWN_FORMAT),
+    "half a JPEG": (JPEG[: len(JPEG) // 2], Code.DAMAGED),
+    "JPEG without its last 20 bytes": (JPEG[:-20], Code.DAMAGED),
+    "JPEG with 3000 bytes of garbage in mid-scan": (with_garbage(encoded("JPEG", NOISE), 3000), Code.DAMAGED),
+    "JPEG of two bytes": (JPEG[:2], Code.DAMAGED),
+    "truncated PNG": (PNG[: len(PNG) // 2], Code.DAMAGED),
+    "PNG without its end": (PNG[:-20], Code.DAMAGED),
+    "PNG with a flipped bit": (with_flipped_bit(PNG), Code.DAMAGED),
+    "PNG with too few pixels": (png(300, 300, bytes(1000)), Code.DAMAGED),
+    "PNG signature alone": (PNG[:8], Code.DAMAGED),
+    "truncated TIFF": (TIFF[: len(TIFF) // 2], Code.DAMAGED),
+    "truncated LZW TIFF": (LZW[: len(LZW) // 2], Code.DAMAGED),
+    "TIFF cut within its tags": (LZW[:-60], Code.DAMAGED),
+    "TIFF of four bytes": (TIFF[:4], Code.DAMAGED),
+    "truncated BMP": (encoded("BMP")[:5000], Code.DAMAGED),
+    "BMP of two bytes": (b"BM", Code.DAMAGED),
+    "PNG of 20,000 x 20,000": (png(20_000, 20_000, bytes(10_000)), Code.TOO_LARGE),
+    "PNG of 9000 x 9000": (png(9000, 9000, bytes(10_000)), Code.TOO_LARGE),
+    "JPEG of 65,500 x 65,500": (jpeg_of_size(65_500, 65_500), Code.TOO_LARGE),
+    "100 x 100": (encoded("PNG", PICTURE[:100, :100]), Code.TOO_SMALL),
+    "grey JPEG": (encoded("JPEG", converted("L")), Code.NOT_COLOUR),
+    "grey PNG": (encoded("PNG", converted("L")), Code.NOT_COLOUR),
+    "grey PNG with alpha": (encoded("PNG", converted("LA")), Code.NOT_COLOUR),
+    "black and white PNG": (encoded("PNG", converted("1")), Code.NOT_COLOUR),
+    "16-bit grey PNG": (encoded("PNG", Image.fromarray(DEEP[..., 0])), Code.NOT_COLOUR),
+    "grey TIFF": (encoded("TIFF", converted("L")), Code.NOT_COLOUR),
+    "grey BMP": (encoded("BMP", converted("L")), Code.NOT_COLOUR),
+    "float TIFF": (FLOAT_TIFF, Code.FLOAT_IMAGE),
+    "grey float TIFF": (encoded("TIFF", Image.fromarray(PICTURE[..., 0].astype(np.float32))), Code.FLOAT_IMAGE),
+    "TIFF of two pages": (encoded("TIFF", save_all=True, append_images=[converted("RGB")]), Code.MULTI_PAGE),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_with_its_code_and_a_reason(case):
+    data, code = REFUSED[case]
+    with pytest.raises(PhotoError) as caught:
+        photo.read(data)
+    assert caught.value.code is code
+    assert len(caught.value.reason) > 10
+    assert str(caught.value) == f"{code}: {caught.value.reason}"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", REFUSED)
+def test_the_code_does_not_hang_on_warnings_being_errors(case):
+    with pytest.raises(PhotoError) as caught:
+        photo.read(REFUSED[case][0])
+    assert caught.value.code is REFUSED[case][1]
+
+
+@pytest.mark.parametrize("case", [case for case, (_, code) in REFUSED.items() if code is Code.TOO_LARGE])
+def test_a_bomb_is_refused_from_its_header(case, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(cv2, "imdecode", never)
+    monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", never)
+    tracemalloc.start()
+    with pytest.raises(PhotoError, match="80000000"):
+        photo.read(REFUSED[case][0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+CONVERTED = {
+    "PNG": (PNG, PICTURE, 0),
+    "JPEG": (JPEG, PICTURE, 3),
+    "progressive JPEG": (encoded("JPEG", progressive=True), PICTURE, 3),
+    "JPEG with 5 KB of trailing junk": (JPEG + np.random.default_rng(0).bytes(5000), PICTURE, 3),
+    "first picture of an MPO": (encoded("MPO", save_all=True, append_images=[converted("RGB")]), PICTURE, 3),
+    "CMYK JPEG": (encoded("JPEG", converted("CMYK"), quality=95), PICTURE, 3),
+    "RGBA PNG over black": (encoded("PNG", np.dstack([PICTURE, HALF])), PICTURE * (128 / 255), 0.5),
+    "RGBA TIFF over black": (encoded("TIFF", np.dstack([PICTURE, HALF])), PICTURE * (128 / 255), 0.5),
+    "RGBA TIFF, premultiplied": (raw_tiff(np.dstack([PICTURE // 2, HALF]), 1, 1), PICTURE // 2, 0),
+    "16-bit RGBA TIFF over black": (raw_tiff(np.dstack([DEEP, HALF * np.uint16(257)]), 1, 2), PICTURE / 2, 0.5),
+    "16-bit RGBA TIFF, premultiplied": (raw_tiff(np.dstack([DEEP, HALF * np.uint16(257)]), 1, 1), PICTURE, 0),
+    "opaque RGBA BMP": (encoded("BMP", np.dstack([PICTURE, HALF | 255])), PICTURE, 0),
+    "16-bit PNG": (deep(".png", DEEP), PICTURE, 0),
+    "16-bit PNG with alpha": (deep(".png", np.dstack([DEEP, HALF.astype(np.uint16) * 257])), PICTURE / 2, 0.5),
+    "16-bit TIFF": (deep(".tif", DEEP), PICTURE, 0),
+    "palette PNG": (encoded("PNG", Image.fromarray(PICTURE).quantize(256)), PICTURE, 6),
+    "palette TIFF": (encoded("TIFF", Image.fromarray(PICTURE).quantize(256)), PICTURE, 6),
+    "palette of greys": (encoded("PNG", converted("L").convert("P")), np.asarray(converted("L"))[..., None], 1),
+    "LZW TIFF": (LZW, PICTURE, 0),
+    "deflated TIFF": (encoded("TIFF", compression="tiff_adobe_deflate"), PICTURE, 0),
+    "JPEG in TIFF": (encoded("TIFF", compression="jpeg", quality=95), PICTURE, 3),
+    "BMP": (encoded("BMP"), PICTURE, 0),
+}
+
+
+@pytest.mark.parametrize("case", CONVERTED)
+def test_converted_to_the_same_picture(case):
+    data, expected, bound = CONVERTED[case]
+    pixels = photo.read(data).pixels
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == PICTURE.shape
+    assert pixels.flags.c_contiguous
+    assert np.abs(pixels - expected.astype(float)).mean() <= bound
+
+
+STORED = {  # EXIF orientation -> how the displayed picture is turned to be stored so
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize(("format", "bound"), [("JPEG", 3), ("PNG", 0), ("TIFF", 0)])
+def test_every_orientation_gives_the_displayed_picture(orientation, format, bound):
+    turn = STORED[orientation]
+    displayed = Image.fromarray(PICTURE)
+    stored = displayed if turn is None else displayed.transpose(turn)
+    exif = Image.Exif()
+    exif[274] = orientation
+    pixels = photo.read(encoded(format, stored, exif=exif)).pixels
+    assert pixels.shape == PICTURE.shape
+    assert np.abs(pixels - PICTURE.astype(float)).mean() <= bound
+
+
+def test_a_16_bit_tiff_is_turned_too():
+    stored = raw_tiff(np.rot90(DEEP), orientation=6, extra_samples=None)
+    np.testing.assert_array_equal(photo.read(stored).pixels, PICTURE)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + bytes(30)])
+def test_a_damaged_exif_block_does_not_matter(exif):
+    np.testing.assert_array_equal(photo.read(encoded("JPEG", exif=exif)).pixels, photo.read(JPEG).pixels)
+
+
+def test_an_unknown_orientation_is_none():
+    exif = Image.Exif()
+    exif[274] = 77
+    np.testing.assert_array_equal(photo.read(encoded("JPEG", exif=exif)).pixels, photo.read(JPEG).pixels)
+
+
+def refused_path(path) -> Code:
+    with pytest.raises(PhotoError) as caught:
+        photo.read(path)
+    return caught.value.code
+
+
+def test_a_folder_is_not_a_file(tmp_path):
+    (tmp_path / "x.jpg").mkdir()
+    assert refused_path(tmp_path / "x.jpg") is Code.NOT_A_FILE
+
+
+@pytest.mark.parametrize("name", ["absent.jpg", "null\0.jpg", "\ud800.jpg", "file/x.jpg"])
+def test_a_missing_file_is_not_found(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    assert refused_path(os.path.join(tmp_path, name)) is Code.NOT_FOUND
+
+
+def test_a_pipe_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert refused_path(tmp_path / "pipe.jpg") is Code.NOT_A_FILE  # opening it would wait for ever
+
+
+def test_a_device_is_not_opened():
+    assert refused_path("/dev/zero") is Code.NOT_A_FILE
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "loop.jpg"])
+def test_what_the_system_refuses_is_unreadable(tmp_path, name):
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    assert refused_path(tmp_path / name) is Code.UNREADABLE
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_permission_is_unreadable(tmp_path):
+    path = tmp_path / "secret.png"
+    path.write_bytes(PNG)
+    path.chmod(0)
+    assert refused_path(path) is Code.UNREADABLE
+
+
+def test_an_overlong_file_is_not_read(tmp_path):
+    with (tmp_path / "long.jpg").open("wb") as file:
+        file.truncate(photo.MAX_BYTES + 1)  # sparse
+    assert refused_path(tmp_path / "long.jpg") is Code.TOO_LARGE
+
+
+def test_a_path_and_its_bytes_give_one_picture_and_digest(tmp_path):
+    path = tmp_path / "eye.png"
+    path.write_bytes(PNG)
+    for source in (path, str(path)):
+        read = photo.read(source)
+        assert read.name == str(path)
+        assert read.sha256 == photo.read(PNG).sha256
+        np.testing.assert_array_equal(read.pixels, PICTURE)
+    for data in (bytearray(PNG), memoryview(PNG)):
+        assert photo.read(data).sha256 == photo.read(PNG).sha256
+
+
+def test_an_array_is_rgb_and_has_no_digest():
+    read = photo.read(PICTURE, "camera")
+    assert read.pixels is PICTURE
+    assert (read.name, read.sha256) == ("camera", None)
+
+
+def test_an_opencv_frame_is_bgr():
+    np.testing.assert_array_equal(Photo.from_bgr(np.ascontiguousarray(PICTURE[..., ::-1])).pixels, PICTURE)
+
+
+def test_a_photo_is_returned_as_it_is():
+    own = photo.read(PICTURE)
+    assert photo.read(own) is own
+
+
+def test_a_photo_is_frozen():
+    with pytest.raises(AttributeError):
+        photo.read(PICTURE).name = "other"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [PICTURE.astype(np.float32), DEEP, PICTURE[..., 0], np.dstack([PICTURE, HALF]), PICTURE[None], None, 7, [PICTURE]],
+    ids=lambda source: f"{type(source).__name__} {getattr(source, 'shape', '')} {getattr(source, 'dtype', '')}",
+)
+def test_a_source_of_another_type_is_a_programmers_error(source):
+    with pytest.raises(TypeError, match=r"must be uint8|a photo is"):
+        photo.read(source)
+
+
+def test_a_small_array_is_too_small():
+    assert refused_path(PICTURE[:50]) is Code.TOO_SMALL
+
+
+KINDS = [("JPEG", {}), ("PNG", {}), ("TIFF", {"compression": "tiff_lzw"}), ("BMP", {})]
+SMALL = [encoded(format, PICTURE[:130, :130], **options) for format, options in KINDS]
+
+
+@settings(max_examples=2000)
+@given(
+    which=st.integers(0, len(SMALL) - 1),
+    keep=st.sampled_from([1.0, 1.0]) | st.floats(0, 1),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), max_size=4),
+    action=st.sampled_from(["error", "ignore"]),
+)
+def test_random_damage_gives_a_photo_or_a_photo_error(which, keep, flips, action):
+    data = bytearray(SMALL[which])
+    for at, bit in flips:
+        data[int(at * len(data))] ^= 1 << bit
+    try:
+        with warnings.catch_warnings(action=action):
+            read = photo.read(bytes(data[: int(keep * len(data))]))
+    except PhotoError:
+        return
+    assert read.pixels.dtype == np.uint8
+    assert read.pixels.ndim == 3
+    assert read.pixels.shape[2] == 3
+
+
+@settings(max_examples=500)
+@given(
+    which=st.integers(0, len(SMALL) - 1),
+    at=st.integers(0, 400),
+    value=st.integers(0, 255),
+    action=st.sampled_from(["error", "ignore"]),
+)
+def test_a_changed_byte_in_a_header_gives_a_photo_or_a_photo_error(which, at, value, action):
+    data = bytearray(SMALL[which])
+    data[-1 - at if which == 2 else at] = value  # a TIFF's tags stand at its end
+    with contextlib.suppress(PhotoError), warnings.catch_warnings(action=action):
+        assert photo.read(bytes(data)).pixels.dtype == np.uint8
+
+
+@settings(max_examples=100)
+@given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_png_with_a_flipped_bit_is_refused_or_unchanged(at, bit):
+    data = bytearray(SMALL[1])
+    data[int(at * len(data))] ^= 1 << bit
+    try:
+        pixels = photo.read(bytes(data)).pixels
+    except PhotoError:
+        return
+    np.testing.assert_array_equal(pixels, PICTURE[:130, :130])
+
+
+def test_the_example_is_read(cc0: Path):
+    assert photo.read(cc0).pixels.shape == (1411, 1411, 3)

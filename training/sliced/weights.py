@@ -1,0 +1,58 @@
+"""A trained network as small files that travel: convolutions in fp16, norms in fp32, in parts of bounded size.
+
+python -m funduscope.training.sliced.weights pack RUN FOLDER     RUN/best.pt -> FOLDER/weights.fp16.00, .01, ...
+python -m funduscope.training.sliced.weights unpack FOLDER RUN   and back, so that RUN can be calibrated and exported
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from .. import train
+
+PART_BYTES = 15_000_000
+_NAME = "weights.fp16"
+_PARTS = f"{_NAME}.[0-9][0-9]"
+
+
+def pack(run: Path, folder: Path) -> list[Path]:
+    """Write `run`'s best checkpoint to `folder` in parts. Returns: the parts, in order."""
+    _, state = train.load_checkpoint(run / "best.pt")
+    halved = {n: t.half() if t.dim() == 4 else t for n, t in state["network"].items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(_PARTS):
+        old.unlink()
+    whole = folder / f"{_NAME}.whole"
+    train.save({**state, "network": halved}, whole)
+    data = whole.read_bytes()
+    whole.unlink()
+    parts = []
+    for k, start in enumerate(range(0, len(data), PART_BYTES)):
+        parts.append(folder / f"{_NAME}.{k:02d}")
+        parts[-1].write_bytes(data[start : start + PART_BYTES])
+    return parts
+
+
+def unpack(folder: Path, run: Path) -> Path:
+    """Put the parts in `folder` together as `run`/best.pt, in fp32. Returns: its path. Raises SettingsError if damaged."""
+    run.mkdir(parents=True, exist_ok=True)
+    joined = run / f"{_NAME}.whole"
+    joined.write_bytes(b"".join(part.read_bytes() for part in sorted(folder.glob(_PARTS))))
+    try:
+        _, state = train.load_checkpoint(joined)
+    finally:
+        joined.unlink()
+    train.save({**state, "network": {n: _single(t) for n, t in state["network"].items()}}, run / "best.pt")
+    return run / "best.pt"
+
+
+def _single(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
+
+
+if __name__ == "__main__":
+    action, source, target = sys.argv[1:]
+    sys.stdout.write(f"{ {'pack': pack, 'unpack': unpack}[action](Path(source), Path(target)) }\n")
