@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from funduscope.engine import contract, runners
+from funduscope.engine import contract, models, runners
 from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.pictures.preprocess import Prepared
 from funduscope.engine.screener import Screener
@@ -43,7 +43,7 @@ def cc0() -> Path:
 
 @pytest.fixture(scope="session")
 def model() -> contract.Model:
-    return contract.read("multitask")
+    return models.load("multitask")
 
 
 @pytest.fixture(scope="session", params=[("multitask",), ("classifier",), ("multitask", "classifier")], ids="+".join)
@@ -55,12 +55,12 @@ def screener(request: pytest.FixtureRequest) -> Iterator[Screener]:
 
 @pytest.fixture(scope="session")
 def prepared(cc0: Path, model: contract.Model) -> Prepared:
-    return preprocess.prepare(photo.read(cc0), model.contract.geometry.build())
+    return preprocess.prepare(photo.load(cc0), model.contract.geometry.build())
 
 
 @pytest.fixture(scope="session")
 def runner(model: contract.Model) -> Iterator[runners.Runner]:
-    with runners.open_runner(model, "onnxruntime", max_batch=8)[1] as opened:
+    with runners.open_runner(model, "onnxruntime", max_batch=8) as opened:
         yield opened
 
 

@@ -31,10 +31,10 @@ import numpy as np
 import precision
 import torch
 
-from funduscope.engine import contract, runners
+from funduscope.engine import contract, models, runners
 from funduscope.engine.errors import FunduscopeError
+from funduscope.engine.files import write_text
 from funduscope.engine.gate import verify
-from funduscope.engine.outputs.rows import write_text
 from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.results import Rejected
 from funduscope.engine.runners import gpu
@@ -137,7 +137,7 @@ def bare(model: contract.Model, _batch: int) -> Iterator[Run]:
 
 @contextmanager
 def ours(model: contract.Model, backend: str, batch: int) -> Iterator[Run]:
-    with runners.open_runner(model, backend, max_batch=batch)[1] as runner:
+    with runners.open_runner(model, backend, max_batch=batch) as runner:
         yield runner
 
 
@@ -167,7 +167,7 @@ def ladder(
             for graphs in (False, True):
                 label = f"{library} {model.contract.precision}{', CUDA graph' if graphs else ''}"
                 ways[label] = partial(engine, model, library, graphs, trained, where)
-    whole = preprocess.prepare(photo.read(PICTURE), models[0].contract.geometry.build()).image
+    whole = preprocess.prepare(photo.load(PICTURE), models[0].contract.geometry.build()).image
     for label, way in ways.items():
         row: Row = {"network": title, "way": label}
         for batch in BATCHES:
@@ -231,19 +231,19 @@ def rows(work: Path) -> Iterator[tuple[str, Row]]:
     os.environ[engines.FOLDER_VARIABLE] = str(where)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
-    yield "device", asdict(gpu.first()) | _versions()
+    yield "device", asdict(gpu.device()) | _versions()
     yield "ceilings", attempted(ceilings)
-    read = contract.read("multitask")
-    views = verify.views(read.contract.geometry.build())
-    models = [read, convert.to_fp16(read, work / "multitask-fp16.onnx", views)[0]]
-    yield from (("ladder", row) for row in ladder("compact", export.from_onnx(read), models, True, where))
-    yield from (("end to end", row) for row in end_to_end(models))
+    shipped = models.load("multitask")
+    views = verify.views(shipped.contract.geometry.build())
+    compact = [shipped, convert.to_fp16(shipped, work / "multitask-fp16.onnx", views)[0]]
+    yield from (("ladder", row) for row in ladder("compact", export.from_onnx(shipped), compact, True, where))
+    yield from (("end to end", row) for row in end_to_end(compact))
     network, proto, _ = precision.width_1()
     files = [
         precision.written(proto, "fp32", work / "untrained-width-1.onnx"),
         precision.written(half.to_half(proto), "fp16", work / "untrained-width-1-fp16.onnx"),
     ]
-    wide = [contract.read(file) for file in files]
+    wide = [models.load(file) for file in files]
     yield from (("ladder", row) for row in ladder("width 1", network, wide, False, where))
 
 

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from funduscope.engine import contract, runners
-from funduscope.engine.gate import comparison as gate
+from funduscope.engine import models, runners
 from funduscope.engine.gate import verify
-from funduscope.engine.labelled import dataset, evaluation
+from funduscope.engine.labelled import dataset, evaluation, shown
 from funduscope.engine.labelled.sample import Sample
-from funduscope.engine.results import DISEASES, Result, Screening
+from funduscope.engine.readers.difference import BOUNDS
+from funduscope.engine.results import Result, Screening
 from funduscope.engine.screener import Screener
 
 if TYPE_CHECKING:
@@ -63,12 +63,9 @@ class Seen:
             return
         if result.vcdr is not None:
             self.vcdr[sample.image] = result.vcdr
-        if result.glaucoma_probability is not None and result.threshold is not None:
-            self.margins[sample.image, "glaucoma"] = result.glaucoma_probability - result.threshold
-        if result.classification is not None:
-            for disease in DISEASES:
-                opinion = result.classification.of(disease)
-                self.margins[sample.image, f"classifier {disease}"] = opinion.probability - opinion.threshold
+        for name, decision in result.decisions.items():
+            if decision.probability is not None:
+                self.margins[sample.image, name] = decision.probability - decision.threshold
 
 
 def flips(reference: Seen, other: Seen, margin: float) -> int:
@@ -79,13 +76,13 @@ def flips(reference: Seen, other: Seen, margin: float) -> int:
     )
 
 
-def accuracy(models: Path, data: Path, sets: Sequence[str]) -> None:
+def accuracy(folder: Path, data: Path, sets: Sequence[str]) -> None:
     samples = test_pictures(data, sets)
     for name in NETWORKS:
         reference: Seen | None = None
         rows: list[dict[str, str]] = []
         for suffix, backend, label in WAYS:
-            path = models / f"{name}{suffix}.onnx" if suffix else name
+            path = folder / f"{name}{suffix}.onnx" if suffix else name
             figures, seen, precision = looked_at(path, backend, samples)
             reference = reference or seen
             rows.append({name: label, **dict(_cells(figures)), **differences(reference, seen, precision)})
@@ -94,7 +91,7 @@ def accuracy(models: Path, data: Path, sets: Sequence[str]) -> None:
 
 
 def test_pictures(data: Path, sets: Sequence[str]) -> list[Sample]:
-    return [s for name in sets for s in evaluation.choose(dataset.read(data / name), "test")]
+    return [s for name in sets for s in evaluation.choose(dataset.load(data / name), "test")]
 
 
 def looked_at(path: Path | str, backend: str, samples: Sequence[Sample]) -> tuple[dict[str, Any], Seen, str]:
@@ -110,12 +107,12 @@ def differences(reference: Seen, seen: Seen, precision: str) -> dict[str, str]:
     if both:
         row["mean difference of vCDR"] = f"{np.mean(both):.4f}"
     row["decision flips"] = f"{flips(reference, seen, 0)} of {len(reference.margins)}"
-    margin = gate.BOUNDS[precision].flip_margin
+    margin = BOUNDS[precision].flip_margin
     row["outside the margin"] = f"{flips(reference, seen, margin)} (±{margin:g})"
     return row
 
 
-def frontier(models: Path, data: Path, sets: Sequence[str], batch: int) -> None:
+def frontier(folder: Path, data: Path, sets: Sequence[str], batch: int) -> None:
     """What int8 costs and brings with ever more layers in float, as `int8.search` takes them.
 
     At width 1 these are the same layers, which were searched for the embedded network: untrained weights cannot be judged.
@@ -123,22 +120,22 @@ def frontier(models: Path, data: Path, sets: Sequence[str], batch: int) -> None:
     from funduscope.export import convert, int8
     from funduscope.export import onnx as export
 
-    read, folders = contract.read("multitask"), [data / name for name in CALIBRATED_ON]
+    read, folders = models.load("multitask"), [data / name for name in CALIBRATED_ON]
     geometry = read.contract.geometry.build()
-    calibration, judged = (verify.pictures(verify.chosen(folders, split), geometry) for split in ("train", "val"))
+    calibration, judged = (verify.pictures(shown.chosen(folders, split), geometry) for split in ("train", "val"))
     quantiser = int8.Quantiser(convert.proto_of(read), calibration, signed=False)
     ranked: list[str] = []
     for step in itertools.islice(
         int8.search(
             quantiser,
-            lambda made: convert.against(read, contract.read(written(made, "int8", models / "trial.onnx")), judged),
+            lambda made: convert.against(read, models.load(written(made, "int8", folder / "trial.onnx")), judged),
         ),
         max(IN_FLOAT) + 1,
     ):
         ranked = list(step.in_float)
         verdict = "passes" if step.report.passes() else "refused"
         print(f"{len(ranked)} in float, {verdict}, {step.report.strain():.2f}: {ranked[-1:]}", file=sys.stderr)
-    (models / "trial.onnx").unlink()
+    (folder / "trial.onnx").unlink()
 
     network, _, wide = width_1()
     namesakes = dict(zip(quantiser.layers, wide.layers, strict=True))
@@ -148,7 +145,7 @@ def frontier(models: Path, data: Path, sets: Sequence[str], batch: int) -> None:
     for title, (eager, own) in columns.items():
         ways = {}
         for count, backend in product(IN_FLOAT, ("onnxruntime", "openvino")):
-            file = models / f"{title.replace(' ', '-')}-int8-{count}.onnx"
+            file = folder / f"{title.replace(' ', '-')}-int8-{count}.onnx"
             ways[f"{count}, {backend}"] = written(own.quantised(without=layers[title][:count]), "int8", file), backend
         times[title] = times_of(eager, ways, batch)
         if title == "compact":
@@ -187,7 +184,7 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def speed(models: Path, batch: int) -> None:
+def speed(folder: Path, batch: int) -> None:
     """By turns, and the best round of each: the median of torch moves by half with what ran just before it."""
     from funduscope.export import half
     from funduscope.export import onnx as export
@@ -200,12 +197,12 @@ def speed(models: Path, batch: int) -> None:
     }
     networks: dict[str, tuple[Any, dict[str, Path | str]]] = {
         "compact": (
-            export.from_onnx(contract.read("multitask")),
-            {"": "multitask", **{suffix: models / f"multitask{suffix}.onnx" for suffix in ("-fp16", "-int8")}},
+            export.from_onnx(models.load("multitask")),
+            {"": "multitask", **{suffix: folder / f"multitask{suffix}.onnx" for suffix in ("-fp16", "-int8")}},
         ),
         "width 1": (
             network,
-            {suffix: written(*own, models / f"untrained-width-1{suffix}.onnx") for suffix, own in wide.items()},
+            {suffix: written(*own, folder / f"untrained-width-1{suffix}.onnx") for suffix, own in wide.items()},
         ),
     }
     for title, (eager, files) in networks.items():
@@ -228,8 +225,8 @@ def times_of(network: Any, ways: Mapping[str, tuple[Path | str, str]], batch: in
     """Seconds for a batch in torch and in each way, of the best round. Args: ways: file and backend by label."""
     import torch
 
-    runners_of = {label: runners.open_runner(contract.read(f), b, max_batch=batch)[1] for label, (f, b) in ways.items()}
-    side = contract.read("multitask").contract.geometry.size
+    runners_of = {label: runners.open_runner(models.load(f), b, max_batch=batch) for label, (f, b) in ways.items()}
+    side = models.load("multitask").contract.geometry.size
     images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     tensor = torch.from_numpy(images)
     runs: dict[str, Callable[[], Any]] = {EAGER: lambda: network(tensor)}
@@ -252,7 +249,7 @@ def width_1() -> tuple[Any, onnx.ModelProto, int8.Quantiser]:
     from funduscope.export import int8, onnx
     from funduscope.training.multitask.networks import OUTPUTS, Deployed, MultiTaskUNet
 
-    size = contract.read("multitask").contract.geometry.size
+    size = models.load("multitask").contract.geometry.size
     torch.manual_seed(0)
     network = onnx.folded(Deployed(MultiTaskUNet(1.0, 0.0)).eval())
     proto = onnx.to_onnx(network, size, OUTPUTS)
@@ -264,7 +261,7 @@ def written(proto: onnx.ModelProto, precision: Literal["fp32", "fp16", "int8"], 
     """The graph under the contract of the embedded multi-task model, which is what it computes."""
     from funduscope.export import stamp
 
-    model = contract.read("multitask")
+    model = models.load("multitask")
     document = model.contract if precision == "fp32" else model.converted(precision)
     return stamp.stamp(proto, document, path).path
 

@@ -26,7 +26,7 @@ _BODIES = {
     "engine": """
 from funduscope import Screener
 with Screener.open("multitask") as screener:
-    value = screener(sys.argv[1]).glaucoma_network
+    value = screener(sys.argv[1]).scores["glaucoma_network"]
 """,
     "bare onnxruntime": """
 import numpy, onnxruntime

@@ -12,11 +12,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from funduscope.engine import contract, runners
+from funduscope.engine import contract, models, runners
 from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.pictures.preprocess import Prepared
+from funduscope.engine.readers.multitask import MultiTask
 from funduscope.engine.screener import Screener
-from funduscope.postprocess import findings
+from funduscope.postprocess import anatomy
 
 OUTPUTS = ("disc", "cup", "fovea", "glaucoma")
 BOTH = "multitask+classifier"
@@ -29,20 +30,20 @@ def _note_rate(benchmark: Any, pictures: int) -> None:
 
 def test_decode(benchmark: Any, cc0: Path) -> None:
     data = cc0.read_bytes()
-    read = benchmark(photo.read, data)
+    read = benchmark(photo.load, data)
     assert read.pixels.shape == (1411, 1411, 3)
 
 
 def test_prepare(benchmark: Any, cc0: Path, model: contract.Model) -> None:
-    picture, geometry = photo.read(cc0), model.contract.geometry.build()
+    picture, geometry = photo.load(cc0), model.contract.geometry.build()
     made = benchmark(preprocess.prepare, picture, geometry)
     assert made.image.shape == (geometry.size, geometry.size, 3)
 
 
 def test_postprocess(benchmark: Any, model: contract.Model, prepared: Prepared, runner: runners.Runner) -> None:
-    assert isinstance(model.contract, contract.MultiTask)
+    assert isinstance(model.contract, MultiTask)
     maps = {name: output[0] for name, output in runner(prepared.image[None]).items()}
-    found = benchmark(findings.find, maps, model.contract.rules.build())
+    found = benchmark(anatomy.measure, maps, model.contract.rules.build())
     assert found.vcdr is not None
     assert 0 < found.vcdr <= 1
 
@@ -79,7 +80,7 @@ def test_inference_torch_eager(
 @pytest.mark.benchmark(group="classifier")
 def test_classifier_engine(benchmark: Any, cc0: Path, batch: int) -> None:
     images, model = _classifier_images(cc0, batch)
-    with runners.open_runner(model, "onnxruntime", max_batch=batch)[1] as opened:
+    with runners.open_runner(model, "onnxruntime", max_batch=batch) as opened:
         outputs = benchmark(opened, images)
     assert outputs["referable_dr"].shape == (batch,)
     _note_rate(benchmark, batch)
@@ -95,8 +96,8 @@ def test_classifier_bare_onnxruntime(benchmark: Any, cc0: Path, batch: int) -> N
 
 
 def _classifier_images(cc0: Path, batch: int) -> tuple[np.ndarray, contract.Model]:
-    model = contract.read("classifier")
-    prepared = preprocess.prepare(photo.read(cc0), model.contract.geometry.build())
+    model = models.load("classifier")
+    prepared = preprocess.prepare(photo.load(cc0), model.contract.geometry.build())
     return np.repeat(prepared.image[None], batch, axis=0), model
 
 

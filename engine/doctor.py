@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-from . import contract
+from . import models
 from .errors import BackendError, MissingExtra, ModelError, require
 from .runners import gpu
 from .runners.tensorrt import engines
@@ -63,9 +63,9 @@ def examine() -> list[Finding]:
         missing = [name for name in needed[extra] if _installed(name) is None]
         detail = f"lacks {', '.join(missing)}: pip install 'funduscope[{extra}]'" if missing else "complete"
         findings.append(Finding("absent" if missing else "ok", f"extra {extra}", detail))
-    for name, path in contract.embedded().items():
+    for name, path in models.embedded().items():
         try:
-            own = contract.read(path).contract
+            own = models.load(path).contract
             findings.append(Finding("ok", f"model {name}", f"{own.version}, whole; weights: {own.terms.licence}"))
         except ModelError as error:
             findings.append(Finding("problem", f"model {name}", str(error)))
@@ -104,7 +104,7 @@ def _installed(distribution: str) -> str | None:
 
 def _gpu() -> Finding:
     try:
-        found = gpu.first()
+        found = gpu.device()
     except BackendError as error:
         return Finding("absent", "NVIDIA GPU", f"{error}; screening runs on the CPU")
     return Finding("ok", "NVIDIA GPU", f"{found.name}, {found.capability}, driver for CUDA {found.cuda}")

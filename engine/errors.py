@@ -54,15 +54,26 @@ class FunduscopeError(Exception):
 
 
 class PhotoError(FunduscopeError):
-    """One picture cannot be screened. sha256: of the file's bytes, where they could be read; patient, eye: see `Photo`."""
+    """One picture cannot be screened.
+
+    Attributes:
+        code: Why, as a row says it.
+        reason: The same as a sentence.
+        sha256: Of the file's bytes, where they could be read.
+        patient: See `Photo`.
+        eye: See `Photo`.
+    """
 
     def __init__(self, code: Code, reason: str) -> None:
-        super().__init__(f"{code}: {reason}")
+        super().__init__(code, reason)
         self.code = code
         self.reason = reason
         self.sha256: str | None = None
         self.patient: str | None = None
         self.eye: Eye | None = None
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason}"
 
 
 class ModelError(FunduscopeError):

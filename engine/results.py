@@ -1,37 +1,40 @@
-"""What comes out: a `Screening`, or a `Rejected` that says why not. Both give one flat row under the same columns.
-
-What the multi-task model found stands in the Screening itself, what the classifier found in its `classification`.
-
-Coordinates are pixels of the photo as displayed (EXIF orientation applied), pixel centres at integers.
-"""
+"""What comes out: a `Screening`, or a `Rejected` that says why not. Both give one flat row under the same columns."""
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
-from ..postprocess import measures
-from ..postprocess.findings import Findings
-from .contract import PointName
-from .errors import Code, Eye
+from . import drawing, files
+from .errors import Code, PhotoError, SettingsError
+from .findings import Decision, Eyes, Findings
+from .pictures import photo as pictures
 from .pictures.photo import Photo
-from .pictures.preprocess import Placement
+from .readers import READERS, Reader, verdicts
+from .readers.column import Column, Verdict
 
 UNGRADABLE = frozenset({Code.NO_FIELD_OF_VIEW, Code.DISC_NOT_FOUND})  # a picture, but not one that can be read
-Structure = Literal["disc", "cup"]
-Disease = Literal["glaucoma", "referable_dr", "any_dr"]
-DISEASES: tuple[Disease, ...] = ("glaucoma", "referable_dr", "any_dr")  # the classifier's outputs
 Status = Literal["ok", "ungradable", "error"]
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """Which model, on what: stands in every row."""
+    """Which model, on what: stands in every row.
 
+    Attributes:
+        kind: Such as `multi-task`.
+        name: As its contract has it.
+        version: As its contract has it.
+        sha256: Of its file.
+        backend: What computed.
+        precision: Of the computation.
+    """
+
+    kind: str
     name: str
     version: str
     sha256: str
@@ -39,104 +42,33 @@ class ModelName:
     precision: str
 
 
-@dataclass(frozen=True)
-class Outline:
-    """A disc or cup: centre and sizes. vertical_diameter_px: REFUGE's, the longest column; box_height_px: the bounding
-    box's height."""
+class _Result:
+    """What a Screening and a Rejected can both do."""
 
-    x: float
-    y: float
-    vertical_diameter_px: float
-    box_height_px: float
-    area_px: float
+    def to_dict(self) -> dict[str, Any]:
+        """One flat row of JSON values under `columns()`; what is not known or not measurable is None."""
+        screened = isinstance(self, Screening)
+        return {column.name: column.of(self) if screened or column in _OF_ANY else None for column in columns()}
 
-
-@dataclass(frozen=True, eq=False)
-class HeatMap:
-    """Where in the picture the classifier sees a disease: cells of a class-activation map, float32 (h, w) in [0, 1].
-
-    grid: affine (2, 3) from cells to the photo's pixels.
-    """
-
-    cells: NDArray[np.float32]
-    grid: NDArray[np.float64]
-
-    def on_photo(self, width: int, height: int, scale: float = 1.0) -> NDArray[np.float32]:
-        """The map on the photo, bilinear: float32 (height, width) in [0, 1].
-
-        Args: scale: of the photo, where it is drawn smaller; width and height are those of the drawing.
-        """
-        matrix = scale * self.grid + np.array([[0, 0, (scale - 1) / 2]] * 2)
-        border = cv2.BORDER_REPLICATE
-        drawn = cv2.warpAffine(self.cells, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border)
-        return np.asarray(np.clip(drawn, 0, 1), np.float32)
+    def to_json(self) -> str:
+        """The row as JSON, in one line."""
+        return json.dumps(self.to_dict(), allow_nan=False)
 
 
-@dataclass(frozen=True)
-class Opinion:
-    """The classifier's word on one disease. probability: temperature-scaled; positive: whether it reaches the
-    threshold, None where it is too near to it to say; of any retinopathy, also where referable retinopathy is."""
+@dataclass(frozen=True, kw_only=True)
+class Screening(_Result, Findings):
+    """One screened photograph: what was found (see `Findings`), and in what by what.
 
-    probability: float
-    threshold: float
-    positive: bool | None
-    heat: HeatMap | None = field(repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class Classification:
-    """What the classifier found. referable_dr: diabetic retinopathy of grade 2 and more; any_dr: of grade 1 and more."""
-
-    glaucoma: Opinion
-    referable_dr: Opinion
-    any_dr: Opinion
-    point: PointName
-    model: ModelName
-
-    def of(self, disease: Disease) -> Opinion:
-        """The opinion on one of DISEASES."""
-        return getattr(self, disease)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Eyes:
-    """Whose eye a picture shows. source: where `eye` comes from: the list of pictures, the file (DICOM), or the side of
-    the fovea on which the disc lies."""
-
-    patient: str | None = None
-    eye: Eye | None = None
-    source: Literal["list", "file", "picture"] | None = None
-
-
-@dataclass(frozen=True)
-class Screening:
-    """One screened photograph. None: not measurable, with the reason among `warnings`, or its model was not asked.
-
-    width, height: of the photo, px. vcdr: vertical cup-to-disc ratio, in [0, 1]. glaucoma_probability: the mean of
-    glaucoma_network (the classifier after the encoder) and glaucoma_vcdr (logistic regression on the vCDR); glaucoma:
-    whether it reaches `threshold`. model: the multi-task model. classification: the classifier's word on the diseases.
-    photo: kept only where `keep_photo` was asked for.
+    Attributes:
+        name: The picture's, as it was named.
+        sha256: Of the file's bytes; None for arrays.
+        models: All that looked, in order.
+        photo: Kept where it was asked for.
     """
 
     name: str
-    sha256: str | None
-    width: int
-    height: int
-    warnings: tuple[Code, ...]
-    eyes: Eyes = Eyes()
-    vcdr: float | None = None
-    disc: Outline | None = None
-    cup: Outline | None = None
-    fovea: tuple[float, float] | None = None
-    glaucoma: bool | None = None
-    glaucoma_probability: float | None = None
-    glaucoma_network: float | None = None
-    glaucoma_vcdr: float | None = None
-    threshold: float | None = None
-    model: ModelName | None = None
-    classification: Classification | None = None
-    findings: Findings | None = field(default=None, repr=False, compare=False)
-    placement: Placement | None = field(default=None, repr=False, compare=False)
+    sha256: str | None = None
+    models: tuple[ModelName, ...] = ()
     photo: Photo | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -144,76 +76,74 @@ class Screening:
         """Always `ok`."""
         return "ok"
 
-    def mask(self, structure: Structure) -> NDArray[np.bool_]:
-        """The mask of disc or cup on the photo, bool (H, W); all False where the multi-task model was not asked."""
-        if self.findings is None or self.findings.region is None or self.placement is None:
-            return np.zeros((self.height, self.width), bool)
-        region = self.findings.region
-        return region.draw(getattr(region, structure), self.placement.matrix(), (self.height, self.width))
+    @property
+    def code(self) -> None:
+        """Always None: nothing is wrong."""
 
-    def contour(self, structure: Structure) -> NDArray[np.float64]:
-        """The outer contour of disc or cup, float64 (N, 2), x and y in the photo's pixels; N = 0 where there is none."""
-        if self.findings is None or self.findings.region is None or self.placement is None:
-            return np.empty((0, 2))
-        region = self.findings.region
-        found, _ = cv2.findContours(
-            getattr(region, structure).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        if not found:
-            return np.empty((0, 2))
-        longest = max(found, key=len).astype(np.float64)  # (N, 1, 2)
-        return np.asarray(cv2.transform(cv2.transform(longest, region.to_map()), self.placement.matrix())[:, 0])
+    @property
+    def reason(self) -> None:
+        """Always None."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """One flat row of JSON values under `COLUMNS`."""
-        row: dict[str, Any] = {
-            "name": self.name,
-            "status": self.status,
-            "code": None,
-            "reason": None,
-            "warnings": [str(warning) for warning in self.warnings],
-            "sha256": self.sha256,
-            **_eye_columns(self.eyes),
-            "width": self.width,
-            "height": self.height,
-            "vcdr": _rounded(self.vcdr),
-            "fovea_x": _rounded(self.fovea[0] if self.fovea else None, 2),
-            "fovea_y": _rounded(self.fovea[1] if self.fovea else None, 2),
-            "glaucoma": self.glaucoma,
-            "glaucoma_probability": _rounded(self.glaucoma_probability),
-            "glaucoma_network": _rounded(self.glaucoma_network),
-            "glaucoma_vcdr": _rounded(self.glaucoma_vcdr),
-            "threshold": self.threshold,
-        }
-        for structure, outline in (("disc", self.disc), ("cup", self.cup)):
-            for key in Outline.__dataclass_fields__:
-                row[f"{structure}_{key}"] = _rounded(getattr(outline, key), 2) if outline else None
-        found = self.classification
-        if found is not None:
-            for disease, column in _COLUMN.items():
-                opinion = found.of(disease)
-                row[column] = opinion.positive
-                row[f"{column}_probability"] = _rounded(opinion.probability)
-                row[f"{column}_threshold"] = _rounded(opinion.threshold)
-            row["operating_point"] = found.point
-        return _in_order(row | _model_columns(self.model, found.model if found else None))
+    def draw(self, path: str | os.PathLike[str], heat: str | None = None, side: int = drawing.SIDE) -> None:
+        """Draw the photo with contours and fovea, or with a heat map, into a file. A photo that was not kept is read again.
+
+        Args:
+            path: Where to; its suffix says the format (`.jpg`, `.png`).
+            heat: A disease (`referable_dr`, `glaucoma`) whose heat map is drawn in place of the contours.
+            side: The most px of the drawing's longer side.
+
+        Raises:
+            SettingsError: The photo was not kept and is no file, or there is no such heat map or format.
+            OutputError: It cannot be written.
+        """
+        photo = self.photo or self._read_again()
+        if heat is None:
+            picture = drawing.contoured(photo, self, side)
+        else:
+            maps = drawing.heat_maps(self)
+            if heat not in maps:
+                raise SettingsError(f"{self.name}: no heat map of {heat}; there are {', '.join(maps) or 'none'}")
+            picture = drawing.heated(photo, maps[heat], side)
+        files.write_bytes(Path(path), drawing.encoded(picture, Path(path).suffix))
+
+    def _read_again(self) -> Photo:
+        try:
+            photo = pictures.load(self.name)
+        except PhotoError:
+            photo = None
+        if photo is None or photo.sha256 != self.sha256:
+            raise SettingsError(
+                f"{self.name}: there is no file of this name with the photo that was screened; screen it with "
+                "keep_photo=True to draw it"
+            )
+        return photo
+
+    def __str__(self) -> str:
+        parts = [f"vCDR {self.vcdr:.3f}"] if self.vcdr is not None else []
+        parts += [f"{v.title} {in_words(self.decisions[v.name])}" for v in verdicts() if v.name in self.decisions]
+        return f"{self.name}: {', '.join(parts)}{'; ' if self.warnings else ''}{' '.join(self.warnings)}"
 
 
 @dataclass(frozen=True)
-class Rejected:
+class Rejected(_Result):
     """One picture without a result, and why. It travels the same way as a Screening.
 
-    warnings: what is known of it all the same: that list and file name different eyes, or that it is too dark for the
-    classifier.
+    Attributes:
+        name: The picture's, as it was named.
+        sha256: Of the file's bytes, where they could be read.
+        code: Why.
+        reason: The same as a sentence.
+        models: All that would have looked.
+        eyes: Whose eye it is, as list or file say.
+        warnings: What is known of it all the same.
     """
 
     name: str
     sha256: str | None
     code: Code
     reason: str
-    model: ModelName | None = None
-    classifier: ModelName | None = None
-    eyes: Eyes = Eyes()
+    models: tuple[ModelName, ...] = ()
+    eyes: Eyes = field(default_factory=Eyes)
     warnings: tuple[Code, ...] = ()
 
     @property
@@ -221,66 +151,80 @@ class Rejected:
         """`ungradable` for a picture in which no retina or disc can be seen, else `error`."""
         return "ungradable" if self.code in UNGRADABLE else "error"
 
-    def to_dict(self) -> dict[str, Any]:
-        """One flat row of JSON values under `COLUMNS`; all measures are None."""
-        row: dict[str, Any] = {"name": self.name, "status": self.status, "code": str(self.code), "reason": self.reason}
-        row |= {"warnings": [str(warning) for warning in self.warnings], "sha256": self.sha256}
-        row |= _eye_columns(self.eyes)
-        return _in_order(row | _model_columns(self.model, self.classifier))
+    def __str__(self) -> str:
+        return f"{self.name}: {self.status}, {self.code}: {self.reason}"
 
 
 Result = Screening | Rejected
 
-_COLUMN: dict[Disease, str] = {"referable_dr": "referable_dr", "any_dr": "any_dr", "glaucoma": "glaucoma_second"}
-_OF_MODEL = {  # column of each field of ModelName, for the multi-task model and the classifier
-    "name": ("model", "classifier"),
-    "version": ("model_version", "classifier_version"),
-    "sha256": ("model_sha256", "classifier_sha256"),
-    "backend": ("backend", "classifier_backend"),
-    "precision": ("precision", "classifier_precision"),
-}
 
-COLUMNS = (
-    *("name", "status", "code", "reason", "warnings", "sha256"),
-    *("patient", "eye", "eye_source", "width", "height", "vcdr"),
-    *(f"{structure}_{key}" for structure in ("disc", "cup") for key in Outline.__dataclass_fields__),
-    *("fovea_x", "fovea_y", "glaucoma", "glaucoma_probability", "glaucoma_network", "glaucoma_vcdr", "threshold"),
-    *(column + part for column in _COLUMN.values() for part in ("", "_probability", "_threshold")),
-    "operating_point",
-    *(columns[k] for k in (0, 1) for columns in _OF_MODEL.values()),
+def in_words(decision: Decision) -> str:
+    """A decision for people, such as `refer 0.912`."""
+    word = {True: "refer", False: "no", None: "open"}[decision.called]
+    return word if decision.probability is None else f"{word} {decision.probability:.3f}"
+
+
+def columns() -> tuple[Column, ...]:
+    """All columns of a row, in order: the one table from which rows, their documentation and tables of data come."""
+    return _columns(tuple(READERS.values()))
+
+
+@cache
+def _columns(readers: tuple[type[Reader], ...]) -> tuple[Column, ...]:
+    found = [column for reader in readers for column in (*_of_verdicts(reader.verdicts), *reader.columns)]
+    return (*_PICTURE, *_SIZE, *found, *_MODELS)
+
+
+def _of_verdicts(given: tuple[Verdict, ...]) -> list[Column]:
+    """Three columns for each verdict."""
+    made = []
+    for verdict in given:
+        name = verdict.name
+
+        def part(key: str, name: str = name) -> Any:
+            return lambda result: getattr(result.decisions.get(name), key, None)
+
+        made += [
+            Column(name, f"the decision, empty where it is left open: {verdict.meaning}", part("called"), "bool"),
+            Column(f"{name}_probability", "how likely it is, 0 to 1", part("probability"), digits=6),
+            Column(f"{name}_threshold", "it is called from this probability on", part("threshold"), digits=6),
+        ]
+    return made
+
+
+_CODES = (
+    "There is no such file: `NOT_FOUND`, `NOT_A_FILE`; it cannot be read: `UNREADABLE`, `EMPTY_FILE`, `UNKNOWN_FORMAT`, "
+    "`NEEDS_EXTRA`, `DAMAGED`; it is no photograph to screen: `TOO_LARGE`, `TOO_SMALL`, `NOT_COLOUR`, `FLOAT_IMAGE`, "
+    "`MULTI_PAGE`; no retina or no disc: `NO_FIELD_OF_VIEW`, `DISC_NOT_FOUND`; the model failed: `MODEL_NONFINITE`"
 )
-
-
-def _model_columns(*models: ModelName | None) -> dict[str, Any]:
-    return {
-        columns[k]: getattr(model, key) for k, model in enumerate(models) if model for key, columns in _OF_MODEL.items()
-    }
-
-
-def _eye_columns(eyes: Eyes) -> dict[str, Any]:
-    return {"patient": eyes.patient, "eye": eyes.eye, "eye_source": eyes.source}
-
-
-def _in_order(row: dict[str, Any]) -> dict[str, Any]:
-    return {column: row.get(column) for column in COLUMNS}
-
-
-def _rounded(value: float | None, digits: int = 6) -> float | None:
-    return None if value is None else round(float(value), digits)
-
-
-def outline(mask: NDArray[np.bool_], to_photo: NDArray[np.float64]) -> Outline | None:
-    """Centre and sizes of a region's mask in the photo's pixels. Args: to_photo: affine (2, 3) from mask pixels, no rotation."""
-    area = int(np.count_nonzero(mask))
-    if not area:
-        return None
-    rows, columns = np.nonzero(mask)
-    x, y = to_photo @ (columns.mean(), rows.mean(), 1.0)
-    across, down = to_photo[0, 0], to_photo[1, 1]
-    return Outline(
-        float(x),
-        float(y),
-        float(measures.vertical_diameter(mask) * down),
-        float(measures.bounding_box_height(mask) * down),
-        float(area * across * down),
+_WARNINGS = (
+    "what an `ok` result lacks (`CUP_NOT_FOUND`, `FOVEA_NOT_FOUND`, `CLASSIFIER_UNGRADABLE`), is unsure of (`DR_UNCERTAIN`, "
+    "`ANY_DR_UNCERTAIN`, `GLAUCOMA_UNCERTAIN`), or contradicts (`GLAUCOMA_DISAGREEMENT` of the two models, "
+    "`LATERALITY_CONFLICT`, of a rejected picture too)"
+)
+_PICTURE = (
+    Column("name", "the picture, as it was named", lambda result: result.name, "text"),
+    Column("status", "`ok`, `ungradable` (no retina or no disc to be seen) or `error`", lambda r: r.status, "text"),
+    Column("code", f"why there is no result. {_CODES}", lambda result: result.code and str(result.code), "text"),
+    Column("reason", "the same as a sentence", lambda result: result.reason, "text"),
+    Column("warnings", _WARNINGS, lambda result: [str(own) for own in result.warnings], "list"),
+    Column("sha256", "of the file's bytes", lambda result: result.sha256, "text"),
+    Column("patient", "as the list of pictures or the DICOM file says", lambda result: result.eyes.patient, "text"),
+    Column("eye", "`right` or `left`", lambda result: result.eyes.eye, "text"),
+    Column("eye_source", "who says so: `list`, `file` or `picture`", lambda result: result.eyes.source, "text"),
+)
+_SIZE = (
+    Column("width", "of the photo as displayed, px", lambda result: result.width, "int"),
+    Column("height", "of the photo as displayed, px", lambda result: result.height, "int"),
+)
+_MODELS = tuple(
+    Column(name, f"of each model that looked, in the same order: {meaning}", value, "list")
+    for name, meaning, value in (
+        ("model", "its name", lambda result: [own.name for own in result.models]),
+        ("model_version", "its version", lambda result: [own.version for own in result.models]),
+        ("model_sha256", "the SHA-256 of its file", lambda result: [own.sha256 for own in result.models]),
+        ("backend", "what computed", lambda result: [own.backend for own in result.models]),
+        ("precision", "of the computation", lambda result: [own.precision for own in result.models]),
     )
+)
+_OF_ANY = frozenset((*_PICTURE, *_MODELS))  # what a rejected picture has too

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import contract
+from ..engine import contract, files
 from ..engine.errors import ModelError, require
 from ..engine.gate import comparison as gate
 from ..engine.gate import verify
-from ..engine.outputs import rows as sinks
 from ..engine.runners.onnx_runtime import OnnxRuntime
 from . import half, int8
 from .stamp import admit, stamp
@@ -29,7 +28,7 @@ def to_fp16(model: contract.Model, out: Path, images: NDArray[np.uint8]) -> tupl
     Args: images: prepared pictures for the gate, uint8 (N, S, S, 3). Raises: ModelError where the model is not fp32, or
     the gate refuses what came of it; OutputError.
     """
-    sinks.expect(out)
+    files.expect(out)
     proto = half.to_half(proto_of(model))
     return admit(proto, model.converted("fp16"), out, lambda made: against(model, made, images))
 
@@ -42,7 +41,7 @@ def to_int8(
     Args: calibration, images: prepared pictures, to calibrate on and for the gate; signed: see `int8.to_int8`.
     Returns: the file, the gate's report, and the frontier. Raises: as `to_fp16`.
     """
-    sinks.expect(out)
+    files.expect(out)
     document = model.converted("int8")
     trial = out.with_name(out.name + ".trial")
     try:

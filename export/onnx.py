@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..engine import contract, runners
+from ..engine import contract, files, runners
 from ..engine.errors import ModelError, SettingsError
 from ..engine.gate import comparison as gate
 from ..engine.gate import verify
-from ..engine.outputs import rows as sinks
+from ..engine.readers.classifier import Classifier, DecisionPart, MapGridPart
+from ..engine.readers.difference import FP32
+from ..engine.readers.multitask import MultiTask, RulesPart
 from ..training import train
 from ..training.classifier import config as classifier_config
 from ..training.classifier import job as classifier_job
@@ -59,7 +61,7 @@ def export(
     Returns: the verified file, and the gate's report. Raises: SettingsError where the run is not complete; ModelError
     where torch and ONNX Runtime differ by more than `gate.FP32`: then `out` stays as it was; OutputError.
     """
-    sinks.expect(out)
+    files.expect(out)
     plan = planned(run, name, version)
     images = verify.pictures(pictures, plan.document.geometry.build())
     proto = to_onnx(folded(plan.network), plan.document.geometry.size, plan.outputs)
@@ -104,13 +106,13 @@ def _multitask_plan(
     settings: multitask_config.Config, state: dict[str, Any], calibration: dict[str, Any], common: dict[str, Any]
 ) -> Plan:
     geometry = settings.geometry
-    document = contract.MultiTask(
+    document = MultiTask(
         kind="multi-task",
         outputs=[_output(n, *[geometry.size] * 2) for n in multitask.MAPS] + [_output("glaucoma")],
         geometry=contract.GeometryPart(
             path="crop-pad-resize-1", size=geometry.size, fov_threshold=geometry.fov_threshold
         ),
-        rules=contract.RulesPart(**calibration["rules"]),
+        rules=RulesPart(**calibration["rules"]),
         glaucoma_threshold=calibration["glaucoma_threshold"],
         **common,
     )
@@ -122,9 +124,9 @@ def _classifier_plan(
     settings: classifier_config.Config, state: dict[str, Any], calibration: dict[str, Any], common: dict[str, Any]
 ) -> Plan:
     geometry = settings.geometry
-    decisions = contract.DecisionsPart(**calibration["decisions"])
+    decisions = {name: DecisionPart(**values) for name, values in calibration["decisions"].items()}
     network = classifier_job.from_checkpoint(settings, state["network"]).eval()
-    temperatures = {name: getattr(decisions, name).temperature for name in classifier.OUTPUTS}
+    temperatures = {name: decisions[name].temperature for name in classifier.OUTPUTS}
     deployed = classifier.Deployed(network, temperatures).eval()
     outputs, grid = [_output(name) for name in classifier.OUTPUTS], None
     if isinstance(network.network, classifier.Pooled):
@@ -133,8 +135,8 @@ def _classifier_plan(
             side = int(network.network.maps(network.pixels(blank)).shape[-1])
         outputs += [_output(name, side, side) for name in classifier.MAPS]
         stride, offset = network.network.map_grid()
-        grid = contract.MapGridPart(stride_px=stride, offset_px=offset)
-    document = contract.Classifier(
+        grid = MapGridPart(stride_px=stride, offset_px=offset)
+    document = Classifier(
         kind="classifier",
         outputs=outputs,
         geometry=contract.GeometryPart(
@@ -199,9 +201,8 @@ def check(network: Deployed, outputs: Sequence[str], model: contract.Model, imag
     def reference(batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         return {n: o.numpy() for n, o in zip(outputs, network(torch.from_numpy(batch)), strict=True)}
 
-    _, runner = runners.open_runner(model, "onnxruntime", max_batch=_GATE_BATCH)
-    with runner:
-        return gate.compare(reference, runner, images, model.contract, gate.FP32, (1, _GATE_BATCH))
+    with runners.open_runner(model, "onnxruntime", max_batch=_GATE_BATCH) as runner:
+        return gate.compare(reference, runner, images, verify.reader_of(model), FP32, (1, _GATE_BATCH))
 
 
 def from_onnx(model: contract.Model) -> multitask.Deployed:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine import contract
+from ..engine import contract, models
 from ..engine.errors import ModelError, require
+from ..engine.files import write_bytes
 from ..engine.gate import comparison as gate
-from ..engine.outputs.rows import write_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -38,11 +38,11 @@ def stamp(model: onnx.ModelProto, document: contract.Contract, path: Path) -> co
     part = path.with_name(path.name + ".part")
     try:
         write_bytes(part, head + blank.replace(contract.ZEROS, digest, 1).encode() + tail)
-        contract.read(part)
+        models.load(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    return contract.read(path)
+    return models.load(path)
 
 
 def admit(

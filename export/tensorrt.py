@@ -16,7 +16,7 @@ from typing import Any
 
 from ..engine import contract
 from ..engine.errors import ModelError, OutputError, SettingsError, require
-from ..engine.outputs.rows import write_bytes
+from ..engine.files import write_bytes
 from ..engine.runners import gpu
 from ..engine.runners.tensorrt import engines
 from ..engine.runners.tensorrt.engines import Engine, Facts, Library, Profile
@@ -65,7 +65,7 @@ def build(
         )
     trt = require(MODULES[chosen], chosen)
     filelock = require("filelock", chosen)
-    capability = target or gpu.first().capability
+    capability = target or gpu.device().capability
     facts = Facts(
         format="funduscope-engine/1",
         library=chosen,

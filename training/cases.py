@@ -24,7 +24,7 @@ class Case:
 def prepare(sample: Sample, geometry: preprocess.Geometry) -> Case:
     """Read and prepare one picture; masks follow by nearest neighbour. Raises DataError with the picture's name."""
     try:
-        picture = photo.read(sample.image)
+        picture = photo.load(sample.image)
         prepared = preprocess.prepare(picture, geometry)
     except PhotoError as error:
         raise DataError(f"{sample.image}: {error}") from None

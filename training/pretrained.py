@@ -13,7 +13,7 @@ from ..engine.errors import SettingsError
 _OLD_DENSE = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
-def read(file: Path) -> dict[str, Tensor]:
+def load(file: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, or of a .pth file as torch.save writes them, by name, in fp32.
 
     DenseNet's file as torchvision hosts it has `norm.1` and `conv.1` for its layers' `norm1` and `conv1`; both serve.

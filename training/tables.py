@@ -24,8 +24,8 @@ from pydantic import Field, ValidationError
 from rich.console import Console
 
 from ..engine.errors import SettingsError
+from ..engine.files import write_text
 from ..engine.labelled.sample import Sample
-from ..engine.outputs.rows import write_text
 from ..postprocess import metrics
 from . import config as configs
 from . import pretrained, train

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import contract
+from .. import models
+from ..contract import Model
 from ..errors import ModelError, PhotoError, SettingsError
-from ..labelled import dataset
 from ..pictures import photo, preprocess
+from ..readers import READERS, Reader
+from ..readers.difference import BOUNDS
 from ..runners import Runner, gpu
 from ..runners.onnx_runtime import OnnxRuntime
 from ..runners.tensorrt import engines
@@ -34,7 +35,7 @@ def pictures(paths: Sequence[Path], geometry: preprocess.Geometry) -> NDArray[np
     images: list[NDArray[np.uint8]] = []
     for path in paths:
         try:
-            images.append(preprocess.prepare(photo.read(path), geometry).image)
+            images.append(preprocess.prepare(photo.load(path), geometry).image)
         except PhotoError:
             continue
     if not images:
@@ -44,27 +45,7 @@ def pictures(paths: Sequence[Path], geometry: preprocess.Geometry) -> NDArray[np
     return np.stack(images)
 
 
-def chosen(data: Sequence[Path], split: str | None, count: int = 64) -> list[Path]:
-    """About so many pictures of a split (None: of all), an equal part of each data set, drawn with a fixed seed: an index is
-    often sorted by label."""
-    per_set, paths = -(-count // len(data)), list[Path]()
-    for folder in data:
-        own = [sample.image for sample in dataset.read(folder) if split in (None, sample.split)]
-        paths += random.Random(0).sample(own, min(per_set, len(own)))
-    return paths
-
-
-def shown(data: Sequence[Path] | None, split: str, geometry: preprocess.Geometry) -> NDArray[np.uint8]:
-    """What a candidate is shown: pictures of a split of the data sets, or the views."""
-    return pictures(chosen(data, split), geometry) if data else views(geometry)
-
-
-def how(data: Sequence[Path] | None) -> str:
-    """What the gate's word rests on."""
-    return f"verified on {', '.join(folder.resolve().name for folder in data)}" if data else SELF_CHECK
-
-
-def reference_of(model: contract.Model) -> contract.Model:
+def reference_of(model: Model) -> Model:
     """The fp32 model that the gate holds a file against: itself, or what it was converted from, embedded or beside it.
 
     Raises: ModelError where that is not to be found.
@@ -72,9 +53,9 @@ def reference_of(model: contract.Model) -> contract.Model:
     origin = model.contract.converted_from
     if origin is None:
         return model
-    for path in (*contract.embedded().values(), *sorted(model.path.parent.glob("*.onnx"))):
+    for path in (*models.embedded().values(), *sorted(model.path.parent.glob("*.onnx"))):
         try:
-            found = contract.read(path)
+            found = models.load(path)
         except ModelError:
             continue
         if found.sha256 == origin:
@@ -87,21 +68,24 @@ def reference_of(model: contract.Model) -> contract.Model:
 def views(geometry: preprocess.Geometry) -> NDArray[np.uint8]:
     """32 views of the photograph that comes with the package, for a self-check."""
     data = (resources.files("funduscope.examples") / "retina_cc0.jpg").read_bytes()
-    return gate.views(photo.read(data), geometry)
+    return gate.views(photo.load(data), geometry)
 
 
-def run(reference: contract.Model, candidate: Runner, images: NDArray[np.uint8], sizes: Sequence[int]) -> gate.Report:
+def run(reference: Model, candidate: Runner, images: NDArray[np.uint8], sizes: Sequence[int]) -> gate.Report:
     """The gate between a model file on ONNX Runtime's CPU and a runner, within the bounds of the runner's precision.
 
     Args: images: uint8 (N, S, S, 3); sizes: of the batches that the candidate is given.
     """
     with OnnxRuntime(reference, max_batch=max(sizes), threads=None) as expected:
-        return gate.compare(
-            expected, candidate, images, reference.contract, gate.BOUNDS[candidate.precision], list(sizes)
-        )
+        return gate.compare(expected, candidate, images, reader_of(reference), BOUNDS[candidate.precision], list(sizes))
 
 
-def engine(model: contract.Model, found: Engine, images: NDArray[np.uint8], how: str) -> gate.Report:
+def reader_of(model: Model) -> Reader:
+    """The reader of a model's outputs, at its contract's own operating point."""
+    return READERS[model.contract.kind](model.contract, None)
+
+
+def engine(model: Model, found: Engine, images: NDArray[np.uint8], how: str, device: int = 0) -> gate.Report:
     """The gate for a TensorRT engine, on this machine's GPU: what passes is written into its facts, what fails is deleted.
 
     Args: model: the file that it was built of. Raises: BackendError where this machine cannot run it; ModelError where it is
@@ -109,8 +93,8 @@ def engine(model: contract.Model, found: Engine, images: NDArray[np.uint8], how:
     """
     if found.facts.model_sha256 != model.sha256:
         raise ModelError(f"{found.path}: it was built of another model ({found.facts.model}) than {model.path}")
-    here, profile, reference = gpu.first(), found.facts.profile, reference_of(model)
-    with RUNNERS[found.facts.library](model, max_batch=profile.max, engine=found) as candidate:
+    here, profile, reference = gpu.device(device), found.facts.profile, reference_of(model)
+    with RUNNERS[found.facts.library](model, max_batch=profile.max, engine=found, device=device) as candidate:
         report = run(reference, candidate, images, profile.sizes)
     if not report.passes():
         engines.delete(found)
@@ -124,7 +108,7 @@ def engine(model: contract.Model, found: Engine, images: NDArray[np.uint8], how:
     return report
 
 
-def first_open(model: contract.Model, found: Engine) -> None:
+def first_open(model: Model, found: Engine, device: int = 0) -> None:
     """The self-check of an engine that was built elsewhere, before it serves for the first time."""
     _log.info("%s: first opened here; self-check", found.path)
-    engine(model, found, views(model.contract.geometry.build()), SELF_CHECK)
+    engine(model, found, views(model.contract.geometry.build()), SELF_CHECK, device)

@@ -14,17 +14,19 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..diseases import DISEASES
 from ..errors import DataError
 from ..pictures.inputs import EYES
 from . import refuge
 from .sample import SPLITS, Sample, Split
 
 _COLUMNS = {"image"}
+_OTHERS = [name for name, own in DISEASES.items() if own.dr_grade is None and name != "glaucoma"]  # a column each
 _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}  # where a folder has no split of its own
 _ORIENTATION = 274  # EXIF tag
 
 
-def read(folder: Path) -> list[Sample]:
+def load(folder: Path) -> list[Sample]:
     """All samples of a data set: `index.csv` where there is one, else REFUGE's official folders.
 
     Raises: DataError with the file and what is wrong in it.
@@ -32,7 +34,7 @@ def read(folder: Path) -> list[Sample]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    samples = _read_index(folder) if (folder / "index.csv").is_file() else refuge.read(folder)
+    samples = _read_index(folder) if (folder / "index.csv").is_file() else refuge.load(folder)
     check(samples)
     return samples
 
@@ -172,6 +174,7 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
         mask_has_cup=mask_has == "disc+cup",
         fovea=None if x is None or y is None else (x, y),
         glaucoma=int(glaucoma) if glaucoma else None,
+        others={name: int(value) for name in _OTHERS if (value := cell(name, "0", "1"))},
         dr_grade=int(grade) if grade else None,
         patient=cell("patient"),
         eye=EYES[eye],

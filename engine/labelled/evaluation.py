@@ -15,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...postprocess import measures, metrics
+from ..diseases import DISEASES
 from ..errors import DataError
-from ..results import DISEASES, Classification, Result, Screening, Structure
+from ..findings import Decision, Structure
+from ..readers import READERS, Reader
+from ..results import Result, Screening
 from ..screener import Screener
 from .sample import Sample
 
@@ -35,10 +38,9 @@ class _Tally:
     fovea_share: list[float] = field(default_factory=list)
     fovea_px: list[float] = field(default_factory=list)
     fovea_unmeasured: int = 0
-    labels: list[int] = field(default_factory=list)
-    scores: list[tuple[float | None, float | None, float | None]] = field(default_factory=list)
-    opinions: list[tuple[Sample, Classification | None]] = field(default_factory=list)
     eyes: Counter[str] = field(default_factory=Counter)
+    decisions: dict[str, list[tuple[int, Decision | None]]] = field(default_factory=lambda: defaultdict(list))
+    scores: dict[str, list[tuple[int, float | None]]] = field(default_factory=lambda: defaultdict(list))
     heat_in_disc: dict[str, list[list[float] | None]] = field(default_factory=lambda: defaultdict(list))
     heat_by_drawn: int = 0
 
@@ -46,21 +48,30 @@ class _Tally:
 def evaluate(
     screener: Screener, samples: Sequence[Sample], watch: Callable[[Sample, Result], None] | None = None
 ) -> dict[str, Any]:
-    """Screen the samples and measure. Raises DataError for no samples. watch: is told each result.
+    """Screen the samples and measure what the open models say that they find.
 
-    Returns: per set: n, n_rejected and, where labelled, disc_dice, cup_dice, vcdr_error (mean |difference|),
-    fovea_error_percent (of the picture's width) and fovea_error_px (original pixels), each as mean (and median), and auc
-    for the averaged score and its parts, each with n, n_not_measurable and a 95 % interval; counts at the threshold;
-    laterality: how often the eye was told rightly, wrongly, not at all.
-    Of a classifier, under `classifier`, per disease: auc, rates at the operating point with their intervals (pictures on
-    which it abstains count by the side on which they lie), and how many of the sick and the healthy it abstained on.
-    heat_in_disc: the share of the heat within a disc's radius of the disc, and that region's share of the field of view,
-    which is what chance would give; a picture without any heat is not measurable. The disc is the drawn one (n_drawn),
-    else, where the multi-task model is open, the one that it found.
+    Args:
+        screener: Open.
+        samples: At least one.
+        watch: Is told each result.
+
+    Returns:
+        Per set: `n`, `n_rejected` and, where labelled, `disc_dice`, `cup_dice`, `vcdr_error` (mean |difference|),
+        `fovea_error_percent` (of the picture's width) and `fovea_error_px` (original pixels), each as mean (and median);
+        `laterality`: how often the eye was told rightly, wrongly, not at all; `scores`: AUC of each. `decisions`, by verdict:
+        `auc`, rates `at_threshold` with their intervals (pictures on which the model abstains count by the side on which they
+        lie), and on how many of the sick and the healthy it abstained; `heat_in_disc`: the share of the heat within a disc's
+        radius of the disc, and that region's share of the field of view, which is what chance would give; a picture without
+        any heat is not measurable. The disc is the drawn one (`n_drawn`), else the one that was found. Every figure has `n`,
+        `n_not_measurable` and, where it can, a 95 % interval.
+
+    Raises:
+        DataError: There are no samples.
     """
     if not samples:
         raise DataError("no pictures to evaluate; does the data set have this split?")
     tallies: dict[str, _Tally] = {}
+    readers = [READERS[own.kind] for own in screener.models]
     for sample, result in zip(samples, screener.stream((s.image for s in samples), keep_photo=True), strict=True):
         if watch is not None:
             watch(sample, result)
@@ -68,12 +79,12 @@ def evaluate(
         screening = result if isinstance(result, Screening) else None
         tally.n += 1
         tally.rejected += screening is None
-        if screener.multitask:
+        if any(column.name == "vcdr" for reader in readers for column in reader.columns):
             _add_measures(tally, sample, screening)
-        if screener.classifier:
-            _add_opinions(tally, sample, screening)
-    threshold = screener.multitask.glaucoma_threshold if screener.multitask else None
-    return {name: _figures(tally, threshold) | _opinions(tally) for name, tally in tallies.items()}
+        _add_opinions(tally, sample, screening, readers)
+        if screening is not None and any(own.heat is not None for own in screening.decisions.values()):
+            _add_heat(tally, sample, screening)
+    return {name: _figures(tally) for name, tally in tallies.items()}
 
 
 def choose(samples: Iterable[Sample], split: str) -> list[Sample]:
@@ -81,7 +92,7 @@ def choose(samples: Iterable[Sample], split: str) -> list[Sample]:
     return [
         s
         for s in samples
-        if s.split == split and (s.mask or s.fovea or s.glaucoma is not None or s.dr_grade is not None)
+        if s.split == split and (s.mask or s.fovea or any(s.diseased(name) is not None for name in DISEASES))
     ]
 
 
@@ -105,71 +116,42 @@ def _add_measures(tally: _Tally, sample: Sample, result: Screening | None) -> No
     if sample.eye is not None:
         seen = result.eyes.eye if result else None
         tally.eyes["unknown" if seen is None else "right" if seen == sample.eye else "wrong"] += 1
-    if sample.glaucoma is not None:
-        tally.labels.append(sample.glaucoma)
-        scores = (result.glaucoma_probability, result.glaucoma_network, result.glaucoma_vcdr) if result else (None,) * 3
-        tally.scores.append(scores)
 
 
 def _dice(result: Screening | None, structure: Structure, truth: NDArray[np.bool_]) -> float:
     return 0.0 if result is None else metrics.dice(result.mask(structure), truth) or 0.0
 
 
-def _add_opinions(tally: _Tally, sample: Sample, result: Screening | None) -> None:
-    found = result.classification if result else None
-    tally.opinions.append((sample, found))
-    if result is None or result.photo is None or found is None:
-        return
+def _add_opinions(tally: _Tally, sample: Sample, result: Screening | None, readers: Sequence[type[Reader]]) -> None:
+    """What each verdict and score says, beside the label of its disease."""
+    for reader in readers:
+        for verdict in reader.verdicts:
+            if (label := sample.diseased(verdict.disease)) is not None:
+                decision = result.decisions.get(verdict.name) if result else None
+                tally.decisions[verdict.name].append((label, decision))
+        for column in reader.columns:
+            if column.score_of and (label := sample.diseased(column.score_of)) is not None:
+                tally.scores[column.name].append((label, column.value(result) if result else None))
+
+
+def _add_heat(tally: _Tally, sample: Sample, result: Screening) -> None:
+    """How much of the heat lies at the disc."""
     drawn = sample.read_masks()
     disc = result.mask("disc") if drawn is None else drawn.disc
-    if not disc.any():
+    if result.photo is None or not disc.any():
         return
     tally.heat_by_drawn += drawn is not None
     radius = measures.vertical_diameter(disc) // 2
     near = cv2.distanceTransform((~disc).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius
     lit = result.photo.pixels.max(axis=2) > _LIT
-    for disease in DISEASES:
-        heat = found.of(disease).heat
-        if heat is not None:
-            mass = heat.on_photo(result.width, result.height) * lit
-            shares = [float(own[near].sum() / own.sum()) for own in (mass, lit)] if mass.any() else None
-            tally.heat_in_disc[disease].append(shares)
+    for name, decision in result.decisions.items():
+        if decision.heat is not None:
+            mass = decision.heat.on_photo(result.width, result.height) * lit
+            shares = [float(part[near].sum() / part.sum()) for part in (mass, lit)] if mass.any() else None
+            tally.heat_in_disc[name].append(shares)
 
 
-def _opinions(tally: _Tally) -> dict[str, Any]:
-    """Figures of the classifier; nothing where there was none."""
-    figures: dict[str, Any] = {}
-    for disease in DISEASES:
-        labelled = [(s.diseased(disease), found.of(disease) if found else None) for s, found in tally.opinions]
-        known = [(label, opinion) for label, opinion in labelled if label is not None]
-        if not known:
-            continue
-        row: dict[str, Any] = {
-            "auc": _auc([o.probability if o else None for _, o in known], [label for label, _ in known])
-        }
-        seen = [(label, opinion) for label, opinion in known if opinion is not None]
-        if seen:
-            counts = metrics.Counts.at(
-                0.0, [o.probability - o.threshold for _, o in seen], [label for label, _ in seen]
-            )
-            row["at_threshold"] = {"threshold": seen[0][1].threshold, **counts.__dict__}
-            for name, hits, total in (
-                ("sensitivity", counts.tp, counts.tp + counts.fn),
-                ("specificity", counts.tn, counts.tn + counts.fp),
-            ):
-                row["at_threshold"][name] = metrics.wilson(hits, total).__dict__ if total else None
-            for name, label in (("sick", 1), ("healthy", 0)):
-                row[f"n_uncertain_{name}"] = sum(own == label and opinion.positive is None for own, opinion in seen)
-        figures[disease] = row
-    for name, shares in tally.heat_in_disc.items():
-        hot = [own for own in shares if own is not None]
-        share, chance = np.mean(hot, axis=0).tolist() if hot else (None, None)
-        count = {"n": len(shares), "n_drawn": tally.heat_by_drawn, "n_not_measurable": len(shares) - len(hot)}
-        figures.setdefault(name, {})["heat_in_disc"] = {**count, "share": share, "chance": chance}
-    return {"classifier": figures} if figures else {}
-
-
-def _figures(tally: _Tally, threshold: float | None) -> dict[str, Any]:
+def _figures(tally: _Tally) -> dict[str, Any]:
     figures: dict[str, Any] = {"n": tally.n, "n_rejected": tally.rejected}
     for name, values, missing in (
         ("disc_dice", tally.disc_dice, tally.disc_unmeasured),
@@ -188,17 +170,36 @@ def _figures(tally: _Tally, threshold: float | None) -> dict[str, Any]:
             figures[name] = {**count, "mean": mean, "median": median}
     if tally.eyes:
         figures["laterality"] = {name: tally.eyes[name] for name in ("right", "wrong", "unknown")}
-    if tally.labels:
-        figures["auc"] = {
-            name: _auc([score[k] for score in tally.scores], tally.labels)
-            for k, name in enumerate(("averaged", "network", "vcdr"))
-        }
-        kept = [(s[0], label) for s, label in zip(tally.scores, tally.labels, strict=True) if s[0] is not None]
-        if kept and threshold is not None:
-            counts = metrics.Counts.at(threshold, *zip(*kept, strict=True))
-            rates = {"sensitivity": counts.sensitivity, "specificity": counts.specificity}
-            figures["at_threshold"] = {"threshold": threshold, **counts.__dict__, **rates}
+    decisions = {name: _decision(known) for name, known in tally.decisions.items()}
+    for name, shares in tally.heat_in_disc.items():
+        hot = [own for own in shares if own is not None]
+        share, chance = np.mean(hot, axis=0).tolist() if hot else (None, None)
+        count = {"n": len(shares), "n_drawn": tally.heat_by_drawn, "n_not_measurable": len(shares) - len(hot)}
+        decisions.setdefault(name, {})["heat_in_disc"] = {**count, "share": share, "chance": chance}
+    figures["decisions"] = decisions
+    figures["scores"] = {
+        name: _auc([score for _, score in known], [label for label, _ in known]) for name, known in tally.scores.items()
+    }
     return figures
+
+
+def _decision(known: Sequence[tuple[int, Decision | None]]) -> dict[str, Any]:
+    """Figures of one verdict, by label and decision."""
+    labels, probabilities = [label for label, _ in known], [own.probability if own else None for _, own in known]
+    row: dict[str, Any] = {"auc": _auc(probabilities, labels)}
+    seen = [(label, own, own.probability) for label, own in known if own is not None and own.probability is not None]
+    if seen:
+        threshold = seen[0][1].threshold
+        counts = metrics.Counts.at(threshold, [p for *_, p in seen], [label for label, *_ in seen])
+        row["at_threshold"] = {"threshold": threshold, **counts.__dict__}
+        for name, hits, total in (
+            ("sensitivity", counts.tp, counts.tp + counts.fn),
+            ("specificity", counts.tn, counts.tn + counts.fp),
+        ):
+            row["at_threshold"][name] = metrics.wilson(hits, total).__dict__ if total else None
+        for name, sick in (("sick", 1), ("healthy", 0)):
+            row[f"n_uncertain_{name}"] = sum(label == sick and own.called is None for label, own, _ in seen)
+    return row
 
 
 def _auc(scores: Sequence[float | None], labels: Sequence[int]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class _Row:
     glaucoma: int | None
 
 
-def read(folder: Path) -> list[Sample]:
+def load(folder: Path) -> list[Sample]:
     """All pictures below `folder`; what is missing is not labelled.
 
     Raises: DataError where there are no pictures, a picture belongs to no split, or a table cannot be read; MissingExtra.

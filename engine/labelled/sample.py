@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +11,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..diseases import DISEASES
 from ..errors import DataError, Eye
 
 Split = Literal["train", "val", "test"]
-# diabetic retinopathy from this grade on
-GRADES = {"any_dr": 1, "referable_dr": 2, "severe_dr": 3, "proliferative_dr": 4}
+# diabetic retinopathy from this grade on; the last two are learned beside the diseases that are decided on
+GRADES = {name: own.dr_grade for name, own in DISEASES.items() if own.dr_grade is not None} | {
+    "severe_dr": 3,
+    "proliferative_dr": 4,
+}
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -29,7 +33,14 @@ class Masks:
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled picture. None: not labelled. fovea: (x, y) in the picture's pixels; scale: stored / original size."""
+    """One labelled picture. None: not labelled.
+
+    Attributes:
+        fovea: Centre (x, y) in the picture's pixels.
+        dr_grade: Of diabetic retinopathy, 0 to 4 (International Clinical scale).
+        others: 1 or 0 of each other disease that has a label of its own.
+        scale: Stored over original size.
+    """
 
     image: Path
     set_name: str
@@ -40,6 +51,7 @@ class Sample:
     fovea: tuple[float, float] | None = None
     glaucoma: int | None = None
     dr_grade: int | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
     patient: str | None = None
     eye: Eye | None = None
     scale: float = 1.0
@@ -54,9 +66,11 @@ class Sample:
         }[task]
 
     def diseased(self, disease: str) -> int | None:
-        """1, 0, or None where it is not labelled. Args: disease: `glaucoma` or a key of GRADES."""
+        """1, 0, or None where it is not labelled. Args: disease: a name in DISEASES, or a key of GRADES."""
         if disease == "glaucoma":
             return self.glaucoma
+        if disease not in GRADES:
+            return self.others.get(disease)
         return None if self.dr_grade is None else int(self.dr_grade >= GRADES[disease])
 
     def teaching(self, diseases: Collection[str]) -> Sample:

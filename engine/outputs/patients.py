@@ -6,88 +6,121 @@ import csv
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from ..errors import Code
-from ..results import Rejected, Result, Screening
-from .rows import cell, write_text
+from ..files import write_text
+from ..readers import READERS, verdicts
+from ..readers.column import Column
+from ..results import Rejected, Result
+from .rows import cell
 
 FILE = "patients.csv"
-COLUMNS = (
-    *("patient", "pictures", "right_pictures", "left_pictures", "unknown_eye_pictures", "rejected_pictures"),
-    *("glaucoma", "glaucoma_probability", "glaucoma_second", "glaucoma_second_probability"),
-    *("referable_dr", "referable_dr_probability", "any_dr", "any_dr_probability"),
-    *("vcdr", "right_vcdr", "left_vcdr", "vcdr_difference", "warnings"),
-)
-_CALLS = ("glaucoma", "glaucoma_second", "referable_dr", "any_dr")
 
 
 @dataclass
 class Patient:
-    """All pictures of one patient, in any order. A disease is called where any picture calls it; it is denied only where
-    every picture was read and denies it; else it stays open. Probabilities and vCDR are the highest of each. An eye is
-    seen where a picture of it has a result."""
+    """All pictures of one patient, in any order.
+
+    A disease is called where any picture calls it; it is denied only where every picture was read and denies it; else it stays
+    open. Probabilities and vCDR are the highest of each. An eye is seen where a picture of it has a result.
+
+    Attributes:
+        name: As the list or the files say.
+        pictures: How many there are of each eye; "" is one that is not known.
+        rejected: How many have no result.
+        seen: Of which eyes there is a picture with a result.
+        calls: Of each picture with a result, by verdict; None where the model left it open or could not use the picture.
+        probabilities: The highest, by verdict.
+        vcdr: The highest, by eye.
+        warnings: Each once, in order.
+    """
 
     name: str
-    eyes: dict[str, int] = field(default_factory=lambda: {"right": 0, "left": 0, "": 0})
+    pictures: dict[str, int] = field(default_factory=lambda: {"right": 0, "left": 0, "": 0})
     rejected: int = 0
-    seen: set[str] = field(default_factory=set)  # of `eyes`
-    calls: dict[str, list[bool | None]] = field(default_factory=lambda: {name: [] for name in _CALLS})
+    seen: set[str] = field(default_factory=set)
+    calls: dict[str, list[bool | None]] = field(default_factory=dict)
     probabilities: dict[str, float] = field(default_factory=dict)
     vcdr: dict[str, float] = field(default_factory=dict)
-    warnings: dict[str, None] = field(default_factory=dict)  # in order, each once
+    warnings: dict[str, None] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
         """Take up one picture."""
         eye = result.eyes.eye or ""
-        self.eyes[eye] += 1
-        row = result.to_dict()
-        self.warnings |= dict.fromkeys(row["warnings"])
+        self.pictures[eye] += 1
+        self.warnings |= dict.fromkeys(map(str, result.warnings))
         if isinstance(result, Rejected):
             self.rejected += 1
             return
         self.seen.add(eye)
-        for name in _CALLS:
-            if (probability := row[f"{name}_probability"]) is not None:
-                self.probabilities[name] = max(probability, self.probabilities.get(name, 0.0))
-            if _asked(result, name):
-                self.calls[name].append(row[name])
+        for verdict in (verdict for model in result.models for verdict in READERS[model.kind].verdicts):
+            decision = result.decisions.get(verdict.name)
+            self.calls.setdefault(verdict.name, []).append(decision.called if decision else None)
+            if decision is not None and decision.probability is not None:
+                highest = self.probabilities.get(verdict.name, 0.0)
+                self.probabilities[verdict.name] = max(decision.probability, highest)
         if result.vcdr is not None:
             self.vcdr[eye] = max(result.vcdr, self.vcdr.get(eye, 0.0))
 
-    def to_dict(self) -> dict[str, Any]:
-        """One flat row of JSON values, under the columns of patients.csv."""
-        right, left = self.vcdr.get("right"), self.vcdr.get("left")
-        warnings = [*self.warnings, *[str(Code.ONE_EYE)] * (not {"right", "left"} <= self.seen)]
-        row: dict[str, Any] = {
-            "patient": self.name,
-            "pictures": sum(self.eyes.values()),
-            "right_pictures": self.eyes["right"],
-            "left_pictures": self.eyes["left"],
-            "unknown_eye_pictures": self.eyes[""],
-            "rejected_pictures": self.rejected,
-            "vcdr": round(max(self.vcdr.values()), 6) if self.vcdr else None,
-            "right_vcdr": right and round(right, 6),
-            "left_vcdr": left and round(left, 6),
-            "vcdr_difference": None if right is None or left is None else round(abs(right - left), 6),
-            "warnings": warnings,
-        }
-        for name in _CALLS:
-            row |= {name: self._called(name), f"{name}_probability": self.probabilities.get(name)}
-        return {column: row[column] for column in COLUMNS}
-
-    def _called(self, name: str) -> bool | None:
-        calls = self.calls[name]
+    def called(self, verdict: str) -> bool | None:
+        """Whether a disease is called, of a verdict's name; None where it stays open."""
+        calls = self.calls.get(verdict, [])
         if any(calls):
             return True
         return False if calls and not self.rejected and None not in calls else None
+
+    @property
+    def vcdr_difference(self) -> float | None:
+        """How far the two eyes' vCDR differ."""
+        right, left = self.vcdr.get("right"), self.vcdr.get("left")
+        return None if right is None or left is None else abs(right - left)
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat row of JSON values under `columns()`."""
+        return {column.name: column.of(self) for column in columns()}
+
+
+def columns() -> tuple[Column, ...]:
+    """The columns of patients.csv, in order."""
+    decided = []
+    for verdict in verdicts():
+        name = verdict.name
+        called = partial(lambda name, patient: patient.called(name), name)
+        probability = partial(lambda name, patient: patient.probabilities.get(name), name)
+        meaning = f"{verdict.meaning}: called where any picture calls it, denied where all were read and deny it"
+        decided += [
+            Column(name, meaning, called, "bool"),
+            Column(f"{name}_probability", "the highest of all pictures", probability, digits=6),
+        ]
+    return (
+        Column("patient", "who", lambda patient: patient.name, "text"),
+        Column("pictures", "how many", lambda patient: sum(patient.pictures.values()), "int"),
+        Column("right_pictures", "of the right eye", lambda patient: patient.pictures["right"], "int"),
+        Column("left_pictures", "of the left eye", lambda patient: patient.pictures["left"], "int"),
+        Column("unknown_eye_pictures", "of an eye that is not known", lambda patient: patient.pictures[""], "int"),
+        Column("rejected_pictures", "without a result, whichever eye", lambda patient: patient.rejected, "int"),
+        *decided,
+        Column("vcdr", "the highest", lambda patient: max(patient.vcdr.values(), default=None), digits=6),
+        Column("right_vcdr", "of the right eye", lambda patient: patient.vcdr.get("right"), digits=6),
+        Column("left_vcdr", "of the left eye", lambda patient: patient.vcdr.get("left"), digits=6),
+        Column("vcdr_difference", "how far the eyes differ", lambda patient: patient.vcdr_difference, digits=6),
+        Column(
+            "warnings",
+            "those of all pictures, each once, and `ONE_EYE` where there is not a picture with a result of each eye",
+            lambda patient: [*patient.warnings, *[str(Code.ONE_EYE)] * (not {"right", "left"} <= patient.seen)],
+            "list",
+        ),
+    )
 
 
 class Patients:
     """Gathers results by patient, and writes `patients.csv` at the end where any patient was named.
 
-    patients: each by its name, in the order of the pictures.
+    Attributes:
+        patients: Each by its name, in the order of the pictures.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -112,14 +145,7 @@ def table(patients: Iterable[Patient]) -> str:
     """The rows as CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+    writer.writerow([column.name for column in columns()])
     for patient in patients:
         writer.writerow([cell(value) for value in patient.to_dict().values()])
     return text.getvalue()
-
-
-def _asked(result: Screening, name: str) -> bool:
-    """Whether the model behind a column was asked, even where it could not read the picture."""
-    if name == "glaucoma":
-        return result.model is not None
-    return result.classification is not None or Code.CLASSIFIER_UNGRADABLE in result.warnings

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import simplejpeg
-
+from .. import drawing
 from ..contract import Contract
-from ..results import Disease, ModelName, Result, Screening
-from . import drawing as overlay
-from .rows import write_text
+from ..diseases import DISEASES
+from ..files import write_text
+from ..readers import READERS
+from ..readers.column import Verdict
+from ..results import ModelName, Result, Screening, in_words
 
 LIMIT = 500  # pictures on the page; all are in the CSV
 _SIDE = 320  # of a picture on the page, px
-_TITLES: dict[Disease, str] = {"glaucoma": "glaucoma", "referable_dr": "retinopathy", "any_dr": "any retinopathy"}
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24;background:#fff}
@@ -69,12 +69,12 @@ class Report:
 def _entry(result: Result) -> Entry:
     if not isinstance(result, Screening) or result.photo is None:
         return Entry(result, {})
-    drawn = {"the whole photo": overlay.draw(result.photo, result, _SIDE)}
+    drawn = {"the whole photo": drawing.contoured(result.photo, result, _SIDE)}
     if result.disc is not None:
-        drawn["the optic disc"] = overlay.close_up(result.photo, result, _SIDE)
-    for disease, heat in overlay.heat_maps(result).items():
-        drawn[f"heat of {_TITLES[disease]}"] = overlay.heated(result.photo, heat, _SIDE)
-    pictures = {name: bytes(simplejpeg.encode_jpeg(picture, quality=82)) for name, picture in drawn.items()}
+        drawn["the optic disc"] = drawing.close_up(result.photo, result, _SIDE)
+    for disease, heat in drawing.heat_maps(result).items():
+        drawn[f"heat of {DISEASES[disease].title}"] = drawing.heated(result.photo, heat, _SIDE)
+    pictures = {name: drawing.encoded(picture, ".jpg", quality=82) for name, picture in drawn.items()}
     return Entry(replace(result, photo=None), pictures)
 
 
@@ -84,7 +84,10 @@ def page(
     """The page. Args: entries: at most LIMIT of them; counts: rows by status or code; contracts, models: see `Report`."""
     total = sum(counts.values())
     tally = ", ".join(f"{count} {html.escape(name)}" for name, count in sorted(counts.items()))
-    shown = [_row(entry) for entry in entries]
+    verdicts = [verdict for own in models for verdict in READERS[own.kind].verdicts]
+    shown = [_row(entry, verdicts) for entry in entries]
+    titles = "".join(f"<th>{html.escape(verdict.title)}" for verdict in verdicts)
+    meanings = " ".join(f"{_sentence(verdict)}" for verdict in verdicts)
     notices = "".join(
         f"<p>{html.escape(notice)}</p>" for notice in dict.fromkeys(own.terms.notice for own in contracts)
     )
@@ -98,49 +101,40 @@ def page(
 <meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style>
 <h1>Funduscope: {total} photograph{"s" * (total != 1)}</h1><p class="hint">{tally}</p>
 <div class="notice">{notices}</div>
-<p>A disease is called where its probability reaches the threshold behind it. Glaucoma: the mean of the multi-task network's
-own score and of a logistic regression on the vertical cup-to-disc ratio (vCDR); the second opinion is the classifier's.
-Referable retinopathy: diabetic, grade 2 and more. The classifier abstains (uncertain) near its thresholds.
-Heat: where the classifier sees the disease, from blue (little) to red (much).
+<p>A disease is called (refer) where its probability reaches the threshold behind it, and left open near it, or where it
+could not be measured. {meanings}
+Heat: where a model sees the disease, from blue (little) to red (much).
 <span class="key"><b style="background:#40dc60"></b>disc <b style="background:#46aaff"></b>cup
 <b style="background:#ffe13c"></b>fovea</span></p>
-<table><thead><tr><th>pictures<th>name<th>glaucoma<th>vCDR<th>second opinion<th>referable retinopathy<th>remarks</tr></thead>
+<table><thead><tr><th>pictures<th>name<th>vCDR{titles}<th>remarks</tr></thead>
 <tbody>{"".join(shown)}</tbody></table>{more}
 <p class="hint">{named}</p></html>
 """
 
 
-def _row(entry: Entry) -> str:
+def _sentence(verdict: Verdict) -> str:
+    """What a verdict is, for people."""
+    return f"{html.escape(verdict.title.capitalize())}: {html.escape(verdict.meaning.replace('`', ''))}."
+
+
+def _row(entry: Entry, verdicts: Sequence[Verdict]) -> str:
     result = entry.result
     name = f'<td class="w">{html.escape(result.name.encode("utf-8", "replace").decode())}'
     if not isinstance(result, Screening):
         remarks = ", ".join((f"{result.code}: {html.escape(result.reason)}", *result.warnings))
-        return f'<tr><td>{name}<td class="bad">{result.status}<td><td><td><td>{remarks}</tr>'
+        return f'<tr><td>{name}<td class="bad">{result.status}{"<td>" * len(verdicts)}<td>{remarks}</tr>'
     images = "".join(
         f'<figure><img alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
         f"<figcaption>{alt}</figcaption></figure>"
         for alt, picture in entry.pictures.items()
     )
-    found = result.classification
-    glaucoma = second = retinopathy = "–"
-    if result.model is not None:
-        glaucoma = _called(result.glaucoma, "not measurable", result.glaucoma_probability, result.threshold)
-    if found is not None:
-        second, retinopathy = (
-            _called(own.positive, "uncertain", own.probability, own.threshold)
-            for own in (found.glaucoma, found.referable_dr)
-        )
-        retinopathy += f'<br><span class="hint">of any grade {_number(found.any_dr.probability)}</span>'
-    return (
-        f'<tr><td class="p">{images}{name}<td class="n">{glaucoma}<td class="n">{_number(result.vcdr)}'
-        f'<td class="n">{second}<td class="n">{retinopathy}<td>{", ".join(result.warnings)}</tr>'
-    )
+    cells = "".join(f'<td class="n">{_decision(result, verdict)}' for verdict in verdicts)
+    vcdr = "–" if result.vcdr is None else f"{result.vcdr:.3f}"
+    return f'<tr><td class="p">{images}{name}<td class="n">{vcdr}{cells}<td>{", ".join(result.warnings)}</tr>'
 
 
-def _called(call: bool | None, otherwise: str, probability: float | None, threshold: float | None) -> str:
-    word = {True: "refer", False: "not called", None: otherwise}[call]
-    return f'{word}<br><span class="hint">{_number(probability)} (from {_number(threshold)})</span>'
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _decision(result: Screening, verdict: Verdict) -> str:
+    decision = result.decisions.get(verdict.name)
+    if decision is None:
+        return "–"
+    return f'{in_words(decision)}<br><span class="hint">from {decision.threshold:.3f}</span>'

@@ -7,17 +7,16 @@ import csv
 import json
 import os
 import platform
-import secrets
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self, TextIO
 
 from ...version import __version__
 from ..contract import Contract
-from ..errors import OutputError
-from ..results import COLUMNS, ModelName, Result
+from ..files import refused, write_text
+from ..results import ModelName, Result, columns
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet would run a cell that starts so
 
@@ -43,9 +42,9 @@ class Rows:
         except OSError as error:
             for file in self._files:
                 file.close()
-            raise _refused(folder, error) from None
+            raise refused(folder, error) from None
         self._csv = csv.writer(self._files[1])
-        self._csv.writerow(COLUMNS)
+        self._csv.writerow([column.name for column in columns()])
 
     def write(self, result: Result) -> None:
         """One row in both files, flushed."""
@@ -57,7 +56,7 @@ class Rows:
             for file in self._files:
                 file.flush()
         except OSError as error:
-            raise _refused(self._folder, error) from None
+            raise refused(self._folder, error) from None
 
     def __enter__(self) -> Self:
         return self
@@ -72,10 +71,10 @@ class Rows:
                 for path in self._paths:
                     _part(path).replace(path)
         except OSError as error:
-            raise _refused(self._folder, error) from None
+            raise refused(self._folder, error) from None
 
 
-def write_run(
+def write_record(
     folder: Path, models: Sequence[ModelName], contracts: Sequence[Contract], started: datetime, extra: dict[str, Any]
 ) -> None:
     """Write `run.json`: what ran, on what, when, under which terms. Raises OutputError."""
@@ -92,56 +91,8 @@ def write_run(
     write_text(folder / "run.json", json.dumps(record, indent=2) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file in one piece. Raises OutputError."""
-    write_bytes(path, text.encode("utf-8", "surrogateescape"))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file in one piece: it is whole on disk before it has its name. Raises OutputError."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")  # of its own: others may write the same file
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise _refused(path.parent, error) from None
-
-
-def expect(path: Path) -> None:
-    """See that a file can be written, before the work that it is to hold. Raises OutputError."""
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; choose another --out")
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        part.unlink()
-    except OSError as error:
-        raise _refused(path.parent, error) from None
-
-
-def remove(paths: Iterable[Path]) -> None:
-    """Remove files of an earlier run, where they are there. Raises OutputError."""
-    for path in paths:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise _refused(path.parent, error) from None
-
-
 def _part(path: Path) -> Path:
     return path.with_name(path.name + ".part")
-
-
-def _refused(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"{folder}: cannot be written ({error.strerror}); choose another --out or make room")
 
 
 def cell(value: Any) -> Any:

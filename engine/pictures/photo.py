@@ -44,7 +44,7 @@ class Photo:
         return Photo(np.ascontiguousarray(pixels[..., ::-1]), name)
 
 
-def read(source: str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo, name: str | None = None) -> Photo:
+def load(source: str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo, name: str | None = None) -> Photo:
     """Read one photograph.
 
     Args: source: path, bytes of a JPEG, PNG, TIFF, BMP or DICOM file, uint8 (H, W, 3) RGB array, or a Photo (which is

@@ -21,31 +21,33 @@ class Gpu:
     cuda: str
 
 
-def first() -> Gpu:
-    """The GPU that CUDA counts as the first. Raises BackendError with the cause where there is none."""
+def device(index: int = 0) -> Gpu:
+    """A GPU by CUDA's index. Raises BackendError with the cause where there is none."""
     driver = _driver()
     _ask(driver.cuInit(0), "the NVIDIA driver does not start")
-    count, version, device = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    count, version, handle = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     _ask(driver.cuDeviceGetCount(ctypes.byref(count)), "the NVIDIA driver lists no GPU")
     if count.value == 0:
         raise BackendError("no NVIDIA GPU here: the driver lists none")
+    if index >= count.value:
+        raise BackendError(f"no NVIDIA GPU {index} here: there are {count.value}, counted from 0")
     _ask(driver.cuDriverGetVersion(ctypes.byref(version)), "the NVIDIA driver tells no version")
-    _ask(driver.cuDeviceGet(ctypes.byref(device), 0), "the GPU cannot be opened")
+    _ask(driver.cuDeviceGet(ctypes.byref(handle), index), "the GPU cannot be opened")
     name = ctypes.create_string_buffer(256)
-    _ask(driver.cuDeviceGetName(name, len(name), device), "the GPU tells no name")
+    _ask(driver.cuDeviceGetName(name, len(name), handle), "the GPU tells no name")
     parts = []
     for attribute in (_MAJOR, _MINOR):
         value = ctypes.c_int()
-        _ask(driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device), "the GPU tells no compute capability")
+        _ask(driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle), "the GPU tells no compute capability")
         parts.append(str(value.value))
     cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
     return Gpu(name.value.decode("utf-8", "replace"), "sm_" + "".join(parts), cuda)
 
 
-def capability() -> str | None:
-    """The first GPU's compute capability; None where there is no GPU."""
+def capability(index: int = 0) -> str | None:
+    """A GPU's compute capability; None where it is not there."""
     try:
-        return first().capability
+        return device(index).capability
     except BackendError:
         return None
 

@@ -20,10 +20,9 @@ class OnnxRuntime:
     """See `Runner`. The session is made from the verified bytes; weights outside them are never looked for."""
 
     provider: ClassVar[str] = "CPUExecutionProvider"
-    provider_options: ClassVar[dict[str, Any]] = {}
     slots = 1
 
-    def __init__(self, model: Model, *, max_batch: int, threads: int | None) -> None:
+    def __init__(self, model: Model, *, max_batch: int, threads: int | None, device: int = 0) -> None:
         self.max_batch = max_batch
         self.precision: str = model.contract.precision
         options = onnxruntime.SessionOptions()
@@ -33,11 +32,9 @@ class OnnxRuntime:
         options.add_session_config_entry(_EXTERNAL_FOLDER, str(model.path / "none"))  # below a file there is nothing
         if threads is not None:
             options.intra_op_num_threads = threads
-        self._configure(options)
+        provider_options = self._configure(options, device)
         try:
-            session = onnxruntime.InferenceSession(
-                model.data, options, providers=[(self.provider, self.provider_options)]
-            )
+            session = onnxruntime.InferenceSession(model.data, options, providers=[(self.provider, provider_options)])
         except Exception as error:  # ONNX Runtime raises classes of its own for each cause
             if self.provider != OnnxRuntime.provider:
                 raise BackendError(f"{self.provider} does not run {model.path} here: {error}") from error
@@ -54,8 +51,9 @@ class OnnxRuntime:
         self._input = contract.input.name
         self._session: onnxruntime.InferenceSession | None = session
 
-    def _configure(self, options: Any) -> None:
-        """What a provider needs of the session. Raises BackendError where it cannot be had here."""
+    def _configure(self, options: Any, device: int) -> dict[str, Any]:  # noqa: ARG002
+        """What a provider needs of the session, and its own options. Raises BackendError where it cannot be had here."""
+        return {}
 
     def __call__(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         session = self._session  # which another thread may close
@@ -75,23 +73,24 @@ class OnnxRuntime:
 
 
 class OnnxRuntimeCuda(OnnxRuntime):
-    """The same on the first NVIDIA GPU: every node there, or an error. TF32 is off."""
+    """The same on an NVIDIA GPU: every node there, or an error. TF32 is off."""
 
     provider = "CUDAExecutionProvider"
-    provider_options: ClassVar[dict[str, Any]] = {"use_tf32": 0}
+    own_options: ClassVar[dict[str, Any]] = {"use_tf32": 0}
     slots = 2
 
-    def _configure(self, options: Any) -> None:
-        gpu.first()
+    def _configure(self, options: Any, device: int) -> dict[str, Any]:
+        gpu.device(device)
         present = onnxruntime.get_available_providers()
         if self.provider not in present:
             swap = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
             raise BackendError(f"this ONNX Runtime has no {self.provider} (it has {', '.join(present)}); take: {swap}")
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        return {"device_id": device, **self.own_options}
 
 
 class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
     """ONNX Runtime's own TensorRT provider. It builds its engine when the model is opened, which may take minutes."""
 
     provider = "TensorrtExecutionProvider"
-    provider_options: ClassVar[dict[str, Any]] = {}
+    own_options: ClassVar[dict[str, Any]] = {}

@@ -23,7 +23,7 @@ class OpenVino:
     hint = "f32"
     slots = 1
 
-    def __init__(self, model: Model, *, max_batch: int, threads: int | None) -> None:
+    def __init__(self, model: Model, *, max_batch: int, threads: int | None, device: int = 0) -> None:  # noqa: ARG002 -- a GPU's
         openvino = require("openvino", "openvino")
         self.max_batch, self.precision = max_batch, self._precision(model)
         core = openvino.Core()

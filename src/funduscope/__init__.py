@@ -2,8 +2,12 @@
 
 A screening aid for research use, not a diagnosis.
 
+```python
+import funduscope
+
 with funduscope.Screener.open() as screener:
-result = screener("eye.jpg")
+    print(screener("eye.jpg"))
+```
 """
 
 from .engine.contract import Contract
@@ -18,27 +22,29 @@ from .engine.errors import (
     PhotoError,
     SettingsError,
 )
+from .engine.findings import Decision, Eyes, Findings, HeatMap, Outline
 from .engine.outputs.patients import Patient, Patients
 from .engine.pictures.inputs import Listed
 from .engine.pictures.photo import Photo
-from .engine.results import Classification, Eyes, HeatMap, ModelName, Opinion, Outline, Rejected, Result, Screening
-from .engine.screener import Screener
+from .engine.results import ModelName, Rejected, Result, Screening, columns
+from .engine.run import Run
+from .engine.screener import Screener, ScreenerSettings
 from .version import __version__
 
 __all__ = [
     "BackendError",
-    "Classification",
     "Code",
     "Contract",
     "DataError",
+    "Decision",
     "Eyes",
+    "Findings",
     "FunduscopeError",
     "HeatMap",
     "Listed",
     "MissingExtra",
     "ModelError",
     "ModelName",
-    "Opinion",
     "Outline",
     "OutputError",
     "Patient",
@@ -47,8 +53,11 @@ __all__ = [
     "PhotoError",
     "Rejected",
     "Result",
+    "Run",
     "Screener",
+    "ScreenerSettings",
     "Screening",
     "SettingsError",
     "__version__",
+    "columns",
 ]

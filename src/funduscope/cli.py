@@ -6,31 +6,27 @@ import io
 import json
 import logging
 import sys
-import time
 import warnings
-from contextlib import ExitStack
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, cast
 
 import cv2
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from . import cli_models, console
-from .engine import contract, errors
-from .engine.contract import PointName
+from . import cli_models, console, results_table
+from .engine import contract, errors, models
 from .engine.labelled import dataset, evaluation
 from .engine.labelled.sample import SPLITS
-from .engine.outputs import drawing as overlay
-from .engine.outputs import patients, report
-from .engine.outputs import rows as sinks
 from .engine.pictures import inputs
-from .engine.results import DISEASES, Rejected, Result, Screening
+from .engine.readers import READERS
+from .engine.results import Result
+from .engine.run import Run
 from .engine.runners import BACKENDS
-from .engine.screener import Screener
+from .engine.screener import Screener, ScreenerSettings
 from .version import __version__
 
 EXIT = {
@@ -89,50 +85,33 @@ def screen(
     Where a list or the files name patients, DIR/patients.csv has a row for each of them.
     """
     paths = inputs.expand(pictures, leave_out=out)
-    started, clock = datetime.now(UTC), time.monotonic()
     shown: list[Result] = []
-    with (
-        Screener.open(*(model or ()), backend=backend, batch=batch, point=_point(point)) as screener,
-        ExitStack() as stack,
-    ):
-        outputs: list[sinks.Sink] = []
-        if overlays:
-            outputs.append(overlay.Overlays(out / "overlays"))
-        if with_report:
-            page = report.Report(out / "report.html", screener.contracts, screener.models)
-            outputs.append(stack.enter_context(page))
-        sinks.remove([out / patients.FILE])  # of an earlier run
-        outputs.append(stack.enter_context(patients.Patients(out)))
-        rows = stack.enter_context(sinks.Rows(out))  # last in, first closed: the rows are whole whatever a drawing does
-        outputs.append(rows)
-        results = screener.stream(paths, workers=workers, keep_photo=overlays or with_report)
-        for result in stack.enter_context(console.progress()).track(results, total=len(paths)):
-            for output in outputs:
-                output.write(result)
+    noted: Counter[str] = Counter()
+    with _open(model or (), backend, batch, point) as screener, console.progress() as bar:
+        run = Run(screener, paths, out, overlays=overlays, report=with_report, workers=workers, inputs=list(pictures))
+        for result in bar.track(run, total=len(run)):
+            noted.update(map(str, result.warnings))
             if len(shown) < _SHOWN:
-                shown.append(replace(result, photo=None) if isinstance(result, Screening) else result)
-    seconds = time.monotonic() - clock
-    record: dict[str, Any] = {
-        "inputs": pictures,
-        "pictures": len(paths),
-        "counts": dict(rows.counts),
-        "seconds": round(seconds, 3),
-    }
-    settings = {
-        "batch": batch,
-        "workers": workers,
-        "overlays": overlays,
-        "report": with_report,
-        "point": screener.point,
-    }
-    record["settings"] = settings
-    sinks.write_run(out, screener.models, screener.contracts, started, record)
-    _print_results(shown, len(paths))
-    console.stderr.print(f"{len(paths)} pictures in {seconds:.1f} s: {dict(rows.counts)}; rows in {out}/screenings.csv")
-    for notice in dict.fromkeys(own.terms.notice for own in screener.contracts):
+                shown.append(result)
+        kinds, notices = screener.models, dict.fromkeys(own.terms.notice for own in screener.contracts)
+    results_table.show(shown, kinds, more=len(run) - len(shown))
+    told = f"; warnings: {_counted(noted)}" if noted else ""
+    console.stderr.print(
+        f"{len(run)} pictures in {run.seconds:.1f} s: {_counted(run.counts)}{told}; rows in {out}/screenings.csv"
+    )
+    for notice in notices:
         console.stderr.print(notice, style="dim")
-    if fail_on_bad and set(rows.counts) != {"ok"}:
+    if fail_on_bad and set(run.counts) != {"ok"}:
         raise typer.Exit(1)
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def _open(names: Sequence[str], backend: str, batch: int, point: str | None) -> Screener:
+    """The library checks every value, and says what is wrong with it."""
+    return ScreenerSettings(tuple(names), backend, batch, point=cast(Any, point)).open()
 
 
 @app.command()
@@ -143,12 +122,12 @@ def info(
     ] = False,
 ) -> None:
     """Show what a model file says of itself, after checking that it is whole."""
-    models = [contract.read(name) for name in (contract.embedded() if model == "default" else [model])]
+    opened = [models.load(name) for name in models.chosen([model])]
     if as_json:
-        documents = {own.contract.name: own.contract.model_dump() for own in models}
+        documents = {own.contract.name: own.contract.model_dump() for own in opened}
         print(json.dumps(documents if model == "default" else documents.popitem()[1], indent=2))
     else:
-        for own in models:
+        for own in opened:
             _print_contract(own)
 
 
@@ -164,7 +143,7 @@ def _print_contract(read: contract.Model) -> None:
         "terms": f"{own.terms.licence}\n{own.terms.notice}",
         "input": f"{own.input.name} {own.input.dtype} {own.input.shape} RGB",
         "outputs": "\n".join(f"{o.name} {o.dtype} {o.shape}" for o in own.outputs),
-        **_decisions(own),
+        **READERS[own.kind](own, None).describe(),
         "network": f"{own.training.network}; {own.training.strategy}; {own.training.steps} steps on {own.training.device}",
         "learned from": "\n".join(f"{d.name}: {d.pictures} pictures ({d.terms})" for d in own.training.data),
         "validation": "\n".join(
@@ -175,34 +154,6 @@ def _print_contract(read: contract.Model) -> None:
     for key, value in rows.items():
         table.add_row(f"[bold]{key}", Text(str(value)))
     console.stdout.print(table)
-
-
-def _decisions(own: contract.Contract) -> dict[str, str]:
-    """How a model's outputs are read, as rows of a table."""
-    if isinstance(own, contract.MultiTask):
-        rules = "\n".join(f"{key} {value}" for key, value in own.rules.model_dump().items())
-        return {"rules": rules, "glaucoma from": f"{own.glaucoma_threshold:.4f}"}
-    rows: dict[str, str] = {"operating point": own.point}
-    for disease in DISEASES:
-        decision: contract.DecisionPart = getattr(own.decisions, disease)
-        lines = [f"temperature {decision.temperature:g}"]
-        for name, at in decision.points:
-            rates = (
-                f"{rate} {part.value:.3f} ({part.low:.2f} to {part.high:.2f})"
-                for rate, part in at
-                if isinstance(part, contract.EstimatePart)
-            )
-            doubt = f"uncertain within {at.uncertain_logit:.3f} of its logit"
-            lines.append(f"{name} from {at.threshold:.4f}, {doubt}: {', '.join(rates)}")
-        rows[disease] = "\n".join(lines)
-    return rows
-
-
-def _point(name: str | None) -> PointName | None:
-    allowed = get_args(PointName)
-    if name is not None and name not in allowed:
-        raise errors.SettingsError(f"--point {name}: allowed are {', '.join(allowed)}")
-    return cast(PointName | None, name)
 
 
 @app.command()
@@ -219,8 +170,8 @@ def evaluate(
     """Measure a model on a labelled data set, through the engine that ships."""
     if split not in SPLITS:
         raise errors.SettingsError(f"--split {split}: allowed are {', '.join(SPLITS)}")
-    samples = evaluation.choose(dataset.read(folder), split)
-    with Screener.open(model, backend=backend, point=_point(point)) as screener:
+    samples = evaluation.choose(dataset.load(folder), split)
+    with _open([model], backend, 8, point) as screener:
         figures = evaluation.evaluate(screener, samples)
     if as_json:
         models = [own.__dict__ for own in screener.models]
@@ -232,42 +183,36 @@ def evaluate(
         for column in ("figure", "n", "not measurable", "value"):
             table.add_column(column)
         for key, value in row.items():
-            for label, part in value.items() if key == "auc" else [("", value)]:
-                if isinstance(part, dict) and "n" in part:
-                    table.add_row(f"{key} {label}", str(part["n"]), str(part["n_not_measurable"]), _figure(part))
-        if "at_threshold" in row:
-            at = row["at_threshold"]
-            table.add_row("at the threshold", str(at["tp"] + at["fp"] + at["fn"] + at["tn"]), "", _rates(at))
+            if isinstance(value, dict) and "n" in value:
+                _add_figure(table, key, value)
         if "laterality" in row:
             at = row["laterality"]
             told = f"{at['right']} right, {at['wrong']} wrong"
             table.add_row("which eye", str(sum(at.values())), str(at["unknown"]), told)
-        for disease, own in row.get("classifier", {}).items():
-            _add_opinion(table, f"classifier, {disease}", own)
+        for name, part in row["scores"].items():
+            _add_figure(table, f"{name}: auc", part)
+        for name, part in row["decisions"].items():
+            _add_decision(table, name, part)
         console.stdout.print(table)
 
 
-def _add_opinion(table: Table, title: str, own: dict[str, Any]) -> None:
-    if "auc" in own:
-        table.add_row(f"{title}: auc", str(own["auc"]["n"]), str(own["auc"]["n_not_measurable"]), _figure(own["auc"]))
-    if "at_threshold" in own:
-        at = own["at_threshold"]
+def _add_decision(table: Table, name: str, row: dict[str, Any]) -> None:
+    if "auc" in row:
+        _add_figure(table, f"{name}: auc", row["auc"])
+    if "at_threshold" in row:
+        at = row["at_threshold"]
         rates = ", ".join(f"{rate} {_figure(at[rate])}" for rate in ("sensitivity", "specificity") if at[rate])
         seen = str(at["tp"] + at["fp"] + at["fn"] + at["tn"])
-        table.add_row(
-            f"{title}: from {at['threshold']:.3f}",
-            seen,
-            f"{own['n_uncertain_sick']} + {own['n_uncertain_healthy']} uncertain",
-            rates,
-        )
-    if "heat_in_disc" in own:
-        heat = own["heat_in_disc"]
-        table.add_row(
-            f"{title}: heat at the disc",
-            str(heat["n"]),
-            str(heat["n_not_measurable"]),
-            f"{_number(heat['share'])}, by chance {_number(heat['chance'])}",
-        )
+        doubt = f"{row['n_uncertain_sick']} + {row['n_uncertain_healthy']} uncertain"
+        table.add_row(f"{name}: from {at['threshold']:.3f}", seen, doubt, rates)
+    if "heat_in_disc" in row:
+        heat = row["heat_in_disc"]
+        share = f"{_number(heat['share'])}, by chance {_number(heat['chance'])}"
+        table.add_row(f"{name}: heat at the disc", str(heat["n"]), str(heat["n_not_measurable"]), share)
+
+
+def _add_figure(table: Table, name: str, part: dict[str, Any]) -> None:
+    table.add_row(name, str(part["n"]), str(part["n_not_measurable"]), _figure(part))
 
 
 @app.command()
@@ -318,30 +263,6 @@ def main() -> None:
         sys.exit(next(code for kind, code in EXIT.items() if isinstance(error, kind)))
 
 
-def _print_results(shown: list[Result], total: int) -> None:
-    table = Table(caption=f"and {total - len(shown)} more" if total > len(shown) else None)
-    table.add_column("picture", overflow="fold", min_width=10)
-    for column in ("vCDR", "glaucoma", "second opinion", "referable DR"):
-        table.add_column(column)
-    table.add_column("remarks", overflow="fold")
-    for result in shown:
-        name = Path(result.name).name
-        if isinstance(result, Rejected):
-            why = f"{result.status}: {result.code}, {result.reason}"
-            table.add_row(Text(name), *["–"] * 4, Text(" ".join((why, *result.warnings))))
-            continue
-        found = result.classification
-        glaucoma = _called(result.glaucoma, "unmeasured", result.glaucoma_probability) if result.model else "–"
-        opinions = (found.glaucoma, found.referable_dr) if found else ()
-        called = [_called(own.positive, "unsure", own.probability) for own in opinions] or ["–", "–"]
-        table.add_row(Text(name), _number(result.vcdr), glaucoma, *called, " ".join(result.warnings))
-    console.stdout.print(table)
-
-
-def _called(call: bool | None, otherwise: str, probability: float | None) -> str:
-    return f"{ {True: 'refer', False: 'no', None: otherwise}[call] } {_number(probability)}"
-
-
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
@@ -351,9 +272,3 @@ def _figure(part: dict[str, Any]) -> str:
         return f"{_number(part['value'])} ({_number(part['low'])} to {_number(part['high'])})"
     median = f", median {part['median']:.3f}" if part.get("median") is not None else ""
     return _number(part["mean"]) + median
-
-
-def _rates(at: dict[str, Any]) -> str:
-    return (
-        f"sensitivity {_number(at['sensitivity'])}, specificity {_number(at['specificity'])} at {at['threshold']:.3f}"
-    )

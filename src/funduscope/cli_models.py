@@ -14,8 +14,9 @@ import typer
 from rich.progress import Progress, TaskID
 
 from . import console
-from .engine import contract, errors
+from .engine import contract, errors, models
 from .engine.gate import comparison as gate
+from .engine.labelled import shown
 
 DataOption = Annotated[
     list[Path] | None, typer.Option("--data", help="Labelled data sets, whose pictures go through the gate; repeat.")
@@ -102,10 +103,9 @@ def export(
     """Export a trained network to an ONNX file with its contract; refused where it differs from torch."""
     for module in ("torch", "onnx", "onnxscript"):
         errors.require(module, "export")
-    from .engine.gate import verify
     from .export.onnx import export as write
 
-    model, outcome = write(run, out, verify.chosen(data, None, 32), name=name or out.stem, version=version)
+    model, outcome = write(run, out, shown.chosen(data, None, 32), name=name or out.stem, version=version)
     _print_written(model, outcome)
 
 
@@ -129,26 +129,26 @@ def convert(
         raise errors.SettingsError(f"--to {to}: allowed are fp16, int8")
     if to == "int8" and not data:
         raise errors.SettingsError("--to int8: name data sets with --data; it is calibrated on their pictures")
-    read = contract.read(model)
+    read = models.load(model)
     geometry = read.contract.geometry.build()
-    judged = verify.shown(data, "val", geometry)
+    judged = shown.shown(data, "val", geometry)
     if to == "fp16":
         written, outcome = conversion.to_fp16(read, out, judged)
     else:
-        calibration = verify.pictures(verify.chosen(data or [], "train"), geometry)
+        calibration = verify.pictures(shown.chosen(data or [], "train"), geometry)
         written, outcome, frontier = conversion.to_int8(read, out, calibration, judged, signed=signed)
         for step in frontier:
             verdict = "passes" if step.report.passes() else "refused"
             console.stderr.print(f"{len(step.in_float)} layers in float: {verdict}  {' '.join(step.in_float[-1:])}")
-    console.stderr.print(verify.how(data))
+    console.stderr.print(shown.how(data))
     _print_written(written, outcome)
 
 
 @app.command()
 def build(
-    models: Annotated[
+    names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Model files or embedded names; all where none is given."),
+        typer.Argument(metavar="[MODEL]...", help="Model files or embedded names; default, or none: all embedded."),
     ] = None,
     batch: Annotated[str, typer.Option(help="Pictures at once: fewest,best,most.")] = "1,8,32",
     targets: Annotated[
@@ -176,7 +176,7 @@ def build(
     chosen = tensorrt.choose_library(library, foreign=bool(targets))
     where, profile = out or engines.folder(), engines.profile(batch)
     wanted: list[str | None] = [*targets] if targets else [None]
-    for read in [contract.read(name) for name in models or contract.embedded()]:
+    for read in [models.load(name) for name in models.chosen(names or ())]:
         for target in wanted:
             with console.progress() as bar:
                 engine, is_new = tensorrt.build(
@@ -192,10 +192,10 @@ def build(
             facts = engine.facts
             size = f"{engine.path.stat().st_size / 1e6:.1f} MB"
             print(f"{engine.path}  {size}  {'built' if is_new else 'was there'}")
-            if facts.verified and (not data or facts.verified.how == verify.how(data)):
+            if facts.verified and (not data or facts.verified.how == shown.how(data)):
                 continue
             try:
-                own = gpu.first().capability
+                own = gpu.device().capability
             except errors.BackendError as error:
                 own = str(error)
             if own != facts.compute_capability:
@@ -203,8 +203,8 @@ def build(
                     f"not verified: it is for {facts.compute_capability}; the gate runs where it is first opened ({own})"
                 )
                 continue
-            images = verify.shown(data, "test", read.contract.geometry.build())
-            for line in verify.engine(read, engine, images, verify.how(data)).lines():
+            images = shown.shown(data, "test", read.contract.geometry.build())
+            for line in verify.engine(read, engine, images, shown.how(data)).lines():
                 console.stderr.print(line)
 
 
@@ -225,14 +225,15 @@ def verify_(
     """
     from .engine import runners
     from .engine.gate import verify
+    from .engine.labelled import shown
     from .engine.runners.tensorrt import engines
 
-    read = contract.read(reference)
-    images = verify.shown(data, "test", read.contract.geometry.build())
+    read = models.load(reference)
+    images = shown.shown(data, "test", read.contract.geometry.build())
     if candidate.endswith(engines.PLAN):
-        report = verify.engine(read, engines.facts_of(Path(candidate)), images, verify.how(data))
+        report = verify.engine(read, engines.facts_of(Path(candidate)), images, shown.how(data))
     else:
-        sizes, other = engines.profile(batch).sizes, contract.read(candidate)
+        sizes, other = engines.profile(batch).sizes, models.load(candidate)
         if read.contract.precision != "fp32":
             raise errors.ModelError(
                 f"{reference}: it is {read.contract.precision}; the gate compares with the fp32 model"
@@ -241,9 +242,9 @@ def verify_(
             raise errors.ModelError(
                 f"{candidate}: it has other inputs or outputs than {reference}; compare like with like"
             )
-        with runners.open_runner(other, backend, max_batch=sizes[-1])[1] as runner:
+        with runners.open_runner(other, backend, max_batch=sizes[-1]) as runner:
             report = verify.run(read, runner, images, sizes)
-    for line in (*report.lines(), verify.how(data)):
+    for line in (*report.lines(), shown.how(data)):
         print(line)
     if not report.passes():
         raise errors.ModelError(f"{candidate}: it differs from {reference} by more than its precision allows")

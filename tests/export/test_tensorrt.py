@@ -311,7 +311,7 @@ def test_without_a_target_it_is_this_machines_gpu(classifier, tmp_path, monkeypa
 
 def test_without_a_target_and_a_gpu_it_does_not_build_for_others(classifier, tmp_path, monkeypatch):
     with contextlib.suppress(BackendError):
-        pytest.skip(f"there is a GPU: {gpu.first().name}")
+        pytest.skip(f"there is a GPU: {gpu.device().name}")
     monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("a GPU", "sm_89", "13.0"))
     with pytest.raises(ModelError, match=r"tensorrt_rtx does not build it for sm_89: .*[Cc][Uu][Dd][Aa]"):
         build(classifier, tmp_path, target=None)

@@ -64,7 +64,7 @@ def prepare_all(
     def one(pair: tuple[Sample, SetSettings]) -> Picture | None:
         sample, own = pair
         try:
-            return Picture(sample, own, preprocess.prepare(photo.read(sample.image), geometry).image)
+            return Picture(sample, own, preprocess.prepare(photo.load(sample.image), geometry).image)
         except PhotoError as error:
             if error.code == Code.NO_FIELD_OF_VIEW:
                 return None

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from ...engine.outputs.rows import write_text
+from ...engine.files import write_text
 from ...postprocess import metrics, scores
 from ..balance import equal_weights
 from ..provenance import provenance

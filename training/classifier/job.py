@@ -107,7 +107,7 @@ def read_samples(settings: Config, root: Path) -> list[Pair]:
     """
     pairs: list[Pair] = []
     for own in settings.data.sets:
-        for sample in dataset.read(root / own.path):
+        for sample in dataset.load(root / own.path):
             kept = sample.teaching(own.weights)
             if kept.glaucoma is not None or kept.dr_grade is not None:
                 pairs.append((kept, own))

@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...engine.diseases import DISEASES
 from ...engine.errors import SettingsError
-from ...engine.results import DISEASES
 from .. import pretrained
 from . import config
 from .pixels import MEAN, STD, Pixels
 
-OUTPUTS: tuple[str, ...] = DISEASES  # of the deployed network, in this order
+OUTPUTS: tuple[str, ...] = tuple(DISEASES)  # of the deployed network, in this order
 SEVERITY = ("severe_dr", "proliferative_dr")  # learned beside them where the configuration says so
 MAPS = tuple(f"{name}_map" for name in OUTPUTS)
 
@@ -316,7 +316,7 @@ class Classifier(nn.Module):
 
         Raises: SettingsError for others.
         """
-        stored = pretrained.read(file)
+        stored = pretrained.load(file)
         own: Mapping[str, Tensor] = self.network.state_dict()
         first = next(name for name in own if name.endswith("weight"))  # the first convolution
         channels = own[first].shape[1]

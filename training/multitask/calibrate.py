@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from ...engine.errors import DataError
+from ...engine.files import write_text
 from ...engine.labelled.sample import Sample
-from ...engine.outputs.rows import write_text
-from ...postprocess import findings, metrics
-from ...postprocess.findings import Rules
+from ...postprocess import anatomy, metrics
+from ...postprocess.anatomy import Rules
 from ..balance import equal_weights
 from ..cases import Case, prepare
 from ..provenance import provenance
@@ -50,7 +50,7 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path, fi
     rules = job.uncalibrated(settings.reading)
     rules = best_thresholds(cases, maps, rules)
     labelled = [k for k, case in enumerate(cases) if case.sample.glaucoma is not None]
-    vcdrs = [findings.find(maps[k], rules).vcdr for k in labelled]
+    vcdrs = [anatomy.measure(maps[k], rules).vcdr for k in labelled]
     if fit_on == "paper":
         fit = [(validation.true_vcdr(c.masks), c.sample) for c in cases if c.masks and c.sample.glaucoma is not None]
     else:
@@ -58,7 +58,7 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path, fi
     coefficient, intercept = fit_logistic([(v, s) for v, s in fit if v is not None])
     rules = replace(rules, vcdr_coefficient=coefficient, vcdr_intercept=intercept)
 
-    both = [(findings.find(maps[k], rules).glaucoma, cases[k].sample) for k in labelled]
+    both = [(anatomy.measure(maps[k], rules).glaucoma, cases[k].sample) for k in labelled]
     measured = [(score, sample) for score, sample in both if score is not None]
     samples = [sample for _, sample in measured]
     _need_both(samples)

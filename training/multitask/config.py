@@ -56,7 +56,7 @@ class Schedule(settings.Schedule):
 
 
 class Reading(Strict):
-    """How maps are read where calibration does not decide: see `postprocess.findings.Rules`."""
+    """How maps are read where calibration does not decide: see `postprocess.anatomy.Rules`."""
 
     fovea_mode: CentreMode
     fovea_min_peak: Share

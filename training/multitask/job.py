@@ -13,7 +13,7 @@ from ...engine.errors import DataError
 from ...engine.labelled import dataset
 from ...engine.labelled.sample import Sample
 from ...engine.pictures.preprocess import Geometry
-from ...postprocess.findings import Rules
+from ...postprocess.anatomy import Rules
 from .. import cases, losses
 from . import batches, validation
 from .config import Config, Reading, SetSettings
@@ -107,7 +107,7 @@ def read_samples(settings: Config, root: Path) -> list[tuple[Sample, SetSettings
     """All pictures of the configured sets that teach at least one task; refuses what cannot be trained on."""
     pairs = []
     for own in settings.data.sets:
-        samples = dataset.read(root / own.path)
+        samples = dataset.load(root / own.path)
         for sample in samples:
             sample.read_masks()  # a missing file or a foreign value is an error now, not in epoch 7
         pairs += [(s, own) for s in samples if any(s.labels(task) for task in own.weights)]

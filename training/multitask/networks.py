@@ -134,7 +134,7 @@ class MultiTaskUNet(nn.Module):
 
     def load_imagenet(self, file: Path) -> None:
         """Start the encoder from VGG-16 features in torchvision's names, no BatchNorm. Raises SettingsError."""
-        stored = pretrained.read(file)
+        stored = pretrained.load(file)
         weights = {k.removeprefix("features."): v for k, v in stored.items() if k.startswith("features.")}
         own: Mapping[str, Tensor] = self.encoder.features.state_dict()
         if weights.keys() != own.keys() or any(weights[k].shape != own[k].shape for k in own):

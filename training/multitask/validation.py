@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...engine.labelled.sample import Masks
-from ...postprocess import findings, measures, metrics
+from ...postprocess import anatomy, measures, metrics
 from ..cases import Case
 from .networks import OUTPUTS, Deployed
 
@@ -29,7 +29,7 @@ def predict(network: Deployed, images: Sequence[NDArray[np.uint8]], device: torc
             yield {name: output[k] for name, output in zip(OUTPUTS, outputs, strict=True)}
 
 
-def measure(cases: Sequence[Case], maps: Sequence[Maps], rules: findings.Rules) -> dict[str, dict[str, float]]:
+def measure(cases: Sequence[Case], maps: Sequence[Maps], rules: anatomy.Rules) -> dict[str, dict[str, float]]:
     """Figures per set: disc_dice, cup_dice, vcdr_error, fovea_error (share of the picture's width), auc of the network.
 
     A disc or cup that was not found counts as Dice 0 and vCDR 0; a fovea that was not found as a tenth of the width.
@@ -37,7 +37,7 @@ def measure(cases: Sequence[Case], maps: Sequence[Maps], rules: findings.Rules) 
     figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     scores: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for case, outputs in zip(cases, maps, strict=True):
-        found = findings.find(outputs, rules)
+        found = anatomy.measure(outputs, rules)
         row = figures[case.sample.set_name]
         if case.masks is not None:
             disc, cup = _whole(found, case.masks.disc.shape)
@@ -77,7 +77,7 @@ def score(figures: Mapping[str, Mapping[str, float]], tasks: Iterable[str]) -> f
     return float(np.mean(per_task))
 
 
-def _whole(found: findings.Findings, shape: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _whole(found: anatomy.Anatomy, shape: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The found masks on the whole square."""
     if found.region is None:
         empty = np.zeros(shape, bool)

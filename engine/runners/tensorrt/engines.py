@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from ...contract import Digest, Model, Strict
 from ...errors import ModelError, SettingsError
-from ...outputs.rows import remove, write_bytes, write_text
+from ...files import remove, write_bytes, write_text
 
 Library = Literal["tensorrt", "tensorrt-rtx"]
 FOLDER_VARIABLE = "FUNDUSCOPE_ENGINES"
@@ -99,12 +99,19 @@ class Engine:
 
 
 class Unverified(ModelError):
-    """An engine fits, but the gate has not let it pass. engine: which."""
+    """An engine fits, but the gate has not let it pass on this machine.
 
-    def __init__(self, model: Model, engine: Engine) -> None:
-        check = f"funduscope verify {model.path} {engine.path}"
-        super().__init__(f"{engine.path}: not verified on this machine yet; do so with: {check}")
-        self.engine = engine
+    Attributes:
+        engine: Which.
+    """
+
+    def __init__(self, model: Path, engine: Engine) -> None:
+        super().__init__(model, engine)
+        self.model, self.engine = model, engine
+
+    def __str__(self) -> str:
+        check = f"funduscope verify {self.model} {self.engine.path}"
+        return f"{self.engine.path}: not verified on this machine yet; do so with: {check}"
 
 
 def profile(text: str) -> Profile:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...contract import Model
 from ...errors import BackendError, ModelError, OutputError, require
-from ...outputs.rows import write_bytes
+from ...files import write_bytes
 from .. import gpu
 from . import engines
 from .engines import Engine, Library, Unverified, Wanted
@@ -40,19 +40,20 @@ class TensorRtRtx:
         *,
         max_batch: int,
         threads: int | None = None,  # noqa: ARG002 -- of the CPU
+        device: int = 0,
         engine: Engine | None = None,
         graphs: bool = True,
     ) -> None:
         """engine: this one, verified or not, as the gate needs it. graphs: record CUDA graphs. Raises: BackendError without
         GPU or library; ModelError where no engine fits, Unverified where one was not checked yet."""
-        here = gpu.first()
+        here = gpu.device(device)
         library = require(self.module, self.library)
         require("pycuda.driver", EXTRA)
         wanted = Wanted(model, self.library, library.__version__, here.capability, max_batch)
         if engine is None:
             engine = engines.find(wanted)
             if not engine.facts.verified:
-                raise Unverified(model, engine)
+                raise Unverified(model.path, engine)
         elif reason := engines.misfit(engine.facts, library.__version__, here.capability):
             raise ModelError(f"{engine.path}: {reason}; build it for this machine: {wanted.command}")
         self.engine, self.max_batch, self.precision = engine, max_batch, engine.facts.precision
@@ -72,7 +73,9 @@ class TensorRtRtx:
         kernels = _Kernels(library, self._loaded, engine, here.cuda)
         scratch = int(self._loaded.device_memory_size_v2)
         launches = [_Launch(kernels, inputs.name, source[1], scratch, log) for _ in range(_SLOTS)]
-        self._slots = Slots(source, outputs, sizes, launches, scratch_bytes=scratch, graphs=graphs, ready=kernels.save)
+        self._slots = Slots(
+            source, outputs, sizes, launches, scratch_bytes=scratch, graphs=graphs, ready=kernels.save, device=device
+        )
 
     def _check(self, model: Model) -> None:
         tensors = {self._loaded.get_tensor_name(k) for k in range(self._loaded.num_io_tensors)}

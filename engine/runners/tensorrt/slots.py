@@ -49,15 +49,17 @@ class Slots:
         scratch_bytes: int = 0,
         graphs: bool = True,
         ready: Callable[[], object] = lambda: None,
+        device: int = 0,
     ) -> None:
         """source: the input's name and spec; sizes: a batch is padded up to one of these; launches: one a slot;
-        scratch_bytes: of device memory for each launch; ready: called at the end, as the launches in the GPU's context.
+        scratch_bytes: of device memory for each launch; ready: called at the end, as the launches in the GPU's context;
+        device: index of the GPU.
 
         Every size is run once and recorded here, so that no later call pays for it. Raises: MissingExtra, BackendError.
         """
         self._driver, self._bindings = require("pycuda.driver", EXTRA), require("cuda.bindings.driver", EXTRA)
         self._sizes = sorted(sizes)
-        self._context = _primary_context(self._driver)
+        self._context = _primary_context(self._driver, device)
         self._made, self._closed = 0, threading.Lock()  # which is never released
         self._free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
         try:
@@ -239,9 +241,9 @@ class _Graph:
         self._driver.cuGraphDestroy(self._graph)
 
 
-def _primary_context(driver: Any) -> Any:
+def _primary_context(driver: Any, device: int) -> Any:
     try:
         driver.init()
-        return driver.Device(0).retain_primary_context()
+        return driver.Device(device).retain_primary_context()
     except driver.Error as error:
         raise BackendError(f"CUDA cannot be used here: {error}") from error

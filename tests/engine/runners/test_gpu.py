@@ -82,7 +82,7 @@ def driver(monkeypatch):
 )
 def test_the_first_gpu_is_named_as_engines_need_it(driver, values, expected):
     driver(**values)
-    assert gpu.first() == expected
+    assert gpu.device() == expected
 
 
 def test_no_driver_is_no_gpu(monkeypatch):
@@ -96,7 +96,7 @@ def test_no_driver_is_no_gpu(monkeypatch):
     with pytest.raises(
         BackendError, match=r"no NVIDIA GPU here: the driver's library \(libcuda.so.1\) is not installed"
     ):
-        gpu.first()
+        gpu.device()
     assert asked == ["libcuda.so.1", "nvcuda.dll"]
 
 
@@ -107,28 +107,28 @@ def test_the_drivers_library_is_found_by_either_name(monkeypatch):
         return Driver()
 
     monkeypatch.setattr(ctypes, "CDLL", windows)
-    assert gpu.first().capability == "sm_89"
+    assert gpu.device().capability == "sm_89"
 
 
 def test_a_driver_without_a_gpu_is_no_gpu(driver):
     driver(cuInit=100)
     with pytest.raises(BackendError, match=r"the NVIDIA driver does not start \(no CUDA-capable device\)"):
-        gpu.first()
+        gpu.device()
     driver(count=0)
     with pytest.raises(BackendError, match="no NVIDIA GPU here: the driver lists none"):
-        gpu.first()
+        gpu.device()
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_any_call_that_fails_is_told_with_its_code(driver, call):
     driver(**{call: 999})
     with pytest.raises(BackendError, match=r"no NVIDIA GPU to be used here: .* \(CUDA error 999\)"):
-        gpu.first()
+        gpu.device()
 
 
 def test_a_machine_without_a_gpu_knows():
     try:
-        found = gpu.first()
+        found = gpu.device()
     except BackendError as error:
         told = str(error)
     else:

@@ -157,7 +157,7 @@ class Device:
 @pytest.fixture(scope="module")
 def found() -> gpu.Gpu:
     try:
-        return gpu.first()
+        return gpu.device()
     except BackendError as error:
         pytest.skip(str(error))
 

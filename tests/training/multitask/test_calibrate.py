@@ -8,8 +8,8 @@ from funduscope.engine.errors import DataError
 from funduscope.engine.labelled import dataset
 from funduscope.engine.labelled.sample import Masks, Sample
 from funduscope.engine.pictures.preprocess import Geometry
-from funduscope.postprocess import findings, scores
-from funduscope.postprocess.findings import Rules
+from funduscope.postprocess import anatomy, scores
+from funduscope.postprocess.anatomy import Rules
 from funduscope.training import train
 from funduscope.training.calibrate import calibrate as calibrate_run
 from funduscope.training.cases import Case, prepare
@@ -152,7 +152,7 @@ def test_the_threshold_parts_the_drawn_eyes(run, drawn_root):
     result = calibrate_run(run)
     rules, threshold = Rules(**result["rules"]), result["glaucoma_threshold"]
     for k, maps_of in enumerate(seen([c.prepared.image for c in cases_of(drawn_root)])):
-        assert (findings.find(maps_of, rules).glaucoma >= threshold) == k % 2
+        assert (anatomy.measure(maps_of, rules).glaucoma >= threshold) == k % 2
 
 
 def cases_of(root):
@@ -166,7 +166,7 @@ def test_the_regression_is_fitted_on_what_ships_or_as_the_paper_does(run, drawn_
     for way in ("predicted", "paper"):
         rules = Rules(**calibrate_run(run, fit_on=way)["rules"])
         outputs = seen([case.prepared.image for case in cases])
-        measured = [findings.find(maps_of, rules).vcdr for maps_of in outputs]
+        measured = [anatomy.measure(maps_of, rules).vcdr for maps_of in outputs]
         vcdrs = measured if way == "predicted" else [validation.true_vcdr(case.masks) for case in cases]
         expected = calibrate.fit_logistic([(v, c.sample) for v, c in zip(vcdrs, cases, strict=True)])
         found[way] = (rules.vcdr_coefficient, rules.vcdr_intercept)

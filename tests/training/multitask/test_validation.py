@@ -5,7 +5,7 @@ import torch
 from funduscope.engine.labelled import dataset
 from funduscope.engine.labelled.sample import Sample
 from funduscope.engine.pictures import preprocess
-from funduscope.postprocess.findings import Rules
+from funduscope.postprocess.anatomy import Rules
 from funduscope.training.cases import Case, prepare
 from funduscope.training.multitask import batches, validation
 from funduscope.training.multitask.networks import TASKS, Deployed, MultiTaskUNet

@@ -2,57 +2,46 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from ..pictures.photo import Photo
-from ..results import Disease, HeatMap, Result, Screening, Structure
-from .rows import remove, write_bytes
+from .diseases import DISEASES
+from .errors import SettingsError
+from .findings import Findings, HeatMap, Structure
+from .pictures.photo import Photo
 
 DISC, CUP, FOVEA = (64, 220, 96), (70, 170, 255), (255, 225, 60)  # RGB; distinct for colour-blind readers too
 SIDE = 1024
 _CLOSE = 0.9  # half the side of a close-up, in vertical disc diameters
 _SHIFT = 4  # fractional bits of the drawn coordinates
-_HEATED: tuple[Disease, ...] = ("referable_dr", "glaucoma")  # the diseases that have a heat map drawn
 _DARK = 12  # brightest channel of a pixel outside the field of view: no heat is drawn there
 _OPACITY = 0.55  # of full heat
 
 
-class Overlays:
-    """Writes a drawing of each screened photo into a folder, numbered in input order. Results must have kept their photos."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._number = 0
-        remove(folder.glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.jpg"))  # of an earlier run, under other numbers
-
-    def write(self, result: Result) -> None:
-        """Draw one result; a rejected one has no drawing, but keeps its number. Raises OutputError."""
-        if isinstance(result, Screening) and result.photo is not None:
-            stem = Path(result.name).stem.encode("utf-8", "replace").decode()[:60]
-            pictures = {"": draw(result.photo, result)} if result.model else {}
-            pictures |= {f".{disease}": heated(result.photo, heat) for disease, heat in heat_maps(result).items()}
-            for part, picture in pictures.items():
-                jpeg = simplejpeg.encode_jpeg(picture, quality=90)
-                write_bytes(self._folder / f"{self._number:06d}_{stem}{part}.jpg", jpeg)
-        self._number += 1
+def heat_maps(findings: Findings) -> dict[str, HeatMap]:
+    """The heat maps that are drawn, by disease."""
+    return {
+        own.disease: own.heat
+        for own in findings.decisions.values()
+        if own.heat is not None and DISEASES[own.disease].drawn
+    }
 
 
-def heat_maps(screening: Screening) -> dict[Disease, HeatMap]:
-    """The heat maps of a result that are drawn, by disease; none where no classifier with maps was asked."""
-    found = screening.classification
-    maps = {disease: found.of(disease).heat for disease in _HEATED} if found else {}
-    return {disease: heat for disease, heat in maps.items() if heat is not None}
+def encoded(picture: NDArray[np.uint8], suffix: str, quality: int = 90) -> bytes:
+    """A drawing as the bytes of a file. Raises SettingsError for a suffix that no encoder has."""
+    if suffix.lower() in (".jpg", ".jpeg"):
+        return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=quality))
+    if not suffix or not cv2.haveImageWriter(f"x{suffix}"):
+        raise SettingsError(f"drawings are written as .jpg or .png, not as {suffix!r}")
+    return cv2.imencode(suffix, picture[..., ::-1])[1].tobytes()
 
 
 def heated(photo: Photo, heat: HeatMap, side: int = SIDE) -> NDArray[np.uint8]:
     """The photo with a heat map over it: clear where there is none, then blue, green, yellow, red.
 
-    Returns: uint8 (h, w, 3) RGB, its longer side `side` px at most.
+    Gives uint8 (h, w, 3) RGB, its longer side `side` px at most.
     """
     height, width = photo.pixels.shape[:2]
     scale = min(1.0, side / max(height, width))
@@ -64,26 +53,26 @@ def heated(photo: Photo, heat: HeatMap, side: int = SIDE) -> NDArray[np.uint8]:
     return np.asarray(np.rint(picture * (1 - opacity) + colours * opacity), np.uint8)
 
 
-def draw(photo: Photo, screening: Screening, side: int = SIDE) -> NDArray[np.uint8]:
-    """The whole photo. Returns: uint8 (h, w, 3) RGB, its longer side `side` px at most."""
+def contoured(photo: Photo, findings: Findings, side: int = SIDE) -> NDArray[np.uint8]:
+    """The whole photo with contours and fovea: uint8 (h, w, 3) RGB, its longer side `side` px at most."""
     height, width = photo.pixels.shape[:2]
-    return _draw(photo.pixels, screening, (0.0, 0.0), min(1.0, side / max(height, width)))
+    return _draw(photo.pixels, findings, (0.0, 0.0), min(1.0, side / max(height, width)))
 
 
-def close_up(photo: Photo, screening: Screening, side: int) -> NDArray[np.uint8]:
-    """The disc and what is around it. Returns: uint8 (side, side, 3) RGB; black beyond the photo's border."""
-    assert screening.disc is not None
-    half = max(8, round(_CLOSE * screening.disc.vertical_diameter_px))
-    left, top = round(screening.disc.x) - half, round(screening.disc.y) - half
+def close_up(photo: Photo, findings: Findings, side: int) -> NDArray[np.uint8]:
+    """The disc and what is around it. Gives uint8 (side, side, 3) RGB; black beyond the photo's border."""
+    assert findings.disc is not None
+    half = max(8, round(_CLOSE * findings.disc.vertical_diameter_px))
+    left, top = round(findings.disc.x) - half, round(findings.disc.y) - half
     padded = np.zeros((2 * half, 2 * half, 3), np.uint8)
     y0, y1 = max(0, top), min(photo.pixels.shape[0], top + 2 * half)
     x0, x1 = max(0, left), min(photo.pixels.shape[1], left + 2 * half)
     padded[y0 - top : y1 - top, x0 - left : x1 - left] = photo.pixels[y0:y1, x0:x1]
-    return _draw(padded, screening, (left, top), side / (2 * half))
+    return _draw(padded, findings, (left, top), side / (2 * half))
 
 
 def _draw(
-    pixels: NDArray[np.uint8], screening: Screening, origin: tuple[float, float], scale: float
+    pixels: NDArray[np.uint8], findings: Findings, origin: tuple[float, float], scale: float
 ) -> NDArray[np.uint8]:
     """Draw on a part of the photo whose first pixel is `origin` there."""
     size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
@@ -95,11 +84,11 @@ def _draw(
 
     structures: tuple[tuple[Structure, tuple[int, int, int]], ...] = (("disc", DISC), ("cup", CUP))
     for structure, colour in structures:
-        contour = screening.contour(structure)
+        contour = findings.contour(structure)
         if len(contour):
             cv2.polylines(picture, [fixed(contour)[:, None]], True, colour, thick, cv2.LINE_AA, _SHIFT)
-    if screening.fovea:
-        x, y = fixed(np.array(screening.fovea)).tolist()
+    if findings.fovea:
+        x, y = fixed(np.array(findings.fovea)).tolist()
         arm = round(max(size) / 60) << _SHIFT
         for dx, dy in ((arm, 0), (0, arm)):
             cv2.line(picture, (x - dx, y - dy), (x + dx, y + dy), FOVEA, thick, cv2.LINE_AA, _SHIFT)

@@ -1,0 +1,59 @@
+"""Files that are whole or not there: written beside, flushed to disk, then renamed. Each raises OutputError."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import OutputError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file in one piece. Raises OutputError."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in one piece: it is whole on disk before it has its name. Raises OutputError."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")  # of its own: others may write the same file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise refused(path.parent, error) from None
+
+
+def expect(path: Path) -> None:
+    """See that a file can be written, before the work that it is to hold. Raises OutputError."""
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; choose another name")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise refused(path.parent, error) from None
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files of an earlier run, where they are there. Raises OutputError."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise refused(path.parent, error) from None
+
+
+def refused(folder: Path, error: OSError) -> OutputError:
+    """What to raise where the system does not let us write."""
+    return OutputError(f"{folder}: cannot be written ({error.strerror}); choose another folder or make room")

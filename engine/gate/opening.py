@@ -1,0 +1,52 @@
+"""Opens runners that may serve: an engine that was never verified on this machine goes through the gate first."""
+
+from __future__ import annotations
+
+import logging
+
+from .. import runners
+from ..contract import Model
+from ..errors import BackendError, ModelError, OutputError
+from ..runners import AUTO, Runner
+from ..runners.tensorrt.engines import Unverified
+from . import verify
+
+_log = logging.getLogger("funduscope")
+
+
+def open_runner(
+    model: Model, backend: str, *, max_batch: int, threads: int | None = None, device: int = 0
+) -> tuple[str, Runner]:
+    """The backend's name and a runner for a verified model; `auto` takes the first of AUTO that works, and logs why.
+
+    Args:
+        model: Whole, as `models.load` gives it.
+        backend: One of `runners.BACKENDS`, or `auto`.
+        max_batch: The most pictures of a call.
+        threads: Of the CPU; None for the backend's own choice.
+        device: Index of the GPU.
+
+    Raises:
+        BackendError: That names what there is, or why the one that was asked for cannot be had; MissingExtra.
+        ModelError: No TensorRT engine fits.
+    """
+    if backend != "auto":
+        return backend, _open(model, backend, max_batch, threads, device)
+    for name in AUTO[:-1]:
+        try:
+            runner = _open(model, name, max_batch, threads, device)
+        except (BackendError, ModelError, OutputError) as error:  # the last: a self-check cannot be written down
+            _log.info("backend: not %s: %s", name, str(error).splitlines()[0])
+            continue
+        _log.info("backend: %s (auto)", name)
+        return name, runner
+    _log.info("backend: %s (auto)", AUTO[-1])
+    return AUTO[-1], _open(model, AUTO[-1], max_batch, threads, device)
+
+
+def _open(model: Model, backend: str, max_batch: int, threads: int | None, device: int) -> Runner:
+    try:
+        return runners.open_runner(model, backend, max_batch=max_batch, threads=threads, device=device)
+    except Unverified as error:
+        verify.first_open(model, error.engine, device)
+    return runners.open_runner(model, backend, max_batch=max_batch, threads=threads, device=device)

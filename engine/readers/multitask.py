@@ -1,0 +1,198 @@
+"""The multi-task model: disc, cup, fovea and glaucoma from one network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ...postprocess import anatomy, measures, metrics
+from ...postprocess.anatomy import Anatomy, Rules
+from ..contract import Contract, Probability, Strict
+from ..errors import Code, PhotoError
+from ..findings import Decision, Outline, outline
+from ..pictures import preprocess
+from ..pictures.photo import Photo
+from ..pictures.preprocess import Prepared
+from .column import Column, Verdict
+from .difference import Bounds, Difference
+from .outputs import F, Outputs
+
+
+class RulesPart(Strict):
+    """Post-processing: see `postprocess.anatomy.Rules`."""
+
+    disc_threshold: Probability
+    cup_threshold: Probability
+    fovea_mode: Literal["robust", "paper"]
+    fovea_min_peak: Probability
+    vcdr_coefficient: float
+    vcdr_intercept: float
+
+    def build(self) -> Rules:
+        """The values as post-processing takes them."""
+        return Rules(**self.model_dump())
+
+
+class MultiTask(Contract):
+    """What a multi-task model says beside what every model says."""
+
+    kind: Literal["multi-task"]
+    rules: RulesPart
+    glaucoma_threshold: Probability
+
+    def needed(self) -> list[str]:
+        """See Contract."""
+        return ["disc", "cup", "fovea", "glaucoma"]
+
+
+def _outline_columns(structure: Literal["disc", "cup"]) -> tuple[Column, ...]:
+    meanings = {
+        "x": f"centre of the {structure}",
+        "y": f"centre of the {structure}",
+        "vertical_diameter_px": "the longest column (REFUGE's definition)",
+        "box_height_px": "height of the bounding box",
+        "area_px": "area",
+    }
+
+    def column(key: str) -> Column:
+        def value(found: F) -> float | None:
+            seen: Outline | None = getattr(found, structure)
+            return None if seen is None else getattr(seen, key)
+
+        return Column(f"{structure}_{key}", meanings[key], value, digits=2)
+
+    return tuple(column(own.name) for own in fields(Outline))
+
+
+class MultiTaskReader:
+    """See `Reader`. A picture without a disc is refused."""
+
+    contract: ClassVar[type[Contract]] = MultiTask
+    verdicts: ClassVar[tuple[Verdict, ...]] = (
+        Verdict("glaucoma", "glaucoma", "glaucoma", "the mean of `glaucoma_network` and `glaucoma_vcdr`"),
+    )
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("vcdr", "vertical cup-to-disc ratio, 0 to 1", lambda found: found.vcdr, digits=6),
+        *_outline_columns("disc"),
+        *_outline_columns("cup"),
+        Column("fovea_x", "centre of the fovea", lambda found: found.fovea and found.fovea[0], digits=2),
+        Column("fovea_y", "centre of the fovea", lambda found: found.fovea and found.fovea[1], digits=2),
+        Column(
+            "glaucoma_network",
+            "the network's own score, 0 to 1",
+            lambda found: found.scores.get("glaucoma_network"),
+            digits=6,
+            score_of="glaucoma",
+        ),
+        Column(
+            "glaucoma_vcdr",
+            "a logistic regression on the vCDR, 0 to 1",
+            lambda found: found.scores.get("glaucoma_vcdr"),
+            digits=6,
+            score_of="glaucoma",
+        ),
+    )
+    unusable: ClassVar[Code | None] = None
+    point: str | None = None
+
+    def __init__(self, document: MultiTask, point: str | None) -> None:  # noqa: ARG002 -- it has one threshold
+        self._geometry, self._rules = document.geometry.build(), document.rules.build()
+        self._threshold = document.glaucoma_threshold
+
+    def prepare(self, photo: Photo) -> Prepared:
+        """See Reader."""
+        return preprocess.prepare(photo, self._geometry)
+
+    def read(self, found: F, outputs: Outputs, prepared: Prepared) -> F:
+        """See Reader."""
+        seen = anatomy.measure(outputs, self._rules)
+        if seen.region is None:
+            reason = "no optic disc was found; is this a fundus photograph that shows one?"
+            raise PhotoError(Code.DISC_NOT_FOUND, reason)
+        placement = prepared.placement
+        back = placement.matrix() @ np.vstack([seen.region.to_map(), [0, 0, 1]])
+        disc, cup = outline(seen.region.disc, back), outline(seen.region.cup, back)
+        assert disc is not None
+        fovea = placement.to_photo(*seen.fovea) if seen.fovea else None
+        warnings = [Code.CUP_NOT_FOUND] * (cup is None) + [Code.FOVEA_NOT_FOUND] * (fovea is None)
+        eyes = found.eyes
+        eye = measures.eye_of((disc.x, disc.y), fovea, disc.vertical_diameter_px) if fovea else None
+        if eye and eyes.eye is None:
+            eyes = replace(eyes, eye=eye, source="picture")
+        elif eye and eye != eyes.eye and Code.LATERALITY_CONFLICT not in found.warnings:
+            warnings.append(Code.LATERALITY_CONFLICT)
+        called = None if seen.glaucoma is None else seen.glaucoma >= self._threshold
+        glaucoma = Decision("glaucoma", seen.glaucoma, self._threshold, called)
+        return replace(
+            found,
+            warnings=(*found.warnings, *warnings),
+            eyes=eyes,
+            vcdr=seen.vcdr,
+            disc=disc,
+            cup=cup,
+            fovea=fovea,
+            decisions={**found.decisions, "glaucoma": glaucoma},
+            scores={
+                **found.scores,
+                "glaucoma_network": seen.glaucoma_network,
+                "glaucoma_vcdr": seen.glaucoma_vcdr,
+            },
+            anatomy=seen,
+            placement=placement,
+        )
+
+    def describe(self) -> dict[str, str]:
+        """See Reader."""
+        rules = "\n".join(f"{key} {value}" for key, value in vars(self._rules).items())
+        return {"rules": rules, "glaucoma from": f"{self._threshold:.4f}"}
+
+    def differences(self, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:
+        """See Reader."""
+        probability = map_value = height = fovea = 0.0
+        dices, vcdr_differences, flips, unlike = list[float](), list[float](), 0, 0
+        for a, b in pairs:
+            map_value = max(map_value, *(float(np.abs(a[n] - b[n]).max()) for n in ("disc", "cup", "fovea")))
+            ours, theirs = anatomy.measure(a, self._rules), anatomy.measure(b, self._rules)
+            probability = max(probability, abs(ours.glaucoma_network - theirs.glaucoma_network))
+            if _measurable(ours) != _measurable(theirs):
+                unlike += 1
+                continue
+            if ours.fovea and theirs.fovea:
+                fovea = max(fovea, float(np.hypot(*np.subtract(ours.fovea, theirs.fovea))))
+            if ours.vcdr is not None and theirs.vcdr is not None:
+                vcdr_differences.append(abs(ours.vcdr - theirs.vcdr))
+            if ours.glaucoma is not None and theirs.glaucoma is not None:
+                clear = abs(ours.glaucoma - self._threshold) > bounds.flip_margin
+                flips += clear and (ours.glaucoma >= self._threshold) != (theirs.glaucoma >= self._threshold)
+            if ours.region and theirs.region:
+                for mask in ("disc", "cup"):
+                    one, other = getattr(ours.region, mask), getattr(theirs.region, mask)
+                    tall = abs(measures.vertical_diameter(one) - measures.vertical_diameter(other))
+                    height = max(height, tall / ours.region.zoom)
+                    regions = (ours.region, theirs.region)
+                    whole = [r.draw(getattr(r, mask), np.eye(2, 3), a["disc"].shape) for r in regions]
+                    overlap = metrics.dice(*whole)
+                    dices.append(1.0 if overlap is None else overlap)
+        nothing = (
+            0.0 if bounds.map_value < 1 else float("nan")
+        )  # where maps are not bounded, something must be measured
+        vcdr_mean = float(np.mean(vcdr_differences)) if vcdr_differences else nothing
+        dice_mean = float(np.mean(dices)) if dices else 1.0
+        return [
+            Difference("max |d probability|", probability, bounds.probability),
+            Difference("max |d map|", map_value, bounds.map_value),
+            Difference("mean |d vCDR|", vcdr_mean, bounds.vcdr_mean),
+            Difference("max |d height| (map px)", height, bounds.height_px),
+            Difference("min mask Dice", min(dices, default=1.0), bounds.dice, at_least=True),
+            Difference("mean mask Dice", dice_mean, bounds.dice_mean, at_least=True),
+            Difference("max fovea distance (map px)", fovea, bounds.fovea_px),
+            Difference("decision flips", flips, 0),
+            Difference("measurable on one side only", unlike, 0),
+        ]
+
+
+def _measurable(seen: Anatomy) -> tuple[bool, bool, bool]:
+    return seen.region is not None, seen.vcdr is not None, seen.fovea is not None

@@ -1,0 +1,70 @@
+"""What the multi-task network's maps say of one picture: masks, vCDR, fovea, scores. Training's validation calls this too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import measures, scores
+from .masks import DiscRegion, disc_region
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How maps are measured; every value comes from the model's contract.
+
+    Attributes:
+        disc_threshold: In (0, 1).
+        cup_threshold: In (0, 1).
+        fovea_mode: See `measures.centre_of_mass`.
+        fovea_min_peak: A fovea map that stays below it has no fovea.
+        vcdr_coefficient: Of the logistic regression on the predicted vCDR.
+        vcdr_intercept: Of the same.
+    """
+
+    disc_threshold: float
+    cup_threshold: float
+    fovea_mode: measures.CentreMode
+    fovea_min_peak: float
+    vcdr_coefficient: float
+    vcdr_intercept: float
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What one picture's maps show, in map pixels. None: not measurable.
+
+    Attributes:
+        region: The masks of disc and cup.
+        vcdr: Vertical cup-to-disc ratio, in [0, 1].
+        fovea: Centre (x, y).
+        glaucoma_network: The network's own score, in [0, 1].
+        glaucoma_vcdr: The logistic regression on the vCDR, in [0, 1].
+        glaucoma: The mean of these two.
+    """
+
+    region: DiscRegion | None
+    vcdr: float | None
+    fovea: tuple[float, float] | None
+    glaucoma_network: float
+    glaucoma_vcdr: float | None
+    glaucoma: float | None
+
+
+def measure(maps: Mapping[str, NDArray[np.float32]], rules: Rules) -> Anatomy:
+    """Measure the four outputs of the multi-task network for one picture.
+
+    Args:
+        maps: `disc`, `cup`, `fovea`: float32 (S, S) in [0, 1]; `glaucoma`: float32 () in [0, 1].
+        rules: Thresholds and coefficients, from the model's contract.
+    """
+    region = disc_region(maps["disc"], maps["cup"], rules.disc_threshold, rules.cup_threshold)
+    vcdr = measures.vcdr(region.disc, region.cup) if region else None
+    saliency = maps["fovea"]
+    fovea = measures.centre_of_mass(saliency, rules.fovea_mode) if saliency.max() >= rules.fovea_min_peak else None
+    network = float(maps["glaucoma"])
+    from_vcdr = None if vcdr is None else scores.logistic(vcdr, rules.vcdr_coefficient, rules.vcdr_intercept)
+    return Anatomy(region, vcdr, fovea, network, from_vcdr, scores.average(network, from_vcdr))
