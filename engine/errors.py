@@ -15,9 +15,8 @@ from __future__ import annotations
 import importlib
 from enum import StrEnum
 from types import ModuleType
-from typing import Literal
 
-Eye = Literal["right", "left"]
+from .eyes import Eye, Listed
 
 
 class Code(StrEnum):
@@ -59,18 +58,22 @@ class PhotoError(FunduscopeError):
     Attributes:
         code: Why, as a row says it.
         reason: The same as a sentence.
+        name: See `Photo`, as what follows.
         sha256: Of the file's bytes, where they could be read.
-        patient: See `Photo`.
-        eye: See `Photo`.
+        patient: As a DICOM file says.
+        eye: As a DICOM file says.
+        listed: What its list says of it.
     """
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+        self.name = ""
         self.sha256: str | None = None
         self.patient: str | None = None
         self.eye: Eye | None = None
+        self.listed: Listed | None = None
 
     def __str__(self) -> str:
         return f"{self.code}: {self.reason}"

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..postprocess import measures
 from ..postprocess.anatomy import Anatomy
-from .errors import Code, Eye
+from .errors import Code
+from .eyes import Eyes
 from .pictures.preprocess import Placement
 
 Structure = Literal["disc", "cup"]
@@ -87,22 +88,6 @@ class Decision:
     threshold: float
     called: bool | None
     heat: HeatMap | None = field(default=None, repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class Eyes:
-    """Whose eye a picture shows.
-
-    Attributes:
-        patient: A name or pseudonym.
-        eye: `right` or `left`.
-        source: Where `eye` comes from: the list of pictures, the file (DICOM), or the picture itself (the side of the fovea
-            on which the disc lies).
-    """
-
-    patient: str | None = None
-    eye: Eye | None = None
-    source: Literal["list", "file", "picture"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

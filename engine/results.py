@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from . import drawing, files
 from .errors import Code, PhotoError, SettingsError
-from .findings import Decision, Eyes, Findings
+from .eyes import Eyes
+from .findings import Decision, Findings
 from .pictures import photo as pictures
 from .pictures.photo import Photo
 from .readers import READERS, Reader, verdicts

@@ -10,13 +10,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .eyes import Listed
 from .files import remove
 from .outputs import patients
 from .outputs.overlays import Overlays
 from .outputs.patients import Patients
 from .outputs.report import Report
 from .outputs.rows import Rows, Sink, write_record
-from .pictures.inputs import Listed
 from .results import Result, Screening
 from .screener import Screener
 

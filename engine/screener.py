@@ -5,7 +5,6 @@ Every open model looks at the same decoded picture; what each makes of its outpu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
@@ -14,24 +13,20 @@ from pathlib import Path
 from typing import Self, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import models
 from .contract import Contract, Model
 from .errors import Code, ModelError, PhotoError, SettingsError
-from .findings import Eyes
+from .eyes import Eyes
 from .gate.opening import open_runner
 from .pictures import photo
-from .pictures.inputs import Listed
-from .pictures.photo import Photo
+from .pictures.photo import Photo, Source
 from .pictures.preprocess import Prepared
 from .readers import READERS, Reader
 from .readers.classifier import PointName
 from .readers.outputs import Outputs
 from .results import ModelName, Rejected, Result, Screening
 from .schedule import Schedule
-
-Source = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo | Listed
 
 
 @dataclass(frozen=True)
@@ -255,17 +250,16 @@ class Screener:
         )
 
     def _read(self, source: Source, name: str | None, keep_photo: bool) -> _Ready | Rejected:
-        listed = source if isinstance(source, Listed) else Listed("")
-        read: Photo | None = None
         try:
-            read = photo.load(source.path if isinstance(source, Listed) else source, name)
+            read = photo.load(source, name)
+        except PhotoError as error:
+            eyes, warnings = _eyes(error)
+            return Rejected(error.name, error.sha256, error.code, error.reason, self.models, eyes, warnings)
+        eyes, warnings = _eyes(read)
+        try:
             prepared, unusable = self._prepare(read)
         except PhotoError as error:
-            known = read or error
-            label = read.name if read else name or _label(source)
-            eyes, warnings = _eyes(listed, known)
-            return Rejected(label, known.sha256, error.code, error.reason, self.models, eyes, warnings)
-        eyes, warnings = _eyes(listed, read)
+            return Rejected(read.name, read.sha256, error.code, error.reason, self.models, eyes, warnings)
         height, width = read.pixels.shape[:2]
         screening = Screening(
             name=read.name,
@@ -320,20 +314,11 @@ class Screener:
         return found
 
 
-def _eyes(listed: Listed, read: Photo | PhotoError) -> tuple[Eyes, tuple[Code, ...]]:
+def _eyes(read: Photo | PhotoError) -> tuple[Eyes, tuple[Code, ...]]:
     """What the list and the file say of whose eye it is, and whether they contradict each other; the list has the last word."""
-    patient = listed.patient or read.patient
-    if listed.eye:
+    listed = read.listed
+    patient = (listed and listed.patient) or read.patient
+    if listed and listed.eye:
         conflict = (Code.LATERALITY_CONFLICT,) if read.eye and listed.eye != read.eye else ()
         return Eyes(patient, listed.eye, "list"), conflict
     return (Eyes(patient, read.eye, "file") if read.eye else Eyes(patient)), ()
-
-
-def _label(source: Source) -> str:
-    if isinstance(source, Photo):
-        return source.name
-    if isinstance(source, Listed):
-        return source.path
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    return "array" if isinstance(source, np.ndarray) else "bytes"

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..diseases import DISEASES
 from ..errors import DataError
-from ..pictures.inputs import EYES
+from ..eyes import EYES
 from . import refuge
 from .sample import SPLITS, Sample, Split
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diseases import DISEASES
-from ..errors import DataError, Eye
+from ..errors import DataError
+from ..eyes import Eye
 
 Split = Literal["train", "val", "test"]
 # diabetic retinopathy from this grade on; the last two are learned beside the diseases that are decided on

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import Code, Eye, MissingExtra, PhotoError, require
+from ..errors import Code, MissingExtra, PhotoError, require
+from ..eyes import Eye
 from .decode import ONE_CHANNEL, check_size, decode_jpeg
 
 _Samples = NDArray[np.unsignedinteger[Any]]  # of 8 or 16 bits

@@ -7,31 +7,13 @@ import functools
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import Eye, SettingsError
+from ..errors import SettingsError
+from ..eyes import EYES, Listed
 from .photo import SUFFIXES
 
 _COLUMNS = ("path", "image", "file", "filename", "name")
-EYES: dict[str, Eye | None] = {
-    "": None,
-    "right": "right",
-    "od": "right",
-    "r": "right",
-    "left": "left",
-    "os": "left",
-    "l": "left",
-}
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A picture that is named, with what its list says of it. A screener takes it like a path."""
-
-    path: str
-    patient: str | None = None
-    eye: Eye | None = None
 
 
 def expand(arguments: Iterable[str], leave_out: Path | None = None) -> list[Listed]:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import Code, Eye, PhotoError
+from ..errors import Code, PhotoError
+from ..eyes import Eye, Listed
 from . import dicom
 from .decode import check_size, decode
 
@@ -24,11 +25,16 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm", 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """One photograph: pixels uint8 (H, W, 3) RGB in displayed orientation; sha256 of the file's bytes (None for arrays).
+    """One photograph.
 
-    patient and eye, which a DICOM file may state: the eye is its laterality. The patient is 16 hex digits of SHA-256 over
-    the patient ID and its issuer: the same for both eyes of one patient. That is a pseudonym, not anonymisation: who knows
-    or guesses an ID can compute it.
+    Attributes:
+        pixels: uint8 (H, W, 3) RGB in displayed orientation.
+        name: How results call it.
+        sha256: Of the file's bytes; None for arrays.
+        patient: As a DICOM file says: 16 hex digits of SHA-256 over the patient ID and its issuer, the same for both eyes of
+            one patient. That is a pseudonym, not anonymisation: who knows or guesses an ID can compute it.
+        eye: As a DICOM file says (its laterality).
+        listed: What its list says of it.
     """
 
     pixels: NDArray[np.uint8]
@@ -36,42 +42,68 @@ class Photo:
     sha256: str | None = None
     patient: str | None = None
     eye: Eye | None = None
+    listed: Listed | None = None
 
     @staticmethod
     def from_bgr(pixels: NDArray[np.uint8], name: str = "array") -> Photo:
-        """A Photo of an OpenCV frame, uint8 (H, W, 3) BGR. Raises TypeError for any other array."""
+        """A Photo of an OpenCV frame.
+
+        Args:
+            pixels: uint8 (H, W, 3) BGR.
+            name: How results call it.
+
+        Raises:
+            TypeError: It is any other array.
+        """
         _check_array(pixels)
         return Photo(np.ascontiguousarray(pixels[..., ::-1]), name)
 
 
-def load(source: str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo, name: str | None = None) -> Photo:
-    """Read one photograph.
+Source = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo | Listed
+"""What a photograph can be loaded from. Here alone it is taken apart."""
 
-    Args: source: path, bytes of a JPEG, PNG, TIFF, BMP or DICOM file, uint8 (H, W, 3) RGB array, or a Photo (which is
-    returned as it is).
-    Raises: PhotoError with a `Code`. TypeError for anything else (a programmer's error).
+
+def load(source: Source, name: str | None = None) -> Photo:
+    """Load one photograph.
+
+    Args:
+        source: Path, entry of a list, bytes of a JPEG, PNG, TIFF, BMP or DICOM file, uint8 (H, W, 3) RGB array, or a Photo
+            (which is returned as it is).
+        name: How results call it; its path, `bytes` or `array` where none is given.
+
+    Raises:
+        PhotoError: It cannot be screened; with a `Code`, and what is known of it all the same.
+        TypeError: It is anything else (a programmer's error).
     """
-    if isinstance(source, Photo):
-        check_size(source.pixels.shape[1], source.pixels.shape[0])
-        return source if name is None else replace(source, name=name)
-    if isinstance(source, np.ndarray):
-        _check_array(source)
-        check_size(source.shape[1], source.shape[0])
-        return Photo(source, name or "array")
-    if isinstance(source, bytes | bytearray | memoryview):
-        data, label = bytes(source), name or "bytes"
-    elif isinstance(source, str | os.PathLike):
-        data, label = read_bytes(Path(source)), name or os.fspath(source)
+    listed = source if isinstance(source, Listed) else None
+    what = source.path if isinstance(source, Listed) else source
+    if isinstance(what, Photo):
+        label = name or what.name
+    elif isinstance(what, np.ndarray):
+        label = name or "array"
+    elif isinstance(what, bytes | bytearray | memoryview):
+        label = name or "bytes"
+    elif isinstance(what, str | os.PathLike):
+        label = name or os.fspath(what)
     else:
-        raise TypeError(f"a photo is a path, bytes or an array, not {type(source).__name__}")
-    digest = hashlib.sha256(data).hexdigest()
+        raise TypeError(f"a photo is a path, bytes or an array, not {type(what).__name__}")
+    digest: str | None = None
     try:
+        if isinstance(what, Photo):
+            check_size(what.pixels.shape[1], what.pixels.shape[0])
+            return replace(what, name=label)
+        if isinstance(what, np.ndarray):
+            _check_array(what)
+            check_size(what.shape[1], what.shape[0])
+            return Photo(what, label)
+        data = read_bytes(Path(what)) if isinstance(what, str | os.PathLike) else bytes(what)
+        digest = hashlib.sha256(data).hexdigest()
         if data[128:132] != b"DICM":
-            return Photo(decode(data), label, digest)
+            return Photo(decode(data), label, digest, listed=listed)
         pixels, patient, eye = dicom.decode(data)
-        return Photo(np.ascontiguousarray(pixels), label, digest, patient, eye)
+        return Photo(np.ascontiguousarray(pixels), label, digest, patient, eye, listed)
     except PhotoError as error:
-        error.sha256 = digest
+        error.name, error.sha256, error.listed = label, digest, listed
         raise
 
 

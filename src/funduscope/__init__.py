@@ -22,9 +22,9 @@ from .engine.errors import (
     PhotoError,
     SettingsError,
 )
-from .engine.findings import Decision, Eyes, Findings, HeatMap, Outline
+from .engine.eyes import Eyes, Listed
+from .engine.findings import Decision, Findings, HeatMap, Outline
 from .engine.outputs.patients import Patient, Patients
-from .engine.pictures.inputs import Listed
 from .engine.pictures.photo import Photo
 from .engine.results import ModelName, Rejected, Result, Screening, columns
 from .engine.run import Run
