@@ -153,11 +153,12 @@ class Findings:
         return np.asarray(cv2.transform(cv2.transform(longest, region.to_map()), self.placement.matrix())[:, 0])
 
 
-def outline(mask: NDArray[np.bool_], to_photo: NDArray[np.float64]) -> Outline | None:
+def outline(mask: NDArray[np.bool_], diameter: int, to_photo: NDArray[np.float64]) -> Outline | None:
     """Centre and sizes of a mask in the photo's pixels; None for an empty mask.
 
     Args:
         mask: bool (h, w).
+        diameter: Its vertical diameter, in its own pixels.
         to_photo: Affine (2, 3) from the mask's pixels, without rotation.
     """
     area = int(np.count_nonzero(mask))
@@ -169,7 +170,7 @@ def outline(mask: NDArray[np.bool_], to_photo: NDArray[np.float64]) -> Outline |
     return Outline(
         float(x),
         float(y),
-        float(measures.vertical_diameter(mask) * down),
+        float(diameter * down),
         float(measures.bounding_box_height(mask) * down),
         float(area * across * down),
     )

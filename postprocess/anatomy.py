@@ -39,6 +39,8 @@ class Anatomy:
 
     Attributes:
         region: The masks of disc and cup.
+        disc_px: The disc's vertical diameter, in the region's pixels.
+        cup_px: The cup's, 0 for none.
         vcdr: Vertical cup-to-disc ratio, in [0, 1].
         fovea: Centre (x, y).
         glaucoma_network: The network's own score, in [0, 1].
@@ -47,6 +49,8 @@ class Anatomy:
     """
 
     region: DiscRegion | None
+    disc_px: int
+    cup_px: int
     vcdr: float | None
     fovea: tuple[float, float] | None
     glaucoma_network: float
@@ -62,9 +66,12 @@ def measure(maps: Mapping[str, NDArray[np.float32]], rules: Rules) -> Anatomy:
         rules: Thresholds and coefficients, from the model's contract.
     """
     region = disc_region(maps["disc"], maps["cup"], rules.disc_threshold, rules.cup_threshold)
-    vcdr = measures.vcdr(region.disc, region.cup) if region else None
+    disc_px, cup_px = (
+        (measures.vertical_diameter(region.disc), measures.vertical_diameter(region.cup)) if region else (0, 0)
+    )
+    vcdr = measures.ratio(cup_px, disc_px)
     saliency = maps["fovea"]
     fovea = measures.centre_of_mass(saliency, rules.fovea_mode) if saliency.max() >= rules.fovea_min_peak else None
     network = float(maps["glaucoma"])
     from_vcdr = None if vcdr is None else scores.logistic(vcdr, rules.vcdr_coefficient, rules.vcdr_intercept)
-    return Anatomy(region, vcdr, fovea, network, from_vcdr, scores.average(network, from_vcdr))
+    return Anatomy(region, disc_px, cup_px, vcdr, fovea, network, from_vcdr, scores.average(network, from_vcdr))

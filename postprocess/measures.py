@@ -31,7 +31,11 @@ def vcdr(disc: NDArray[np.bool_], cup: NDArray[np.bool_]) -> float | None:
     Args: disc, cup: bool (H, W). Returns: None (not measurable) where either mask is empty.
     REFUGE's code adds 1e-7 to the denominator, which changes the ratio by less than 1e-8 for any real disc.
     """
-    disc_px, cup_px = vertical_diameter(disc), vertical_diameter(cup)
+    return ratio(vertical_diameter(cup), vertical_diameter(disc))
+
+
+def ratio(cup_px: int, disc_px: int) -> float | None:
+    """The vertical cup-to-disc ratio of two vertical diameters; None where either is 0."""
     return cup_px / disc_px if disc_px and cup_px else None
 
 

@@ -114,7 +114,8 @@ class MultiTaskReader:
             raise PhotoError(Code.DISC_NOT_FOUND, reason)
         placement = prepared.placement
         back = placement.matrix() @ np.vstack([seen.region.to_map(), [0, 0, 1]])
-        disc, cup = outline(seen.region.disc, back), outline(seen.region.cup, back)
+        disc = outline(seen.region.disc, seen.disc_px, back)
+        cup = outline(seen.region.cup, seen.cup_px, back)
         assert disc is not None
         fovea = placement.to_photo(*seen.fovea) if seen.fovea else None
         warnings = [Code.CUP_NOT_FOUND] * (cup is None) + [Code.FOVEA_NOT_FOUND] * (fovea is None)
@@ -168,10 +169,9 @@ class MultiTaskReader:
                 clear = abs(ours.glaucoma - self._threshold) > bounds.flip_margin
                 flips += clear and (ours.glaucoma >= self._threshold) != (theirs.glaucoma >= self._threshold)
             if ours.region and theirs.region:
+                tall = max(abs(ours.disc_px - theirs.disc_px), abs(ours.cup_px - theirs.cup_px))
+                height = max(height, tall / ours.region.zoom)
                 for mask in ("disc", "cup"):
-                    one, other = getattr(ours.region, mask), getattr(theirs.region, mask)
-                    tall = abs(measures.vertical_diameter(one) - measures.vertical_diameter(other))
-                    height = max(height, tall / ours.region.zoom)
                     regions = (ours.region, theirs.region)
                     whole = [r.draw(getattr(r, mask), np.eye(2, 3), a["disc"].shape) for r in regions]
                     overlap = metrics.dice(*whole)
