@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 
 from funduscope.engine import runners
 from funduscope.engine.errors import BackendError, ModelError
-from funduscope.engine.gate import opening
 from funduscope.engine.pictures import photo, preprocess
 
 MAX_BATCH = 4
@@ -111,14 +109,6 @@ def test_a_closed_runner_refuses_those_who_wait_and_those_who_come(model, images
 def test_an_unknown_backend_is_refused_with_those_there_are(model):
     with pytest.raises(BackendError, match=r"no backend named 'abacus'; there are: auto, .*onnxruntime"):
         runners.open_runner(model, "abacus", max_batch=1)
-
-
-def test_auto_says_what_it_took(model, caplog):
-    with caplog.at_level(logging.INFO, logger="funduscope"):
-        name, opened = opening.open_runner(model, "auto", max_batch=1, threads=1)
-    opened.close()
-    assert name in runners.BACKENDS
-    assert f"backend: {name} (auto)" in caplog.text
 
 
 def test_a_graph_without_the_contracts_tensors_is_refused(model):
