@@ -114,7 +114,8 @@ Heat: where a model sees the disease, from blue (little) to red (much).
 
 def _sentence(verdict: Verdict) -> str:
     """What a verdict is, for people."""
-    return f"{html.escape(verdict.title.capitalize())}: {html.escape(verdict.meaning.replace('`', ''))}."
+    title = verdict.title[:1].upper() + verdict.title[1:]  # DR stays DR
+    return f"{html.escape(title)}: {html.escape(verdict.meaning.replace('`', ''))}."
 
 
 def _row(entry: Entry, verdicts: Sequence[Verdict]) -> str:
