@@ -92,13 +92,6 @@ def test_any_values_of_a_classifier_return_from_their_json(classifier, threshold
     assert document.decisions["any_dr"].points.balanced.threshold == threshold
 
 
-def test_points_out_of_order_are_refused(classifier):
-    values = changed(classifier)
-    values["decisions"]["glaucoma"]["points"]["balanced"]["threshold"] = 0.999
-    with pytest.raises(ModelError, match="must rise from high_sensitivity"):
-        models.parse(json.dumps(values).encode(), "x")
-
-
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
@@ -263,9 +256,3 @@ def test_values_reach_preparation_and_post_processing(model):
 def test_the_path_of_preparation_says_in_which_light(model, classifier):
     assert model.contract.geometry.build() == Geometry(256, 24, "brightest")
     assert classifier.contract.geometry.build() == Geometry(96, 40, "grey")
-
-
-def test_the_grid_of_a_heat_map_places_its_cells(classifier):
-    to_square = classifier.contract.map_grid.to_square()
-    assert to_square @ (0, 0, 1) == pytest.approx((3.5, 3.5, 1))
-    assert to_square @ (11, 2, 1) == pytest.approx((91.5, 19.5, 1))

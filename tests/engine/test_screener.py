@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
-from funduscope.engine import contract, results, screener
+from funduscope.engine import contract, models, results, screener
 from funduscope.engine.errors import BackendError, Code, ModelError, SettingsError
 from funduscope.engine.pictures import photo, preprocess
-from funduscope.engine.pictures.inputs import Listed
-from funduscope.engine.results import COLUMNS, Rejected, Screening
+from funduscope.engine.eyes import Listed
+from funduscope.engine.results import columns, Rejected, Screening
 from funduscope.engine.screener import Screener
 from funduscope.postprocess import scores
 
@@ -206,7 +206,7 @@ def test_every_kind_of_source_is_screened_and_named(fake, fundus, tmp_path):
     cv2.imwrite(str(path), pixels[..., ::-1])
     with fake() as opened:
         by_path, by_bytes = opened(path), opened(path.read_bytes())
-        by_array, by_photo = opened(pixels), opened(photo.read(pixels, "frame 7"))
+        by_array, by_photo = opened(pixels), opened(photo.load(pixels, "frame 7"))
         by_list = opened(Listed(str(path)))
         assert [r.name for r in (by_path, by_bytes, by_array, by_photo)] == [str(path), "bytes", "array", "frame 7"]
         assert by_list == by_path
@@ -229,7 +229,7 @@ def test_an_array_of_another_type_is_a_programmers_error(fake, fundus):
 def test_painted_ellipses_come_back_in_the_photos_pixels(fake, painter, height, width):
     pixels = np.full((height, width, 3), 90, np.uint8)
     pixels[: height // 8], pixels[:, : width // 10] = 0, 0  # off centre
-    placement = preprocess.prepare(photo.read(pixels), preprocess.Geometry(painter.size, 24, "brightest")).placement
+    placement = preprocess.prepare(photo.load(pixels), preprocess.Geometry(painter.size, 24, "brightest")).placement
     scale = placement.scale_x
     disc, cup, fovea = (150.0, 110.0, 44.0, 52.0), (147.0, 112.0, 20.0, 28.0), (95.0, 140.0)
     found = painted(fake, painter, pixels, disc=disc, cup=cup, fovea=fovea)
@@ -354,7 +354,7 @@ def test_both_kinds_give_the_same_columns_of_json_values(fake, painter, fundus, 
 def test_a_rejected_photo_that_was_decoded_has_its_digest(fake, folder):
     with fake() as opened:
         black = opened(folder / "bad_black.png")
-    assert black.sha256 == photo.read(folder / "bad_black.png").sha256
+    assert black.sha256 == photo.load(folder / "bad_black.png").sha256
 
 
 def test_a_picture_is_kept_only_where_asked_for(fake, fundus):
@@ -389,7 +389,7 @@ def test_opening_names_the_model_and_the_backend(model):
 @pytest.mark.parametrize("names", [(), ("default",), (Path("default"),)])
 def test_without_a_name_all_embedded_models_are_opened(names):
     with Screener.open(*names, threads=1) as opened:
-        assert sorted(own.name for own in opened.contracts) == sorted(contract.embedded())
+        assert sorted(own.name for own in opened.contracts) == sorted(models.embedded())
         assert [own.name for own in opened.models] == [own.name for own in opened.contracts]
 
 
@@ -411,7 +411,7 @@ def test_the_example_is_screened(cc0):
     with Screener.open(threads=1) as opened:
         found = opened(cc0)
     assert tuple(found.to_dict()) == COLUMNS
-    assert found.sha256 == photo.read(cc0).sha256
+    assert found.sha256 == photo.load(cc0).sha256
 
 
 def test_the_label_of_a_source_is_its_name():
