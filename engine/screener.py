@@ -134,6 +134,7 @@ class Screener:
                 raise SettingsError(
                     f"operating point {settings.point}: only a classifier has operating points, and none is open"
                 )
+            self._schedule = self._scheduled(2)  # its threads start with the first picture that is submitted
             undo.pop_all()
 
     @classmethod
@@ -245,7 +246,7 @@ class Screener:
             keep_photo: Leave the pixels in the result, for drawing.
         """
         self._expect_open()
-        self._schedule = self._schedule or self._scheduled(2)
+        assert self._schedule is not None
         return self._schedule.submit((source, keep_photo))
 
     def close(self) -> None:
