@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from funduscope.engine import contract, runners
+from funduscope.engine import contract, models, runners
 from funduscope.engine.errors import ModelError, SettingsError
 from funduscope.engine.pictures import preprocess
+from funduscope.engine.readers.classifier import MapGridPart
 from funduscope.export import onnx as export
 from funduscope.training import train
 from funduscope.training.classifier import config
@@ -64,13 +65,13 @@ def largest_difference(first, second):
 
 
 def test_the_contract_of_a_classifier_reads_back(model, classifier_run, decisions):
-    document = contract.read(model.path).contract
+    document = models.load(model.path).contract
     assert document == model.contract
     assert (document.kind, document.name, document.version, document.precision) == ("classifier", "two", "0.1", "fp32")
-    assert document.decisions.model_dump() == decisions
+    assert document.model_dump()["decisions"] == decisions
     assert (document.point, document.disagreement) == ("balanced", 0.5)
     assert document.geometry == contract.GeometryPart(path="grey-crop-pad-resize-1", size=64, fov_threshold=40)
-    assert document.map_grid == contract.MapGridPart(stride_px=32.0, offset_px=15.0)
+    assert document.map_grid == MapGridPart(stride_px=32.0, offset_px=15.0)
     assert [output.name for output in document.outputs] == [*OUTPUTS, *MAPS]
     assert [output.shape for output in document.outputs] == [["batch"]] * 3 + [["batch", 2, 2]] * 3
     assert document.input.shape == ["batch", 64, 64, 3]
@@ -142,7 +143,7 @@ def test_the_batch_is_symbolic_and_the_pixels_are_bytes_that_are_cast_first(prot
 
 
 def test_the_same_picture_gives_the_same_row_in_any_batch(model, images):
-    with runners.open_runner(model, "onnxruntime", max_batch=8, threads=1)[1] as runner:
+    with runners.open_runner(model, "onnxruntime", max_batch=8, threads=1) as runner:
         together, alone = runner(images[:8]), runner(images[3:4])
         repeated = runner(np.repeat(images[3:4], 5, axis=0))
     for name in (*OUTPUTS, *MAPS):
@@ -263,5 +264,5 @@ def test_the_contract_states_the_maps_sides(classifier_run, classifier_settings,
     train.save(state, classifier_run / "best.pt")
     plan = export.planned(classifier_run, "two", "0.1")
     stride, offset = plan.network.network.network.map_grid()
-    assert plan.document.map_grid == contract.MapGridPart(stride_px=stride, offset_px=offset)
+    assert plan.document.map_grid == MapGridPart(stride_px=stride, offset_px=offset)
     assert {tuple(output.shape) for output in plan.document.outputs[3:]} == {("batch", cells, cells)}

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from funduscope.engine import contract, runners
+from funduscope.engine import contract, models, runners
 from funduscope.engine.errors import ModelError, SettingsError
 from funduscope.engine.gate import comparison as gate
 from funduscope.engine.gate import verify
 from funduscope.engine.pictures import preprocess
+from funduscope.engine.readers.difference import FP32
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp
 from funduscope.training.multitask.networks import OUTPUTS, Deployed
@@ -51,8 +52,8 @@ def in_torch(deployed):
 
 
 def compared(network, model, images, batch):
-    with runners.open_runner(model, "onnxruntime", max_batch=batch, threads=1)[1] as runner:
-        return gate.compare(in_torch(Deployed(network)), runner, images, model.contract, gate.FP32, [batch])
+    with runners.open_runner(model, "onnxruntime", max_batch=batch, threads=1) as runner:
+        return gate.compare(in_torch(Deployed(network)), runner, images, verify.reader_of(model), FP32, [batch])
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
@@ -76,7 +77,7 @@ def test_another_network_does_not_pass(network, model, images):
         other.glaucoma[1].bias += 0.01
     report = compared(other, model, images, 8)
     assert not report.passes()
-    assert report["max |d probability|"] > gate.FP32.probability
+    assert report["max |d probability|"] > FP32.probability
 
 
 def test_the_gate_of_an_export_is_between_the_network_and_its_file(network, model, images):
@@ -118,7 +119,7 @@ def test_no_trace_of_the_machine_is_in_the_file(model):
 
 
 def test_the_same_picture_gives_the_same_row_in_any_batch(model, images):
-    with runners.open_runner(model, "onnxruntime", max_batch=8, threads=1)[1] as runner:
+    with runners.open_runner(model, "onnxruntime", max_batch=8, threads=1) as runner:
         together, alone = runner(images[:8]), runner(images[3:4])
         repeated = runner(np.repeat(images[3:4], 5, axis=0))
     for name in OUTPUTS:
@@ -143,7 +144,7 @@ def test_the_contract_holds_the_calibration(model, run):
     assert document.glaucoma_threshold == calibration["glaucoma_threshold"]
     assert document.training.model_dump() == calibration["training"]
     assert (document.geometry.size, document.geometry.fov_threshold) == (64, 24)
-    assert contract.read(model.path) == model
+    assert models.load(model.path) == model
     assert (document.kind, document.geometry.path) == ("multi-task", "crop-pad-resize-1")
 
 

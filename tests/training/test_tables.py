@@ -30,7 +30,19 @@ def toml(value):
 
 
 @pytest.fixture
-def grid_file(tmp_path, plan, edited, write_config):
+def plan(classifier_plan):
+    """The contents of a tiny configuration of the classifier, which the grids here are made of."""
+    return classifier_plan
+
+
+@pytest.fixture
+def build(build_classifier):
+    """A Config from it, without a file."""
+    return build_classifier
+
+
+@pytest.fixture
+def grid_file(tmp_path, plan, write_config):
     """Writes a grid beside its base file, with two steps a run."""
     write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}})
 

@@ -17,7 +17,7 @@ def drawer(plan, build, drawn_root):
     def make(changed=plan, without=None):
         config = build(changed)
         geometry = job.geometry_of(config, config.geometry.cache)
-        samples = [s for s in dataset.read(drawn_root / "eyes") if s.split == "train"]
+        samples = [s for s in dataset.load(drawn_root / "eyes") if s.split == "train"]
         if without:
             samples = [without(k, s) for k, s in enumerate(samples)]
         pictures = batches.cache_all([(s, own) for own in config.data.sets for s in samples], geometry, 1)
