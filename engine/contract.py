@@ -22,6 +22,7 @@ FORMAT = "funduscope/1"
 METADATA_KEY = "funduscope"
 ZEROS = "0" * 64
 Probability = Annotated[float, Field(ge=0, le=1)]
+PreparationPath = Literal["crop-pad-resize-1", "grey-crop-pad-resize-1"]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -43,7 +44,7 @@ class GeometryPart(Strict):
     path: `crop-pad-resize-1` looks for the field of view in the brightest channel, `grey-crop-pad-resize-1` in grey.
     """
 
-    path: Literal["crop-pad-resize-1", "grey-crop-pad-resize-1"]
+    path: PreparationPath
     size: int
     fov_threshold: Annotated[int, Field(ge=0, le=255)]
 

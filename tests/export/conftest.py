@@ -111,7 +111,7 @@ def tiny(network, tmp_path_factory):
 def exported(run):
     """A run's file beside it, without the gate."""
     plan = export.planned(run, "tiny", "0.1")
-    proto = export.to_onnx(export.folded(plan.network), plan.document.geometry.size, plan.outputs)
+    proto = export.to_onnx(plan.network.folded(), plan.document.geometry.size)
     return stamp(proto, plan.document, run.with_suffix(".onnx"))
 
 

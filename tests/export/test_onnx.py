@@ -17,6 +17,7 @@ from funduscope.engine.pictures import preprocess
 from funduscope.engine.readers.difference import FP32
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp
+from funduscope.training.multitask import deploy
 from funduscope.training.multitask.networks import OUTPUTS, Deployed
 
 # torch.onnx meets its own deprecation
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:Futur
 @pytest.fixture(scope="session")
 def proto(network):
     """The network's graph, exported once."""
-    return export.to_onnx(export.folded(Deployed(network)), 64, OUTPUTS)
+    return export.to_onnx(Deployed(network).folded(), 64)
 
 
 @pytest.fixture
@@ -81,12 +82,12 @@ def test_another_network_does_not_pass(network, model, images):
 
 
 def test_the_gate_of_an_export_is_between_the_network_and_its_file(network, model, images):
-    report = export.check(Deployed(network), OUTPUTS, model, images)
+    report = export.check(Deployed(network), model, images)
     assert report.passes(), report.lines()
     other = copy.deepcopy(network)
     with torch.no_grad():
         other.heads["disc"].bias += 0.2
-    assert not export.check(Deployed(other), OUTPUTS, model, images).passes()
+    assert not export.check(Deployed(other), model, images).passes()
 
 
 def test_the_batch_is_symbolic_and_the_pixels_are_bytes(proto):
@@ -130,7 +131,7 @@ def test_the_same_picture_gives_the_same_row_in_any_batch(model, images):
 
 def test_folding_keeps_the_outputs_and_the_network(network, images):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    folded = export.folded(Deployed(network))
+    folded = Deployed(network).folded()
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     first, second = in_torch(Deployed(network))(images), in_torch(folded)(images)
@@ -179,7 +180,7 @@ def test_pictures_that_cannot_be_read_are_left_out_of_the_gate(photographs, tmp_
 
 
 def test_an_exported_file_becomes_a_network_in_torch_again(model, images, network):
-    back = export.from_onnx(model)
+    back = deploy.from_weights(export.weights_of(model))
     with torch.inference_mode():
         outputs = dict(zip(OUTPUTS, back(torch.from_numpy(images)), strict=True))
     expected = in_torch(Deployed(network))(images)
@@ -189,4 +190,4 @@ def test_an_exported_file_becomes_a_network_in_torch_again(model, images, networ
 def test_a_foreign_file_does_not_become_a_network(graph, document, tmp_path):
     foreign = stamp(graph, document, tmp_path / "foreign.onnx")
     with pytest.raises(ModelError, match="do not have the names"):
-        export.from_onnx(foreign)
+        deploy.from_weights(export.weights_of(foreign))

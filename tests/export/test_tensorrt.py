@@ -27,7 +27,7 @@ from funduscope.engine.runners.tensorrt.runner import logger
 from funduscope.export import half, int8, tensorrt
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp
-from funduscope.training.multitask.networks import OUTPUTS, Deployed, MultiTaskUNet
+from funduscope.training.multitask.networks import Deployed, MultiTaskUNet
 
 trt = pytest.importorskip("tensorrt_rtx")
 # torch.onnx meets its own deprecation
@@ -116,7 +116,7 @@ def check_full_size(model, tmp_path):
 def test_the_full_width_multi_task_network_builds(tmp_path):
     deployed = Deployed(MultiTaskUNet(1.0, 0.0)).eval()
     document = models.load("multitask").contract
-    proto = export.to_onnx(export.folded(deployed), document.geometry.size, OUTPUTS)
+    proto = export.to_onnx(deployed.folded(), document.geometry.size)
     model = stamp(proto, document, tmp_path / "full.onnx")
     assert len(model.data) > 80e6
     check_full_size(model, tmp_path)

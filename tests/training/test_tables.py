@@ -290,6 +290,26 @@ def test_a_shipped_grid_and_all_its_cells_are_valid(root, name):
 
 
 @pytest.mark.parametrize(
+    ("grid", "folder"),
+    [
+        ("tables", "losses"),
+        ("tables-large", "large"),
+        ("tables-choices", "choices"),
+        ("tables-augmented", "augmented"),
+    ],
+)
+def test_the_results_in_the_documentation_can_be_gone_on_with(root, grid, folder):
+    configs = root / "training" / "configs"
+    own = tables.load(configs / f"{grid}.toml")
+    base = tables.configs.load(configs / own.base)
+    results = tables.read_results(root / "docs" / "tables" / folder / "results.jsonl")
+    stated = {Cell(**row["cell"]): row["settings"] for row in results}
+    asked = {cell: tables.fingerprint(tables.settings_of(base, own, cell)) for cell in tables.cells(own)}
+    assert len(stated) == len(results) > 0
+    assert stated.items() <= asked.items()
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"seeds": []}, "seeds"),
