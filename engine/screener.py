@@ -5,7 +5,7 @@ Every open model looks at the same decoded picture; what each makes of its outpu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from .readers import READERS, Reader
 from .readers.classifier import PointName
 from .readers.outputs import Outputs
 from .results import ModelName, Rejected, Result, Screening
+from .runners import Runner
 from .schedule import Schedule
 
 
@@ -76,17 +77,22 @@ class ScreenerSettings:
             raise SettingsError(f"operating point {self.point}: allowed are {', '.join(get_args(PointName))}")
         return Screener(self, [models.load(path) for path in models.chosen(self.models)])
 
+    def runner(self, model: Model) -> tuple[str, Runner]:
+        """The backend's name and a runner for one model. Raises BackendError, ModelError."""
+        return open_runner(model, self.backend, max_batch=self.batch, threads=self.threads, device=self.device)
+
+
+_Opener = Callable[[Model], tuple[str, Runner]]  # gives the backend's name too
+
 
 class _Look:
     """One open model: its runner, and the reader of what that gives."""
 
-    def __init__(self, model: Model, settings: ScreenerSettings) -> None:
+    def __init__(self, model: Model, point: str | None, opener: _Opener) -> None:
         document = model.contract
         self.contract = document
-        self.reader: Reader = READERS[document.kind](document, settings.point)
-        backend, self.runner = open_runner(
-            model, settings.backend, max_batch=settings.batch, threads=settings.threads, device=settings.device
-        )
+        self.reader: Reader = READERS[document.kind](document, point)
+        backend, self.runner = opener(model)
         self.name = ModelName(
             document.kind, document.name, document.version, document.sha256, backend, self.runner.precision
         )
@@ -124,7 +130,7 @@ class Screener:
         ```
     """
 
-    def __init__(self, settings: ScreenerSettings, opened: Sequence[Model]) -> None:
+    def __init__(self, settings: ScreenerSettings, opened: Sequence[Model], opener: _Opener | None = None) -> None:
         self.settings = settings
         self._looks: list[_Look] = []
         self._schedule: Schedule[tuple[Source, bool], _Ready | Rejected, Result] | None = None
@@ -139,7 +145,7 @@ class Screener:
                     raise SettingsError(
                         f"{model.path}: a second model of the kind {kind}; open one of each kind at most"
                     )
-                self._looks.append(_Look(model, settings))
+                self._looks.append(_Look(model, settings.point, opener or settings.runner))
             if settings.point is not None and self.point is None:
                 raise SettingsError(
                     f"operating point {settings.point}: only a classifier has operating points, and none is open"
@@ -175,6 +181,27 @@ class Screener:
             SettingsError: A setting is wrong.
         """
         return ScreenerSettings(tuple(map(str, names)), backend, batch, threads, point, device).open()
+
+    @classmethod
+    def of(
+        cls, opened: Sequence[Model], runners: Sequence[Runner], *, point: PointName | None = None, backend: str = "own"
+    ) -> Screener:
+        """A screener over runners of one's own: of hardware that no backend here knows, or `runners.FakeRunner` in tests.
+
+        Args:
+            opened: Models, as `models.load` gives them; one of each kind at most.
+            runners: One for each model, in the same order; closed with the screener.
+            point: The classifier's operating point; None for its own choice.
+            backend: How rows call what computes.
+
+        Raises:
+            ModelError: There are no models.
+            SettingsError: Two models are of one kind, or there is no choice of operating points.
+        """
+        held = {model.contract.kind: runner for model, runner in zip(opened, runners, strict=True)}
+        batch = min((runner.max_batch for runner in runners), default=1)
+        settings = ScreenerSettings(tuple(str(model.path) for model in opened), backend, batch, point=point)
+        return cls(settings, opened, lambda model: (backend, held[model.contract.kind]))
 
     @property
     def contracts(self) -> tuple[Contract, ...]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from funduscope.engine import contract
+from funduscope.engine.readers.classifier import Classifier, PointsPart
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -78,7 +79,7 @@ def classifier_document(size: int) -> dict[str, Any]:
         rate = {"value": 0.9, "low": 0.8, "high": 0.95}
         points = {
             name: {"threshold": threshold, "uncertain_logit": 0.1, "sensitivity": rate, "specificity": rate}
-            for name, threshold in zip(contract.PointsPart.model_fields, thresholds, strict=True)
+            for name, threshold in zip(PointsPart.model_fields, thresholds, strict=True)
         }
         return {"temperature": 1.0, "points": points, "map_scale": 1.0}
 
@@ -118,7 +119,7 @@ def write_classifier(path: Path, size: int = 96, maps: bool = True) -> contract.
     values = classifier_document(size)
     if not maps:
         values |= {"map_grid": None, "outputs": [own for own in values["outputs"] if len(own["shape"]) == 1]}
-    document = contract.Classifier.model_validate(values)
+    document = Classifier.model_validate(values)
     nodes = [
         helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["values"], ["planes"], perm=[0, 3, 1, 2]),

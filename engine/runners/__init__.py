@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..contract import Model
 from ..errors import BackendError
+from .fake import FakeRunner as FakeRunner
 
 BACKENDS = {
     "onnxruntime": "onnx_runtime:OnnxRuntime",

@@ -11,48 +11,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from funduscope.engine import contract, runners
+from funduscope.engine import models, runners
+from funduscope.engine.contract import Model
+from funduscope.engine.readers.classifier import PointName
+from funduscope.engine.readers.multitask import MultiTask
+from funduscope.engine.runners import FakeRunner
 from funduscope.engine.screener import Screener
 
 Maps = Mapping[str, np.ndarray]
 
 
-class FakeRunner:
-    """Answers with what `paint` gives for each picture; remembers the sizes of the batches."""
+def each(paint: Callable[[np.ndarray], Maps]) -> Callable[[np.ndarray], Maps]:
+    """Outputs of a batch, from a function of one picture: for `FakeRunner`."""
 
-    precision = "fp32"
-    slots = 1
-
-    def __init__(self, paint: Callable[[np.ndarray], Maps], max_batch: int) -> None:
-        self.paint = paint
-        self.max_batch = max_batch
-        self.batches: list[int] = []
-        self.closed = False
-        self.before: Callable[[], object] = lambda: None
-
-    def __call__(self, images: np.ndarray) -> Maps:
-        assert images.dtype == np.uint8
-        assert images.ndim == 4
-        assert 1 <= len(images) <= self.max_batch
-        self.batches.append(len(images))
-        self.before()
-        painted = [self.paint(image) for image in images]
+    def outputs(images: np.ndarray) -> Maps:
+        painted = [paint(image) for image in images]
         return {name: np.stack([maps[name] for maps in painted]) for name in painted[0]}
 
-    def close(self) -> None:
-        self.closed = True
-
-    def __enter__(self) -> FakeRunner:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    return outputs
 
 
 class Painter:
     """Paints maps whose edges lie exactly where the contract's thresholds cut."""
 
-    def __init__(self, document: contract.MultiTask) -> None:
+    def __init__(self, document: MultiTask) -> None:
         self.size = document.geometry.size
         self.rules = document.rules
 
@@ -91,51 +73,55 @@ def opinions():
 
 
 @pytest.fixture(scope="session")
-def model() -> contract.Model:
+def model() -> Model:
     """The embedded multi-task model file, verified."""
-    return contract.read("multitask")
+    return models.load("multitask")
 
 
 @pytest.fixture(scope="session")
-def painter(model: contract.Model) -> Painter:
+def painter(model: Model) -> Painter:
     return Painter(model.contract)
 
 
-@pytest.fixture
-def fake(model: contract.Model, painter: Painter, monkeypatch) -> Callable[..., Screener]:
-    """Makes a Screener over FakeRunners: `fake(paint, max_batch=4)`; without `paint`, every picture has the same maps.
+@pytest.fixture(scope="session")
+def fake_runner(painter: Painter) -> Callable[..., FakeRunner]:
+    """Makes a FakeRunner of a function of one picture: `fake_runner(paint, max_batch=4, slots=1)`."""
 
-    models: what is opened; point: the operating point; classify: paints a classifier's outputs, which runs in ONNX Runtime
-    where it is not given.
-    """
-    real = runners.open_runner
-
-    def make(
-        paint: Callable[[np.ndarray], Maps] | None = None,
-        max_batch: int = 4,
-        *,
-        models: Sequence[contract.Model] = (model,),
-        classify: Callable[[np.ndarray], Maps] | None = None,
-        point: contract.PointName | None = None,
-    ) -> Screener:
+    def make(paint: Callable[[np.ndarray], Maps] | None = None, max_batch: int = 4, slots: int = 1) -> FakeRunner:
         maps = painter.maps()
-
-        def open_runner(opened, backend, *, max_batch, threads):
-            if isinstance(opened.contract, contract.MultiTask):
-                return "fake", FakeRunner(paint or (lambda image: maps), max_batch)
-            if classify:
-                return "fake", FakeRunner(classify, max_batch)
-            return real(opened, "onnxruntime", max_batch=max_batch, threads=1)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(runners, "open_runner", open_runner)
-            return Screener(models, "fake", max_batch, None, point)
+        return FakeRunner(each(paint or (lambda image: maps)), max_batch, slots=slots)
 
     return make
 
 
 @pytest.fixture
-def both(fake, model: contract.Model, classifier: contract.Model) -> Callable[..., Screener]:
+def fake(model: Model, fake_runner: Callable[..., FakeRunner]) -> Callable[..., Screener]:
+    """Makes a Screener over FakeRunners: `fake(paint, max_batch=4)`; without `paint`, every picture has the same maps.
+
+    models: what is opened; point: the operating point; classify: paints a classifier's outputs, which runs in ONNX Runtime
+    where it is not given.
+    """
+
+    def make(
+        paint: Callable[[np.ndarray], Maps] | None = None,
+        max_batch: int = 4,
+        *,
+        models: Sequence[Model] = (model,),
+        classify: Callable[[np.ndarray], Maps] | None = None,
+        point: PointName | None = None,
+    ) -> Screener:
+        def runner(opened: Model) -> runners.Runner:
+            if isinstance(opened.contract, MultiTask) or classify:
+                return fake_runner(paint if isinstance(opened.contract, MultiTask) else classify, max_batch)
+            return runners.open_runner(opened, "onnxruntime", max_batch=max_batch, threads=1)
+
+        return Screener.of(models, [runner(own) for own in models], point=point, backend="fake")
+
+    return make
+
+
+@pytest.fixture
+def both(fake, model: Model, classifier: Model) -> Callable[..., Screener]:
     """`fake` with the multi-task model and the classifier."""
     return functools.partial(fake, models=(model, classifier))
 
