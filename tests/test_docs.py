@@ -137,9 +137,13 @@ def parse(words: list[str]) -> None:
         pass
 
 
-def check_command(words: list[str]) -> None:
-    """See that a command could run: that its file, target, command, option or extra is there."""
-    program, *rest = words
+def check_block(block: str) -> None:
+    """See that the commands of a block could run: that file, target, command, option or extra is there."""
+    for program, *rest in commands(block):
+        check_command(program, rest)
+
+
+def check_command(program: str, rest: list[str]) -> None:
     if program == "funduscope":
         parse(rest)
     elif program == "make":
@@ -158,8 +162,7 @@ def check_command(words: list[str]) -> None:
 @pytest.mark.parametrize("page", pages_with("sh"))
 def test_shell_blocks_could_run(page):
     for block in blocks(page, "sh"):
-        for words in commands(block):
-            check_command(words)
+        check_block(block)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +179,7 @@ def test_shell_blocks_could_run(page):
 )
 def test_a_command_that_could_not_run_is_seen(line, told):  # the test above can fail
     with pytest.raises(Exception, match=told):
-        for words in commands(line):
-            check_command(words)
+        check_block(line)
 
 
 def test_commands_options_and_files_in_the_text_exist():
