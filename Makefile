@@ -24,7 +24,7 @@ check: $(VENV)/test links
 	$(BIN)/python -m pytest
 
 docs: $(VENV)/docs links
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The pages: site/index.html   With search: $(BIN)/python -m http.server --directory site"
 
 bench: $(VENV)/test
