@@ -41,6 +41,13 @@ class ScreenerSettings:
         threads: Of the backend on a CPU; None for its own choice.
         point: The classifier's operating point; None for its own choice.
         device: Index of the GPU.
+
+    Example:
+        ```python
+        settings = funduscope.ScreenerSettings(batch=1, threads=1)
+        with settings.open() as screener:
+            print(screener("eye.jpg"))
+        ```
     """
 
     models: tuple[str, ...] = ()
@@ -52,6 +59,9 @@ class ScreenerSettings:
 
     def open(self) -> Screener:
         """Open the models.
+
+        Returns:
+            An open screener.
 
         Raises:
             ModelError: A file is not a whole model.
@@ -112,6 +122,12 @@ class Screener:
 
     Attributes:
         settings: What it was opened with.
+
+    Example:
+        ```python
+        with funduscope.Screener.open() as screener:
+            print(screener("eye.jpg"))
+        ```
     """
 
     def __init__(self, settings: ScreenerSettings, opened: Sequence[Model], opener: _Opener | None = None) -> None:
@@ -156,6 +172,9 @@ class Screener:
             threads: Of the backend on a CPU; None for its own choice.
             point: The classifier's operating point; None for its own choice.
             device: Index of the GPU.
+
+        Returns:
+            An open screener.
 
         Raises:
             ModelError: A file is not a whole model.
@@ -204,9 +223,12 @@ class Screener:
         """Screen one photograph, at the lowest latency. A bad picture gives a Rejected, never an exception.
 
         Args:
-            source: Path, bytes, uint8 (H, W, 3) RGB array, or Photo.
+            source: Path, entry of a list, bytes, uint8 (H, W, 3) RGB array, or Photo.
             name: How the result calls it.
             keep_photo: Leave the pixels in the result, for drawing.
+
+        Returns:
+            A Screening or a Rejected.
 
         Raises:
             TypeError: The source is of another type, or an array of another shape.
@@ -223,8 +245,17 @@ class Screener:
             workers: Threads that read and prepare.
             keep_photo: Leave the pixels in the results, for drawing.
 
+        Returns:
+            A Screening or a Rejected for each source.
+
         Raises:
             SettingsError: `workers` is less than 1.
+
+        Example:
+            ```python
+            for result in screener.stream(sorted(Path("eyes").glob("*.jpg"))):
+                print(result)
+            ```
         """
         self._expect_open()
         if workers < 1:
@@ -244,6 +275,15 @@ class Screener:
         Args:
             source: As of a call.
             keep_photo: Leave the pixels in the result, for drawing.
+
+        Returns:
+            A future, whose result is a Screening or a Rejected.
+
+        Example:
+            ```python
+            right, left = screener.submit("right.jpg"), screener.submit("left.jpg")
+            print(right.result(), left.result())
+            ```
         """
         self._expect_open()
         assert self._schedule is not None
