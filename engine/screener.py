@@ -78,7 +78,18 @@ class ScreenerSettings:
         return Screener(self, [models.load(path) for path in models.chosen(self.models)])
 
     def runner(self, model: Model) -> tuple[str, Runner]:
-        """The backend's name and a runner for one model. Raises BackendError, ModelError."""
+        """Open one model's runner.
+
+        Args:
+            model: Whole, as `models.load` gives it.
+
+        Returns:
+            The backend's name, and a runner of it.
+
+        Raises:
+            BackendError: The backend or device is not here.
+            ModelError: No TensorRT engine fits.
+        """
         return open_runner(model, self.backend, max_batch=self.batch, threads=self.threads, device=self.device)
 
 
@@ -194,6 +205,9 @@ class Screener:
             runners: One for each model, in the same order; closed with the screener.
             point: The classifier's operating point; None for its own choice.
             backend: How rows call what computes.
+
+        Returns:
+            An open screener.
 
         Raises:
             ModelError: There are no models.
