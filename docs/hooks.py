@@ -92,7 +92,7 @@ def of_commands() -> str:
             default = f" Default: `{own.default}`." if own.default not in (None, False) else ""
             rows.append(f"| `{given}` | {_sentence(own.help)}{default} |")
         shown = f"```text\n{' '.join([*usage, '[OPTIONS]'])}\n```"
-        parts += [f"### {name}", inspect.cleandoc(command.help), shown, "\n".join(rows)]
+        parts += [f"### {name}", inspect.cleandoc(command.help), shown, *["\n".join(rows)] * (len(rows) > 2)]
     return "\n\n".join(parts)
 
 
