@@ -233,7 +233,7 @@ class Screener:
         """The operating point in use; None where no open model has a choice of them."""
         return next((look.reader.point for look in self._looks if look.reader.point), None)
 
-    def __call__(self, source: Source, name: str | None = None, *, keep_photo: bool = True) -> Result:
+    def __call__(self, source: Source, name: str | None = None, *, keep_photo: bool = False) -> Result:
         """Screen one photograph, at the lowest latency. A bad picture gives a Rejected, never an exception.
 
         Args:
