@@ -6,7 +6,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 S = TypeVar("S")
 I = TypeVar("I")  # noqa: E741 -- source, item, result
@@ -70,9 +70,10 @@ class Schedule(Generic[S, I, R]):
 
         def arrived(item: Future[I]) -> None:
             if item.cancelled():
-                result.cancel()
+                _cancel(result)
             elif error := item.exception():
-                result.set_exception(error)
+                if result.set_running_or_notify_cancel():
+                    result.set_exception(error)
             else:
                 self._submitted.put((item.result(), result))
                 self._networks.submit(self._take)
@@ -107,7 +108,7 @@ class Schedule(Generic[S, I, R]):
             pool.shutdown(cancel_futures=True)
         while True:
             try:
-                self._submitted.get_nowait()[1].cancel()
+                _cancel(self._submitted.get_nowait()[1])
             except queue.Empty:
                 return
 
@@ -116,3 +117,9 @@ class Schedule(Generic[S, I, R]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _cancel(result: Future[Any]) -> None:
+    """Cancel what was not run, and tell whoever waits for it."""
+    result.cancel()
+    result.set_running_or_notify_cancel()

@@ -98,7 +98,7 @@ def _part(path: Path) -> Path:
 def cell(value: Any) -> Any:
     """A value as a CSV cell: lists joined, truth in lower case, what a spreadsheet would run made text."""
     if isinstance(value, list):
-        return " ".join(value)
+        value = " ".join(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and value.startswith(_FORMULA):

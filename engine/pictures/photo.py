@@ -91,7 +91,7 @@ def load(source: Source, name: str | None = None) -> Photo:
     try:
         if isinstance(what, Photo):
             check_size(what.pixels.shape[1], what.pixels.shape[0])
-            return replace(what, name=label)
+            return what if name is None else replace(what, name=name)
         if isinstance(what, np.ndarray):
             _check_array(what)
             check_size(what.shape[1], what.shape[0])

@@ -1,27 +1,28 @@
 """The way of one photograph, with painted maps in the network's place, and with the embedded model where only
-sameness is asked for. What both models make of one picture is in `test_classifier.py`."""
+sameness is asked for. What both models make of one picture is in
+`test_two_models.py`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from funduscope.engine import contract, results, screener
+from funduscope.engine import models, results, screener
 from funduscope.engine.errors import BackendError, Code, ModelError, SettingsError
-from funduscope.engine.pictures import photo, preprocess
-from funduscope.engine.pictures.inputs import Listed
-from funduscope.engine.results import COLUMNS, Rejected, Screening
-from funduscope.engine.screener import Screener
-from funduscope.postprocess import scores
+from funduscope.engine.eyes import Listed
+from funduscope.engine.pictures import photo
+from funduscope.engine.results import Rejected, Screening, columns
+from funduscope.engine.runners import FakeRunner
+from funduscope.engine.screener import Screener, ScreenerSettings
 
 
 @pytest.fixture(scope="module")
@@ -120,14 +121,15 @@ def test_bad_pictures_among_good_ones_each_give_their_row_and_change_no_other(fa
     assert len({json.dumps(json.loads(row)["glaucoma_network"]) for row in clean}) > 6  # neighbours do differ
 
 
-def test_a_stream_of_bad_pictures_alone_never_runs_the_model(fake, folder):
-    with fake() as opened:
+def test_a_stream_of_bad_pictures_alone_never_runs_the_model(fake_runner, model, folder):
+    runner = fake_runner()
+    with Screener.of([model], [runner]) as opened:
         assert len(rows(opened, [str(folder / name) for name in BAD])) == len(BAD)
-        assert opened._multitask.runner.batches == []
+    assert runner.batches == []
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_the_stream_reads_ahead_no_more_than_a_batch_for_each_slot_and_one_more(fake, folder, slots):
+def test_the_stream_reads_ahead_no_more_than_a_batch_for_each_slot_and_two_more(fake_runner, model, folder, slots):
     taken = []
 
     def endless():
@@ -135,23 +137,29 @@ def test_the_stream_reads_ahead_no_more_than_a_batch_for_each_slot_and_one_more(
             taken.append(len(taken))
             yield good_paths(folder)[0]
 
-    with fake(max_batch=3) as opened:
-        opened._multitask.runner.slots = slots
+    with Screener.of([model], [fake_runner(max_batch=3, slots=slots)]) as opened:
         stream = opened.stream(endless())
         for count in range(1, 20):
             next(stream)
-            assert len(taken) <= count + (slots + 1) * 3
+            assert len(taken) <= count + (slots + 2) * 3
         stream.close()
 
 
-def test_a_backend_with_two_slots_gets_two_batches_at_once_and_results_stay_in_order(fake, painter, folder):
+def test_a_backend_with_two_slots_gets_two_batches_at_once_and_results_stay_in_order(
+    fake_runner, model, painter, folder
+):
     paths, inside = [path for path in good_paths(folder) for _ in range(3)], threading.Barrier(2, timeout=20)
-    with fake(painted_by_brightness(painter), max_batch=3) as opened:
-        alone = [json.dumps(result.to_dict()) for result in opened.stream(paths)]
-        runner = opened._multitask.runner
-        runner.slots, runner.before = 2, inside.wait  # breaks where a batch waits for the other to end
+    plain = fake_runner(painted_by_brightness(painter), max_batch=3)
+
+    def meeting(images):
+        inside.wait()  # breaks where a batch waits for the other to end
+        return plain(images)
+
+    with Screener.of([model], [plain]) as opened:
+        alone = rows(opened, paths)
         assert len(paths) % (2 * 3) == 0  # each batch has another beside it
-        assert [json.dumps(result.to_dict()) for result in opened.stream(paths)] == alone
+        with Screener.of([model], [FakeRunner(meeting, 3, slots=2)]) as other:
+            assert rows(other, paths) == alone
     assert len(set(alone)) > 2
 
 
@@ -163,10 +171,11 @@ def test_a_closed_stream_leaves_no_thread(fake, folder):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("funduscope")]
 
 
-def test_batches_are_filled(fake, folder):
-    with fake(max_batch=4) as opened:
+def test_batches_are_filled(fake_runner, model, folder):
+    runner = fake_runner(max_batch=4)
+    with Screener.of([model], [runner]) as opened:
         rows(opened, good_paths(folder)[:10])
-        assert opened._multitask.runner.batches == [4, 4, 2]
+    assert runner.batches == [4, 4, 2]
 
 
 def test_eight_threads_on_one_screener_give_the_same_rows(fake, painter, folder):
@@ -186,9 +195,101 @@ def test_eight_threads_on_the_embedded_model_give_the_same_rows(folder):
         assert list(pool.map(lambda path: json.dumps(opened(path).to_dict()), paths * 2)) == alone * 2
 
 
-def test_closing_frees_the_runner(fake):
+# one by one
+
+
+def test_what_is_submitted_has_the_row_that_it_has_alone(fake, painter, folder):
+    paths = [*good_paths(folder), str(folder / "bad_text.jpg"), str(folder / "absent.jpg")]
+    with fake(painted_by_brightness(painter)) as opened:
+        alone = [opened(path).to_json() for path in paths]
+        assert [own.result(20).to_json() for own in [opened.submit(path) for path in paths]] == alone
+        assert opened.submit(paths[0]).result(20).photo is None
+        assert opened.submit(paths[0], keep_photo=True).result(20).photo is not None
+
+
+def test_submitted_pictures_share_batches_while_the_model_is_busy(fake_runner, model, painter, folder):
+    busy, go_on, plain = threading.Event(), threading.Event(), fake_runner(max_batch=4)
+
+    def slow(images):
+        busy.set()
+        assert go_on.wait(20)
+        return plain(images)
+
+    with Screener.of([model], [FakeRunner(slow, 4)]) as opened:
+        futures = [opened.submit(good_paths(folder)[0])]
+        assert busy.wait(20)
+        futures += [opened.submit(path) for path in good_paths(folder)]
+        time.sleep(0.3)  # they are read meanwhile
+        go_on.set()
+        assert [own.result(20).status for own in futures] == ["ok"] * 13
+    assert plain.batches[0] == 1
+    assert sum(plain.batches) == 13
+    assert max(plain.batches) > 1
+
+
+def test_submitted_from_many_threads_at_once_there_is_one_schedule(fake, folder, monkeypatch):
+    made, real = [], screener.Schedule
+
+    def counted(*arguments, **options):
+        time.sleep(0.01)
+        made.append(real(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(screener, "Schedule", counted)
+    path, meeting = good_paths(folder)[0], threading.Barrier(8, timeout=20)
+
+    def submitted(_):
+        meeting.wait()
+        return opened.submit(path).result(20).status
+
+    with fake() as opened, ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(submitted, range(8))) == {"ok"}
+    assert len(made) == 1
+
+
+def test_a_source_of_another_type_fails_where_its_result_is_asked_for(fake, fundus):
     with fake() as opened:
-        runner = opened._multitask.runner
+        future = opened.submit(fundus().astype(np.float32))
+        with pytest.raises(TypeError):
+            future.result(20)
+
+
+# the end
+
+
+def test_closing_frees_the_runner(fake_runner, model):
+    runner = fake_runner()
+    with Screener.of([model], [runner]):
+        assert not runner.closed
+    assert runner.closed
+
+
+def test_a_closed_screener_says_so(fake, fundus):
+    with fake() as opened:
+        pass
+    for use in (lambda: opened(fundus()), lambda: opened.stream([fundus()]), lambda: opened.submit(fundus())):
+        with pytest.raises(RuntimeError, match="this Screener is closed; open another one"):
+            use()
+    opened.close()
+
+
+def test_closing_ends_what_was_submitted(fake_runner, model, folder):
+    busy, go_on, plain = threading.Event(), threading.Event(), fake_runner(max_batch=1)
+
+    def slow(images):
+        busy.set()
+        assert go_on.wait(20)
+        return plain(images)
+
+    runner = FakeRunner(slow, 1)
+    opened = Screener.of([model], [runner])
+    futures = [opened.submit(path) for path in good_paths(folder)]
+    assert busy.wait(20)
+    threading.Timer(0.05, go_on.set).start()
+    opened.close()
+    assert len(wait(futures, 20).done) == len(futures)
+    assert [own for own in futures if not own.cancelled() and own.result().status == "ok"]
+    assert [own for own in futures if own.cancelled()]
     assert runner.closed
 
 
@@ -206,7 +307,7 @@ def test_every_kind_of_source_is_screened_and_named(fake, fundus, tmp_path):
     cv2.imwrite(str(path), pixels[..., ::-1])
     with fake() as opened:
         by_path, by_bytes = opened(path), opened(path.read_bytes())
-        by_array, by_photo = opened(pixels), opened(photo.read(pixels, "frame 7"))
+        by_array, by_photo = opened(pixels), opened(photo.load(pixels, "frame 7"))
         by_list = opened(Listed(str(path)))
         assert [r.name for r in (by_path, by_bytes, by_array, by_photo)] == [str(path), "bytes", "array", "frame 7"]
         assert by_list == by_path
@@ -225,52 +326,9 @@ def test_an_array_of_another_type_is_a_programmers_error(fake, fundus):
             list(opened.stream([fundus()[..., 0]]))
 
 
-@pytest.mark.parametrize(("height", "width"), [(600, 900), (900, 600), (400, 400), (160, 230)])
-def test_painted_ellipses_come_back_in_the_photos_pixels(fake, painter, height, width):
-    pixels = np.full((height, width, 3), 90, np.uint8)
-    pixels[: height // 8], pixels[:, : width // 10] = 0, 0  # off centre
-    placement = preprocess.prepare(photo.read(pixels), preprocess.Geometry(painter.size, 24, "brightest")).placement
-    scale = placement.scale_x
-    disc, cup, fovea = (150.0, 110.0, 44.0, 52.0), (147.0, 112.0, 20.0, 28.0), (95.0, 140.0)
-    found = painted(fake, painter, pixels, disc=disc, cup=cup, fovea=fovea)
-    assert (found.width, found.height) == (width, height)
-    for outline, (x, y, across, down) in ((found.disc, disc), (found.cup, cup)):
-        assert (outline.x, outline.y) == pytest.approx(placement.to_photo(x, y), abs=1 / scale)
-        assert outline.vertical_diameter_px == pytest.approx(down / scale, rel=0.02)
-        assert outline.box_height_px == pytest.approx(down / scale, rel=0.02)
-        assert outline.area_px == pytest.approx(math.pi / 4 * across * down / scale**2, rel=0.02)
-    assert found.fovea == pytest.approx(placement.to_photo(*fovea), abs=1 / scale)
-    assert found.vcdr == pytest.approx(28 / 52, rel=0.02)
-
-
-def test_masks_and_contours_lie_where_the_outline_says(fake, painter):
-    pixels = np.full((500, 700, 3), 90, np.uint8)
-    found = painted(fake, painter, pixels)
-    for structure, outline in (("disc", found.disc), ("cup", found.cup)):
-        mask = found.mask(structure)
-        rows_, columns = np.nonzero(mask)
-        assert mask.dtype == bool
-        assert (columns.mean(), rows_.mean()) == pytest.approx((outline.x, outline.y), abs=1.5)
-        assert mask.sum() == pytest.approx(outline.area_px, rel=0.03)
-        contour = found.contour(structure)
-        assert contour.shape[1] == 2
-        # along pixel centres, so one sub-pixel less on each side
-        assert np.ptp(contour[:, 1]) == pytest.approx(outline.box_height_px, rel=0.03)
-        assert cv2.contourArea(contour.astype(np.float32)) == pytest.approx(outline.area_px, rel=0.05)
-
-
-def test_the_decision_is_the_averaged_score_at_the_contracts_threshold(fake, painter, fundus, model):
-    threshold = model.contract.glaucoma_threshold
-    for network in (0.0, 0.3, 0.6, 1.0):
-        found = painted(fake, painter, fundus(), glaucoma=network)
-        rules = model.contract.rules
-        from_vcdr = scores.logistic(found.vcdr, rules.vcdr_coefficient, rules.vcdr_intercept)
-        assert found.glaucoma_network == pytest.approx(network)
-        assert found.glaucoma_vcdr == pytest.approx(from_vcdr)
-        assert found.glaucoma_probability == pytest.approx((network + from_vcdr) / 2)
-        assert found.glaucoma is (found.glaucoma_probability >= threshold)
-        assert found.threshold == threshold
-        assert found.warnings == ()
+def test_the_size_is_the_photos(fake, painter):
+    found = painted(fake, painter, np.full((160, 230, 3), 90, np.uint8))
+    assert (found.width, found.height) == (230, 160)
 
 
 def test_without_a_disc_the_picture_is_ungradable(fake, painter, fundus):
@@ -286,22 +344,10 @@ def test_a_disc_without_a_cup_is_ok_and_not_measurable(fake, painter, fundus):
     assert isinstance(found, Screening)
     assert found.status == "ok"
     assert found.warnings == (Code.CUP_NOT_FOUND,)
-    assert found.vcdr is found.cup is found.glaucoma is found.glaucoma_probability is found.glaucoma_vcdr is None
-    assert found.glaucoma_network == 0.75
-    assert found.contour("cup").shape == (0, 2)
-    assert not found.mask("cup").any()
-
-
-def test_a_cup_outside_the_disc_is_no_cup(fake, painter, fundus):
-    found = painted(fake, painter, fundus(), disc=(80, 120, 40, 40), cup=(180, 120, 20, 20))
-    assert found.warnings == (Code.CUP_NOT_FOUND,)
-
-
-def test_without_a_fovea_there_is_a_warning(fake, painter, fundus):
-    found = painted(fake, painter, fundus(), fovea=None)
-    assert found.fovea is None
-    assert found.warnings == (Code.FOVEA_NOT_FOUND,)
-    assert found.vcdr is not None
+    assert found.vcdr is found.cup is found.decisions["glaucoma"].called is None
+    row = found.to_dict()
+    assert row["glaucoma"] is row["glaucoma_probability"] is row["glaucoma_vcdr"] is None
+    assert row["glaucoma_network"] == 0.75
 
 
 @pytest.mark.parametrize("name", ["disc", "cup", "fovea", "glaucoma"])
@@ -334,27 +380,10 @@ def test_one_picture_that_is_not_finite_leaves_its_neighbours(fake, painter, fol
 # rows
 
 
-def test_both_kinds_give_the_same_columns_of_json_values(fake, painter, fundus, model):
-    complete = painted(fake, painter, fundus())
-    without_cup = painted(fake, painter, fundus(), cup=None, fovea=None)
-    rejected = painted(fake, painter, np.zeros((200, 200, 3), np.uint8))
-    for result in (complete, without_cup, rejected):
-        row = result.to_dict()
-        assert tuple(row) == COLUMNS
-        assert json.loads(json.dumps(row, allow_nan=False)) == row
-        assert row["status"] == result.status
-        assert row["model_sha256"] == model.sha256
-        assert (row["backend"], row["precision"]) == ("fake", model.contract.precision)
-    assert complete.to_dict()["code"] is None
-    assert rejected.to_dict()["code"] == "NO_FIELD_OF_VIEW"
-    assert rejected.to_dict()["warnings"] == []
-    assert without_cup.to_dict()["warnings"] == ["CUP_NOT_FOUND", "FOVEA_NOT_FOUND"]
-
-
 def test_a_rejected_photo_that_was_decoded_has_its_digest(fake, folder):
     with fake() as opened:
         black = opened(folder / "bad_black.png")
-    assert black.sha256 == photo.read(folder / "bad_black.png").sha256
+    assert black.sha256 == photo.load(folder / "bad_black.png").sha256
 
 
 def test_a_picture_is_kept_only_where_asked_for(fake, fundus):
@@ -367,7 +396,7 @@ def test_a_picture_is_kept_only_where_asked_for(fake, fundus):
 
 def test_results_are_frozen(fake, painter, fundus):
     found, rejected = painted(fake, painter, fundus()), painted(fake, painter, fundus(), disc=None)
-    for result, field in ((found, "vcdr"), (found.disc, "x"), (found.model, "name"), (rejected, "code")):
+    for result, field in ((found, "vcdr"), (found.disc, "x"), (found.models[0], "name"), (rejected, "code")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(result, field, None)
 
@@ -382,14 +411,14 @@ def test_opening_names_the_model_and_the_backend(model):
         assert name.sha256 == model.sha256
         assert name.backend == "onnxruntime"
         assert opened.contracts == (model.contract,)
-        assert opened.multitask == model.contract
-        assert opened.classifier is opened.point is None
+        assert name.kind == "multi-task"
+        assert opened.point is None
 
 
 @pytest.mark.parametrize("names", [(), ("default",), (Path("default"),)])
 def test_without_a_name_all_embedded_models_are_opened(names):
     with Screener.open(*names, threads=1) as opened:
-        assert sorted(own.name for own in opened.contracts) == sorted(contract.embedded())
+        assert sorted(own.name for own in opened.contracts) == sorted(models.embedded())
         assert [own.name for own in opened.models] == [own.name for own in opened.contracts]
 
 
@@ -401,8 +430,15 @@ def test_opening_refuses_before_the_first_picture(tmp_path):
         Screener.open(tmp_path / "x.onnx")
     with pytest.raises(BackendError):
         Screener.open(backend="abacus")
-    with pytest.raises(SettingsError, match="batch 0, threads None: each must be 1 or more"):
+    with pytest.raises(SettingsError, match="batch 0, threads None, device 0: batch and threads must be 1 or more"):
         Screener.open(batch=0)
+    for wrong in ({"threads": 0}, {"device": -1}, {"batch": -1}):
+        with pytest.raises(SettingsError, match="batch and threads must be 1 or more, device 0 or more"):
+            Screener.open(**wrong)
+    with pytest.raises(SettingsError, match="operating point best: allowed are high_sensitivity, balanced, high_spec"):
+        Screener.open(point="best")
+    with pytest.raises(SettingsError, match="default means all embedded models"):
+        Screener.open("default", "multitask")
     with pytest.raises(SettingsError, match="workers 0: must be 1 or more"), Screener.open("multitask") as opened:
         opened.stream([], workers=0)
 
@@ -410,11 +446,45 @@ def test_opening_refuses_before_the_first_picture(tmp_path):
 def test_the_example_is_screened(cc0):
     with Screener.open(threads=1) as opened:
         found = opened(cc0)
-    assert tuple(found.to_dict()) == COLUMNS
-    assert found.sha256 == photo.read(cc0).sha256
+    assert tuple(found.to_dict()) == tuple(column.name for column in columns())
+    assert found.sha256 == photo.load(cc0).sha256
 
 
-def test_the_label_of_a_source_is_its_name():
-    assert screener._label("a/b.jpg") == "a/b.jpg"
-    assert screener._label(b"data") == "bytes"
-    assert screener._label(Listed("a/b.jpg", "p1", "left")) == "a/b.jpg"
+def test_settings_open_what_they_say(model, cc0):
+    settings = ScreenerSettings((str(model.path),), "onnxruntime", 3, 1)
+    with settings.open() as opened:
+        assert opened.settings == settings
+        assert opened.contracts == (model.contract,)
+        assert opened.models[0].backend == "onnxruntime"
+    with Screener.open(model.path, backend="onnxruntime", batch=3, threads=1) as opened:
+        assert opened.settings == settings
+    assert ScreenerSettings() == ScreenerSettings((), "auto", 8, None, None, 0)
+
+
+def test_settings_reach_the_runner(model, monkeypatch):
+    asked = []
+
+    def open_runner(opened, backend, **options):
+        asked.append((opened.sha256, backend, options))
+        return "here", FakeRunner(lambda images: {}, options["max_batch"], precision="fp16")
+
+    monkeypatch.setattr(screener, "open_runner", open_runner)
+    with Screener.open("multitask", backend="tensorrt", batch=5, threads=2, device=1) as opened:
+        assert (opened.models[0].backend, opened.models[0].precision) == ("here", "fp16")
+    assert asked == [(model.sha256, "tensorrt", {"max_batch": 5, "threads": 2, "device": 1})]
+
+
+def test_over_runners_of_ones_own_the_batch_is_what_all_of_them_take(fake_runner, model, classifier):
+    first, second = fake_runner(max_batch=6), fake_runner(max_batch=4)
+    with Screener.of([classifier, model], [first, second], backend="npu") as opened:
+        assert opened.settings.batch == 4
+        assert [own.kind for own in opened.models] == ["multi-task", "classifier"]
+        assert {own.backend for own in opened.models} == {"npu"}
+        assert opened.settings.models == (str(classifier.path), str(model.path))
+
+
+def test_over_no_models_or_other_runners_than_models_there_is_no_screener(fake_runner, model):
+    with pytest.raises(ModelError, match="no models"):
+        Screener.of([], [])
+    with pytest.raises(ValueError, match="zip"):
+        Screener.of([model], [])

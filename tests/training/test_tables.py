@@ -229,7 +229,7 @@ def test_weights_that_are_not_there_are_told_before_the_first_run(go, tmp_path, 
     monkeypatch.setattr(train, "run", lambda *_, **__: pytest.fail("a cell was run"))
     alexnet = {"network": {"architecture": "alexnet", "imagenet": "weights/none.pth"}}
     with pytest.raises(
-        SettingsError, match=rf"no such file: {tmp_path}/weights/none\.pth; README says where to get it"
+        SettingsError, match=rf"no such file: {tmp_path}/weights/none\.pth; docs/training.md says where to get it"
     ):
         go(variants=GRID["variants"] | {"alexnet": alexnet})
 

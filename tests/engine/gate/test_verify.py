@@ -8,16 +8,18 @@ import json
 import numpy as np
 import pytest
 
-from funduscope.engine import contract
+from funduscope.engine import models
+from funduscope.engine.contract import Model
 from funduscope.engine.errors import BackendError, ModelError, SettingsError
-from funduscope.engine.gate import comparison as gate
 from funduscope.engine.gate import verify
 from funduscope.engine.pictures import preprocess
-from funduscope.engine.runners import gpu
+from funduscope.engine.readers.difference import FP16
+from funduscope.engine.readers.multitask import MultiTask
+from funduscope.engine.runners import FakeRunner, gpu
 from funduscope.engine.runners.onnx_runtime import OnnxRuntime
 from funduscope.engine.runners.tensorrt import engines
 from funduscope.engine.runners.tensorrt.engines import Facts, Profile
-from funduscope.postprocess import findings
+from funduscope.postprocess import anatomy
 
 onnx = pytest.importorskip("onnx")
 from funduscope.export.stamp import stamp  # noqa: E402 -- it needs onnx
@@ -29,56 +31,42 @@ LOWEST_MANTISSA, LOWEST_EXPONENT, HIGHEST_EXPONENT = 0, 23, 30  # bits of a floa
 class Case:
     """A model that ships, the views that it is shown, and what it gives for them."""
 
-    model: contract.Model
+    model: Model
     images: np.ndarray
     outputs: dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module", params=["multitask", "classifier"])
 def case(request) -> Case:
-    model = contract.read(request.param)
+    model = models.load(request.param)
     images = verify.views(model.contract.geometry.build())
     with OnnxRuntime(model, max_batch=8, threads=None) as runner:
         parts = [runner(images[k : k + 8]) for k in range(0, len(images), 8)]
     return Case(model, images, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-class Remembered:
+def remembering(case: Case, change=lambda outputs: None, precision="fp32") -> FakeRunner:
     """A runner that gives what the reference gave for each picture, but for what `change(outputs)` does to a batch."""
+    known = {image.tobytes(): k for k, image in enumerate(case.images)}
 
-    precision = "fp32"
-    slots = 1
+    def outputs(images):
+        rows = [known[image.tobytes()] for image in images]
+        given = {name: output[rows] for name, output in case.outputs.items()}
+        change(given)
+        return given
 
-    def __init__(self, case: Case, change=lambda outputs: None) -> None:
-        self.max_batch = 32
-        self.batches: list[int] = []
-        self._change, self._outputs = change, case.outputs
-        self._known = {image.tobytes(): k for k, image in enumerate(case.images)}
-
-    def __call__(self, images):
-        self.batches.append(len(images))
-        rows = [self._known[image.tobytes()] for image in images]
-        outputs = {name: output[rows] for name, output in self._outputs.items()}
-        self._change(outputs)
-        return outputs
+    return FakeRunner(outputs, 32, precision=precision)
 
 
 @pytest.fixture
 def reference(case, monkeypatch):
     """`verify.run` does not compute the reference again."""
 
-    class Reference(Remembered):
-        def __init__(self, model, *, max_batch, threads):
-            assert model is case.model
-            super().__init__(case)
+    def opened(model, *, max_batch, threads):
+        assert model is case.model
+        return remembering(case)
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(verify, "OnnxRuntime", Reference)
+    monkeypatch.setattr(verify, "OnnxRuntime", opened)
 
 
 @pytest.fixture
@@ -86,7 +74,7 @@ def remembered(case, reference):
     """The gate for a runner that remembers the reference too: `remembered(change, sizes)`; gives the report and the runner."""
 
     def run(change=lambda outputs: None, sizes=(1, 8, 32)):
-        candidate = Remembered(case, change)
+        candidate = remembering(case, change)
         return verify.run(case.model, candidate, case.images, sizes), candidate
 
     return run
@@ -101,9 +89,9 @@ def test_the_views_are_32_and_always_the_same(case):
 
 def test_there_is_something_to_see_in_most_views(case):  # on its head, an eye is not always recognised
     document = case.model.contract
-    if isinstance(document, contract.MultiTask):
+    if isinstance(document, MultiTask):
         maps = [{name: output[k] for name, output in case.outputs.items()} for k in range(32)]
-        found = [findings.find(own, document.rules.build()) for own in maps]
+        found = [anatomy.measure(own, document.rules.build()) for own in maps]
         assert sum(own.vcdr is not None for own in found) > 16
         assert sum(own.fovea is not None for own in found) > 16
     assert case.outputs["glaucoma"].std() > 1e-3
@@ -173,10 +161,8 @@ def test_the_bounds_are_those_of_the_candidates_precision(case, remembered):
         outputs["glaucoma"] += np.float32(1e-3)
 
     assert not remembered(shifted)[0].passes()
-    candidate = Remembered(case, shifted)
-    candidate.precision = "fp16"
-    report = verify.run(case.model, candidate, case.images, (8,))
-    assert {own.bound for own in report.figures if own.name == "max |d probability|"} == {gate.FP16.probability}
+    report = verify.run(case.model, remembering(case, shifted, "fp16"), case.images, (8,))
+    assert {own.bound for own in report.figures if own.name == "max |d probability|"} == {FP16.probability}
     assert report.passes(), report.lines()
 
 
@@ -223,7 +209,7 @@ def on_gpu(model, fake_gpu, monkeypatch):
 
     def install(change=lambda outputs: None):
         class Runner(OnnxRuntime):
-            def __init__(self, own, *, max_batch, engine):
+            def __init__(self, own, *, max_batch, engine, device):
                 super().__init__(own, max_batch=max_batch, threads=None)
                 opened.append((max_batch, engine))
 
@@ -240,7 +226,7 @@ def on_gpu(model, fake_gpu, monkeypatch):
 
 @pytest.fixture
 def fake_gpu(monkeypatch):
-    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("A Test GPU", "sm_89", "13.0"))
+    monkeypatch.setattr(gpu, "device", lambda index=0: gpu.Gpu("A Test GPU", "sm_89", "13.0"))
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +261,7 @@ def test_an_engine_that_fails_is_deleted_and_the_report_is_told(model, engine, o
 def test_an_engine_of_another_model_is_refused_and_stays(engine, on_gpu, few):
     on_gpu()
     with pytest.raises(ModelError, match=r"it was built of another model \(multitask\) than .*classifier\.onnx"):
-        verify.engine(contract.read("classifier"), engine, few, "self-check")
+        verify.engine(models.load("classifier"), engine, few, "self-check")
     assert engines.plan_of(engine) == b"plan"
 
 
@@ -295,7 +281,7 @@ def converted(model, path):
 
 
 def test_the_reference_is_the_fp32_model_embedded_or_beside(model, tmp_path):
-    embedded = contract.read("multitask")
+    embedded = models.load("multitask")
     assert verify.reference_of(embedded) is embedded
     half = converted(embedded, tmp_path / "half.onnx")
     assert verify.reference_of(half) == embedded
@@ -312,39 +298,11 @@ def test_the_reference_is_the_fp32_model_embedded_or_beside(model, tmp_path):
         verify.reference_of(half)
 
 
-def test_pictures_are_drawn_from_the_whole_index_with_a_fixed_seed(clinics):
-    chosen = verify.chosen(clinics, "test", 8)
-    assert chosen == verify.chosen(clinics, "test", 8)
-    numbers = [[int(path.stem) for path in chosen if path.parent.parent == folder] for folder in clinics]
-    assert [len(own) for own in numbers] == [4, 4]
-    assert numbers[0] != sorted(numbers[0])[:4] or max(numbers[0]) > 3
-    assert len(verify.chosen(clinics, None, 1000)) == 60
-    assert len(verify.chosen(clinics, "val", 1000)) == 20
-
-
-def test_what_the_word_rests_on_is_named(clinics):
-    assert verify.how(None) == "self-check"
-    assert verify.how(clinics) == "verified on one, two"
-
-
-@pytest.fixture
-def clinics(tmp_path):
-    """Two data sets of 20 test and 10 val pictures."""
-    folders = [tmp_path / name for name in ("one", "two")]
-    for folder in folders:
-        (folder / "images").mkdir(parents=True)
-        for k in range(30):
-            (folder / "images" / f"{k}.jpg").write_bytes(b"")
-        lines = [f"images/{k}.jpg,{'test' if k < 20 else 'val'},{k % 2}" for k in range(30)]
-        (folder / "index.csv").write_text("image,split,glaucoma\n" + "\n".join(lines) + "\n")
-    return folders
-
-
 def test_without_a_gpu_an_engine_is_neither_verified_nor_deleted(model, engine, few, monkeypatch):
-    def none():
+    def none(index=0):
         raise BackendError("no NVIDIA GPU here: told by a test")
 
-    monkeypatch.setattr(gpu, "first", none)
+    monkeypatch.setattr(gpu, "device", none)
     with pytest.raises(BackendError, match="told by a test"):
         verify.engine(model, engine, few, "self-check")
     assert engines.facts_of(engine.path) == engine

@@ -52,7 +52,7 @@ C = "images/c.jpg,,,,,,,,test,64,48,"
 
 
 def test_rows_become_samples(folder):
-    a, b, c = dataset.read(index(folder, A, B, C))
+    a, b, c = dataset.load(index(folder, A, B, C))
     assert a == Sample(
         image=folder / "images/a.jpg",
         set_name="clinic",
@@ -71,7 +71,7 @@ def test_rows_become_samples(folder):
 
 
 def test_an_empty_cell_is_not_labelled(folder):
-    a, b, c = dataset.read(index(folder, A, B, C))
+    a, b, c = dataset.load(index(folder, A, B, C))
     tasks = ("disc", "cup", "fovea", "glaucoma")
     assert [a.labels(task) for task in tasks] == [True, True, True, True]
     assert [b.labels(task) for task in tasks] == [True, False, False, True]
@@ -79,7 +79,7 @@ def test_an_empty_cell_is_not_labelled(folder):
 
 
 def test_masks_are_read_as_they_were_drawn(folder):
-    a, b, c = dataset.read(index(folder, A, B, C))
+    a, b, c = dataset.load(index(folder, A, B, C))
     drawn = a.read_masks()
     assert drawn.disc.sum() == 56 * 40
     assert drawn.cup.sum() == 48 * 32
@@ -90,16 +90,16 @@ def test_masks_are_read_as_they_were_drawn(folder):
 def test_a_table_from_a_spreadsheet_is_read(folder):
     text = "\r\n".join([HEADER, C]) + "\r\n"
     (folder / "index.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    assert len(dataset.read(folder)) == 1
+    assert len(dataset.load(folder)) == 1
 
 
 def test_unknown_columns_do_no_harm(folder):
-    assert len(dataset.read(index(folder, "images/c.jpg,test,7", header="image,split,quality"))) == 1
+    assert len(dataset.load(index(folder, "images/c.jpg,test,7", header="image,split,quality"))) == 1
 
 
 def refusal(folder: Path) -> str:
     with pytest.raises(DataError) as caught:
-        dataset.read(folder)
+        dataset.load(folder)
     return str(caught.value)
 
 
@@ -166,14 +166,14 @@ def test_many_problems_are_counted_and_the_first_are_told(folder):
 )
 def test_a_mask_of_other_values_is_refused(folder, row, values, words):
     mask(folder / row.split(",")[1], values)
-    (sample,) = dataset.read(index(folder, row))
+    (sample,) = dataset.load(index(folder, row))
     with pytest.raises(DataError, match=words):
         sample.read_masks()
 
 
 @pytest.mark.parametrize("content", [b"", b"cut"])
 def test_a_mask_that_was_damaged_since_is_refused(folder, content):
-    (sample,) = dataset.read(index(folder, A))
+    (sample,) = dataset.load(index(folder, A))
     sample.mask.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.png: the mask is missing or unreadable"):
         sample.read_masks()
@@ -226,7 +226,7 @@ def unsplit(folder: Path, rows: list[tuple[str, str]]) -> dict[str, str]:
     for name, _ in rows:
         (folder / name).touch()
     (folder / "index.csv").write_text("\n".join(["image,patient", *map(",".join, rows)]) + "\n")
-    return {one.image.name: one.split for one in dataset.read(folder)}
+    return {one.image.name: one.split for one in dataset.load(folder)}
 
 
 def shares(splits) -> list[float]:
@@ -255,7 +255,7 @@ def test_a_patient_is_in_one_split_and_the_shares_hold(tmp_path):
 def test_spaces_around_a_name_make_no_other_patient(tmp_path):
     found = unsplit(tmp_path, [(f"{k}.jpg", f" p{k // 2}" if k % 2 else f"p{k // 2}") for k in range(40)])
     assert all(found[f"{k}.jpg"] == found[f"{k + 1}.jpg"] for k in range(0, 40, 2))
-    assert {one.patient for one in dataset.read(tmp_path)} == {f"p{k}" for k in range(20)}
+    assert {one.patient for one in dataset.load(tmp_path)} == {f"p{k}" for k in range(20)}
 
 
 def test_a_split_does_not_depend_on_the_rows_order(tmp_path):
@@ -294,7 +294,7 @@ COUNTS = {
 @pytest.mark.parametrize("name", COUNTS)
 def test_the_labelled_sets_hold_what_their_table_says(data_root, name):
     counts: dict[str, list[int]] = {}
-    for sample in dataset.read(data_root / name):
+    for sample in dataset.load(data_root / name):
         row = counts.setdefault(sample.split, [0] * 6)
         labelled = [sample.labels(task) for task in ("disc", "cup", "fovea")]
         for k, value in enumerate([True, *labelled, sample.glaucoma == 1, sample.glaucoma == 0]):

@@ -44,16 +44,18 @@ def clinic(tmp_path) -> Path:
 
 def evaluated(opened, folder: Path) -> dict:
     with opened:
-        figures = evaluation.evaluate(opened, evaluation.choose(dataset.read(folder), "test"))
+        figures = evaluation.evaluate(opened, evaluation.choose(dataset.load(folder), "test"))
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     return figures[folder.name]
 
 
 def test_the_classifiers_figures_are_those_by_hand(fake, classifier, clinic):
     found = evaluated(fake(models=[classifier]), clinic)
-    assert set(found) == {"n", "n_rejected", "classifier"}
+    assert set(found) == {"n", "n_rejected", "decisions", "scores"}
+    assert set(found["decisions"]) == {"glaucoma_second", "referable_dr", "any_dr"}
+    assert found["scores"] == {}
     assert (found["n"], found["n_rejected"]) == (8, 1)
-    glaucoma, referable, any_dr = (found["classifier"][name] for name in ("glaucoma", "referable_dr", "any_dr"))
+    glaucoma, referable, any_dr = (found["decisions"][name] for name in ("glaucoma_second", "referable_dr", "any_dr"))
     # sick .8, .6, .298 and the black one; healthy .2, .502, .102, .412; from .4
     assert (glaucoma["auc"]["n"], glaucoma["auc"]["n_not_measurable"]) == (8, 1)
     assert glaucoma["auc"]["value"] == pytest.approx((4 + 4 + 2) / 12)
@@ -76,7 +78,7 @@ def test_the_classifiers_figures_are_those_by_hand(fake, classifier, clinic):
 
 def test_the_operating_point_moves_the_counts_and_not_the_area(fake, classifier, clinic):
     found = {
-        point: evaluated(fake(models=[classifier], point=point), clinic)["classifier"]["glaucoma"]
+        point: evaluated(fake(models=[classifier], point=point), clinic)["decisions"]["glaucoma_second"]
         for point in ("high_sensitivity", "balanced", "high_specificity")
     }
     assert [own["at_threshold"]["threshold"] for own in found.values()] == [0.2, 0.4, 0.6]
@@ -88,13 +90,13 @@ def test_the_operating_point_moves_the_counts_and_not_the_area(fake, classifier,
 def test_a_disease_that_is_not_labelled_has_no_figure(fake, classifier, clinic):
     lines = [",".join(line.split(",")[:3]) for line in (clinic / "index.csv").read_text().splitlines()]
     (clinic / "index.csv").write_text("\n".join(lines) + "\n")
-    assert set(evaluated(fake(models=[classifier]), clinic)["classifier"]) == {"glaucoma"}
+    assert set(evaluated(fake(models=[classifier]), clinic)["decisions"]) == {"glaucoma_second"}
 
 
 def test_one_class_alone_has_no_area_and_no_rate_of_the_other(fake, classifier, clinic):
     lines = (clinic / "index.csv").read_text().splitlines()
     (clinic / "index.csv").write_text("\n".join(lines[:4]) + "\n")
-    found = evaluated(fake(models=[classifier]), clinic)["classifier"]["glaucoma"]
+    found = evaluated(fake(models=[classifier]), clinic)["decisions"]["glaucoma_second"]
     assert found["auc"] == {"n": 3, "n_not_measurable": 0, "value": None, "low": None, "high": None}
     assert found["at_threshold"]["specificity"] is None
     assert found["at_threshold"]["sensitivity"]["value"] == pytest.approx(2 / 3)
@@ -105,7 +107,7 @@ def test_a_set_of_rejected_pictures_has_no_counts(fake, classifier, clinic):
     (clinic / "index.csv").write_text("\n".join([lines[0], lines[-1]]) + "\n")
     found = evaluated(fake(models=[classifier]), clinic)
     assert (found["n"], found["n_rejected"]) == (1, 1)
-    assert set(found["classifier"]["glaucoma"]) == {"auc"}
+    assert set(found["decisions"]["glaucoma_second"]) == {"auc"}
 
 
 def test_both_models_are_measured_at_once(both, fake, painter, classifier, clinic):
@@ -113,30 +115,33 @@ def test_both_models_are_measured_at_once(both, fake, painter, classifier, clini
         return painter.maps(glaucoma=image[128, 128, 1] / 255)
 
     found = evaluated(both(paint), clinic)
-    for own in found["classifier"].values():
-        del own["heat_in_disc"]  # at the discs that the multi-task model found
-    assert found["classifier"] == evaluated(fake(models=[classifier]), clinic)["classifier"]
-    assert {key: value for key, value in found.items() if key != "classifier"} == evaluated(fake(paint), clinic)
-    assert found["auc"]["network"]["value"] == pytest.approx((4 + 4 + 2) / 12)
-    assert found["auc"]["averaged"]["n_not_measurable"] == 1
+    for own in found["decisions"].values():
+        own.pop("heat_in_disc", None)  # at the discs that the multi-task model found
+    first, second = evaluated(fake(paint), clinic), evaluated(fake(models=[classifier]), clinic)
+    assert found == first | {"decisions": first["decisions"] | second["decisions"]}
+    assert set(first["decisions"]) == {"glaucoma"}
+    assert set(found["scores"]) == {"glaucoma_network", "glaucoma_vcdr"}
+    assert found["scores"]["glaucoma_network"]["value"] == pytest.approx((4 + 4 + 2) / 12)
+    assert found["scores"]["glaucoma_vcdr"]["value"] == pytest.approx(1 / 2)  # all have the same
+    assert found["decisions"]["glaucoma"]["auc"]["n_not_measurable"] == 1
 
 
 def test_a_picture_too_dark_for_the_classifier_is_not_measurable_by_it(both, clinic):
     write(clinic / "0.png", np.full((192, 192, 3), (100, 0, 0), np.uint8))
     found = evaluated(both(), clinic)
     assert found["n_rejected"] == 1
-    assert found["auc"]["averaged"]["n_not_measurable"] == 1
-    assert found["classifier"]["glaucoma"]["auc"]["n_not_measurable"] == 2
+    assert found["decisions"]["glaucoma"]["auc"]["n_not_measurable"] == 1
+    assert found["decisions"]["glaucoma_second"]["auc"]["n_not_measurable"] == 2
 
 
 def test_each_set_stands_alone(fake, classifier, clinic):
-    samples = dataset.read(clinic)
+    samples = dataset.load(clinic)
     other = [Sample(one.image, "other", "test", glaucoma=1 - one.glaucoma) for one in samples]
     with fake(models=[classifier]) as opened:
         figures = evaluation.evaluate(opened, [*samples, *other])
-    areas = [figures[name]["classifier"]["glaucoma"]["auc"]["value"] for name in ("clinic", "other")]
+    areas = [figures[name]["decisions"]["glaucoma_second"]["auc"]["value"] for name in ("clinic", "other")]
     assert areas == pytest.approx([10 / 12, 2 / 12])
-    assert set(figures["other"]["classifier"]) == {"glaucoma"}
+    assert set(figures["other"]["decisions"]) == {"glaucoma_second"}
 
 
 def test_pictures_with_any_label_are_chosen_of_their_split():
@@ -177,20 +182,20 @@ def drawn_disc(folder: Path, disc_level: int) -> Path:
 
 
 def test_even_heat_is_at_the_disc_by_chance(fake, classifier, tmp_path):
-    found = evaluated(fake(models=[classifier]), drawn_disc(tmp_path / "clinic", 90))["classifier"]
-    for disease in ("glaucoma", "referable_dr", "any_dr"):
-        assert (found[disease]["heat_in_disc"]["n"], found[disease]["heat_in_disc"]["n_not_measurable"]) == (1, 0)
-        assert found[disease]["heat_in_disc"]["chance"] == pytest.approx(CHANCE)
-        assert found[disease]["heat_in_disc"]["share"] == pytest.approx(CHANCE, rel=1e-4)
+    found = evaluated(fake(models=[classifier]), drawn_disc(tmp_path / "clinic", 90))["decisions"]
+    for verdict in ("glaucoma_second", "referable_dr", "any_dr"):
+        assert (found[verdict]["heat_in_disc"]["n"], found[verdict]["heat_in_disc"]["n_not_measurable"]) == (1, 0)
+        assert found[verdict]["heat_in_disc"]["chance"] == pytest.approx(CHANCE)
+        assert found[verdict]["heat_in_disc"]["share"] == pytest.approx(CHANCE, rel=1e-4)
     assert set(found["referable_dr"]) == {"heat_in_disc"}  # not labelled
 
 
 @pytest.mark.parametrize(("level", "above"), [(255, True), (0, False)])
 def test_heat_at_the_disc_is_more_than_by_chance_and_cold_less(fake, classifier, tmp_path, level, above):
     folder = drawn_disc(tmp_path / "clinic", level)
-    found = evaluated(fake(models=[classifier]), folder)["classifier"]["glaucoma"]["heat_in_disc"]
+    found = evaluated(fake(models=[classifier]), folder)["decisions"]["glaucoma_second"]["heat_in_disc"]
     with fake(models=[classifier]) as opened:
-        heat = opened(folder / "0.png").classification.glaucoma.heat.on_photo(240, 200)
+        heat = opened(folder / "0.png").decisions["glaucoma_second"].heat.on_photo(240, 200)
     lit = np.zeros((200, 240), bool)
     left, top, side = FIELD
     lit[top : top + side, left : left + side] = True
@@ -211,8 +216,8 @@ def test_a_picture_without_heat_is_counted_and_not_measured(fake, classifier, op
     hot = fake(
         models=[classifier], classify=lambda image: opinions() | {"glaucoma_map": np.full((12, 12), next(heat), "f4")}
     )
-    found = evaluated(hot, folder)["classifier"]
-    glaucoma, any_dr = (found[name]["heat_in_disc"] for name in ("glaucoma", "any_dr"))
+    found = evaluated(hot, folder)["decisions"]
+    glaucoma, any_dr = (found[name]["heat_in_disc"] for name in ("glaucoma_second", "any_dr"))
     assert (glaucoma["n"], glaucoma["n_not_measurable"], glaucoma["share"]) == (2, 1, pytest.approx(CHANCE))
     assert any_dr == {"n": 2, "n_drawn": 2, "n_not_measurable": 2, "share": None, "chance": None}
 
@@ -225,13 +230,54 @@ def test_where_no_disc_is_drawn_the_found_one_serves(both, fake, classifier, pai
     radius = np.flatnonzero(disc.any(axis=1)).size // 2
     rows, columns = np.nonzero(disc)
     near = np.hypot(ROWS - rows.mean(), COLUMNS - columns.mean()) <= np.sqrt(disc.sum() / np.pi) + radius
-    found = evaluated(both(lambda image: painter.maps()), folder)["classifier"]["glaucoma"]["heat_in_disc"]
+    found = evaluated(both(lambda image: painter.maps()), folder)["decisions"]["glaucoma_second"]["heat_in_disc"]
     assert (found["n"], found["n_drawn"], found["n_not_measurable"]) == (1, 0, 0)
     assert found["chance"] == pytest.approx(near.sum() / 160**2, rel=0.1)
-    assert "heat_in_disc" not in evaluated(fake(models=[classifier]), folder)["classifier"]["glaucoma"]
+    assert "heat_in_disc" not in evaluated(fake(models=[classifier]), folder)["decisions"]["glaucoma_second"]
 
 
 def test_without_heat_maps_there_is_no_such_figure(fake, model, tmp_path):
     found = evaluated(fake(models=[model]), drawn_disc(tmp_path / "clinic", 255))
-    assert "classifier" not in found
+    assert "heat_in_disc" not in found["decisions"]["glaucoma"]
     assert found["disc_dice"]["n"] == 1
+
+
+def test_measures_are_beside_what_was_drawn(fake, painter, tmp_path):
+    """Four pictures alike, of which one is black: two with the masks, fovea and eye that are found, one with others."""
+    folder = tmp_path / "clinic"
+    grey = np.full((200, 240, 3), 90, np.uint8)
+    for k in range(4):
+        write(folder / f"{k}.png", grey * (k < 3))
+    with fake() as opened:
+        found = opened(grey)
+    disc, cup = found.mask("disc"), found.mask("cup")
+    moved = np.roll(disc, 10, axis=1)
+    cv2.imwrite(str(folder / "same.png"), disc.astype(np.uint8) + (cup & disc))
+    cv2.imwrite(str(folder / "disc.png"), disc.astype(np.uint8))
+    cv2.imwrite(str(folder / "moved.png"), moved.astype(np.uint8) * 2)  # all of it is cup
+    x, y = found.fovea
+    lines = ["image,split,mask,mask_has,fovea_x,fovea_y,scale,eye"]
+    lines += [f"{k}.png,test,same.png,disc+cup,{x},{y},0.5,right" for k in (0, 3)]
+    lines += [f"1.png,test,disc.png,disc,{x},{y},0.5,right", f"2.png,test,moved.png,disc+cup,{x + 3},{y + 4},0.5,left"]
+    (folder / "index.csv").write_text("\n".join(lines) + "\n")
+    figures = evaluated(fake(), folder)
+    assert (figures["n"], figures["n_rejected"]) == (4, 1)
+    beside = 2 * (disc & moved).sum() / (disc.sum() + moved.sum())
+    within = 2 * (cup & moved).sum() / (cup.sum() + moved.sum())
+    assert 0.1 < within < beside < 0.9
+    assert figures["disc_dice"] == {"n": 4, "n_not_measurable": 1, "mean": pytest.approx((1 + 1 + beside + 0) / 4)}
+    assert figures["cup_dice"] == {"n": 3, "n_not_measurable": 1, "mean": pytest.approx((1 + within + 0) / 3, abs=0.01)}
+    error = ((1 - found.vcdr) + found.vcdr) / 3  # of the moved one, whose cup is its disc, and of the black one
+    assert figures["vcdr_error"] == {"n": 3, "n_not_measurable": 1, "mean": pytest.approx(error, abs=0.02)}
+    counts = {"n": 4, "n_not_measurable": 1}
+    assert figures["fovea_error_px"] == counts | {"mean": pytest.approx(10 / 3), "median": pytest.approx(0, abs=1e-6)}
+    percent = pytest.approx(100 * 5 / 240 / 3)
+    assert figures["fovea_error_percent"] == counts | {"mean": percent, "median": pytest.approx(0, abs=1e-6)}
+    assert figures["laterality"] == {"right": 2, "wrong": 1, "unknown": 1}
+
+
+def test_each_result_is_told_as_it_comes(fake, clinic):
+    samples, told = dataset.load(clinic), []
+    with fake() as opened:
+        evaluation.evaluate(opened, samples, lambda sample, result: told.append((sample, result.name)))
+    assert told == [(sample, str(sample.image)) for sample in samples]

@@ -76,7 +76,7 @@ def unpacked(root: Path, inner: str, suffix: str) -> Path:
 @pytest.mark.parametrize("inner", ["", "Training400"])
 @pytest.mark.parametrize("suffix", ["xlsx", "csv"])
 def test_every_split_is_read_with_what_is_labelled(tmp_path, inner, suffix):
-    samples = dataset.read(unpacked(tmp_path / "REFUGE", inner, suffix))
+    samples = dataset.load(unpacked(tmp_path / "REFUGE", inner, suffix))
     found = {s.image.stem: (s.split, s.glaucoma, s.fovea, s.mask is not None, s.mask_has_cup) for s in samples}
     assert found == {
         "g0001": ("train", 1, (20.5, 30.25), True, True),
@@ -91,7 +91,7 @@ def test_every_split_is_read_with_what_is_labelled(tmp_path, inner, suffix):
 
 
 def test_masks_keep_refuges_values(tmp_path):
-    first = dataset.read(unpacked(tmp_path, "", "csv"))[0]
+    first = dataset.load(unpacked(tmp_path, "", "csv"))[0]
     drawn = first.read_masks()
     assert (drawn.disc.sum(), drawn.cup.sum()) == (400, 100)
 
@@ -99,7 +99,7 @@ def test_masks_keep_refuges_values(tmp_path):
 def test_columns_match_in_any_case(tmp_path):
     root = unpacked(tmp_path, "", "csv")
     table(root / "REFUGE-Test-GT" / "more.csv", ["IMGNAME ", "fovea_x", "FOVEA_Y"], ["t0003.JPG", "4", "5"])
-    assert {s.image.stem: s.fovea for s in refuge.read(root)}["T0003"] == (4, 5)
+    assert {s.image.stem: s.fovea for s in refuge.load(root)}["T0003"] == (4, 5)
 
 
 def test_what_archivers_leave_is_passed_over(tmp_path):
@@ -108,7 +108,7 @@ def test_what_archivers_leave_is_passed_over(tmp_path):
     (root / "__MACOSX" / "Training400" / "._g0001.jpg").write_bytes(b"x")
     (root / "Annotation-Training400" / "~$Fovea_location.xlsx").write_bytes(b"x")
     (root / "notes.csv").write_text("a,b\n1,2\n")
-    assert len(dataset.read(root)) == 7
+    assert len(dataset.load(root)) == 7
 
 
 def test_a_picture_of_no_split_is_refused_with_what_was_looked_for(tmp_path):
@@ -117,12 +117,12 @@ def test_a_picture_of_no_split_is_refused_with_what_was_looked_for(tmp_path):
     with pytest.raises(
         DataError, match=r"x\.jpg: of no split; looked for .*Training400, REFUGE-Validation400 or Test400"
     ):
-        dataset.read(root)
+        dataset.load(root)
 
 
 def test_a_folder_without_pictures_is_refused_with_what_was_looked_for(tmp_path):
     with pytest.raises(DataError, match=r"neither index\.csv nor REFUGE's pictures"):
-        dataset.read(tmp_path)
+        dataset.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_cell_that_cannot_be_meant_is_refused_with_its_line(tmp_path, row, wor
     name = root / "REFUGE-Test-GT" / "Glaucoma_label_and_Fovea_location.csv"
     table(name, ["ImgName", "Label(Glaucoma=1)", "Fovea_X", "Fovea_Y"], row)
     with pytest.raises(DataError, match=rf"Glaucoma_label_and_Fovea_location\.csv, line 2: .*{words}"):
-        dataset.read(root)
+        dataset.load(root)
 
 
 @pytest.mark.parametrize("name", ["Fovea_location.xlsx", "Fovea_location.csv"])
@@ -141,17 +141,17 @@ def test_a_damaged_table_is_refused(tmp_path, name):
     root = unpacked(tmp_path, "", "xlsx")
     (root / "Annotation-Training400" / name).write_bytes(b"\xff\xfe no table")
     with pytest.raises(DataError, match="the table cannot be read"):
-        dataset.read(root)
+        dataset.load(root)
 
 
 def test_a_fovea_outside_its_picture_is_refused(tmp_path):
     root = unpacked(tmp_path, "", "csv")
     table(root / "REFUGE-Test-GT" / "more.csv", ["ImgName", "Fovea_X", "Fovea_Y"], ["T0003.jpg", 400, 5])
     with pytest.raises(DataError, match="outside the picture"):
-        dataset.read(root)
+        dataset.load(root)
 
 
 def test_a_spreadsheet_without_openpyxl_gives_the_pip_line(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openpyxl", None)
     with pytest.raises(errors.MissingExtra, match=r"pip install 'funduscope\[train\]'"):
-        dataset.read(unpacked(tmp_path, "", "xlsx"))
+        dataset.load(unpacked(tmp_path, "", "xlsx"))

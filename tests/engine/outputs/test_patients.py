@@ -11,20 +11,22 @@ import numpy as np
 import pytest
 
 from funduscope.engine.errors import Code, OutputError
+from funduscope.engine.eyes import Eyes, Listed
+from funduscope.engine.findings import Decision
 from funduscope.engine.outputs import patients
-from funduscope.engine.outputs import rows as sinks
-from funduscope.engine.outputs.patients import COLUMNS, Patient, Patients
-from funduscope.engine.pictures.inputs import Listed
-from funduscope.engine.results import Classification, Eyes, ModelName, Opinion, Rejected, Screening
+from funduscope.engine.outputs.patients import Patient, Patients
+from funduscope.engine.outputs.rows import Rows
+from funduscope.engine.results import ModelName, Rejected, Screening
 
-MULTITASK = ModelName("multitask", "1", "0" * 64, "fake", "fp32")
-CLASSIFIER = ModelName("channels", "7", "1" * 64, "fake", "fp32")
+MULTITASK = ModelName("multi-task", "multitask", "1", "0" * 64, "fake", "fp32")
+CLASSIFIER = ModelName("classifier", "channels", "7", "1" * 64, "fake", "fp32")
+COLUMNS = tuple(column.name for column in patients.columns())
 CALLS = ("glaucoma", "glaucoma_second", "referable_dr", "any_dr")
 
 
-def opinion(probability: float | None, uncertain: bool = False) -> Opinion:
-    probability = 0.1 if probability is None else probability
-    return Opinion(probability, 0.5, None if uncertain else probability >= 0.5, None)
+def opinion(disease: str, probability: float | None, uncertain: bool = False) -> Decision:
+    called = None if uncertain or probability is None else probability >= 0.5
+    return Decision(disease, probability, 0.5, called)
 
 
 def screening(
@@ -37,22 +39,35 @@ def screening(
     any_dr: float = 0.1,
     uncertain: bool = False,
     models: str = "both",
+    used: bool = True,
     warnings: tuple[Code, ...] = (),
 ) -> Screening:
-    """A result. glaucoma: the first opinion's probability, None for not measurable; models: which looked at the picture."""
-    found = Classification(
-        opinion(second, uncertain), opinion(dr, uncertain), opinion(any_dr, uncertain), "balanced", CLASSIFIER
+    """A result. glaucoma: the first opinion's probability, None for not measurable; models: which looked at the picture; used:
+    whether the classifier could use it."""
+    decisions, measured = {}, {}
+    if models != "classifier":
+        decisions["glaucoma"], measured = opinion("glaucoma", glaucoma), {"vcdr": vcdr}
+    if models != "multitask" and used:
+        decisions |= {
+            "glaucoma_second": opinion("glaucoma", second, uncertain),
+            "referable_dr": opinion("referable_dr", dr, uncertain),
+            "any_dr": opinion("any_dr", any_dr, uncertain),
+        }
+    looked = {"both": (MULTITASK, CLASSIFIER), "multitask": (MULTITASK,), "classifier": (CLASSIFIER,)}[models]
+    return Screening(
+        name="eye.jpg",
+        width=200,
+        height=200,
+        warnings=warnings,
+        eyes=Eyes(patient, eye, "list" if eye else None),
+        models=looked,
+        decisions=decisions,
+        **measured,
     )
-    measured = {} if models == "classifier" else {"model": MULTITASK, "vcdr": vcdr, "glaucoma_probability": glaucoma}
-    if measured and glaucoma is not None:
-        measured["glaucoma"] = glaucoma >= 0.5
-    classified = None if models == "multitask" else found
-    eyes = Eyes(patient, eye, "list" if eye else None)
-    return Screening("eye.jpg", None, 200, 200, warnings, eyes, classification=classified, **measured)
 
 
 def rejected(eye: str | None = "left", patient: str | None = "p1") -> Rejected:
-    return Rejected("bad.jpg", None, Code.DAMAGED, "cut", MULTITASK, CLASSIFIER, Eyes(patient, eye, "list"))
+    return Rejected("bad.jpg", None, Code.DAMAGED, "cut", (MULTITASK, CLASSIFIER), Eyes(patient, eye, "list"))
 
 
 def row(*results) -> dict:
@@ -132,7 +147,7 @@ def test_a_model_that_was_not_asked_says_nothing(models, expected):
 
 
 def test_a_picture_that_the_classifier_could_not_read_leaves_its_negative_open():
-    dark = screening("left", models="multitask", warnings=(Code.CLASSIFIER_UNGRADABLE,))
+    dark = screening("left", used=False, warnings=(Code.CLASSIFIER_UNGRADABLE,))
     assert calls(row(screening("right"), dark)) == (False, None, None, None)
 
 
@@ -146,7 +161,7 @@ def test_probabilities_and_ratios_are_the_highest_of_each():
         screening("left", glaucoma=0.1, vcdr=0.3, second=0.21, dr=0.40, any_dr=0.02),
     )
     assert [found[f"{name}_probability"] for name in CALLS] == [0.3, 0.31, 0.42, 0.06]
-    assert (found["right_vcdr"], found["left_vcdr"]) == (0.55, 0.3)
+    assert (found["vcdr"], found["right_vcdr"], found["left_vcdr"]) == (0.55, 0.55, 0.3)
     assert found["vcdr_difference"] == 0.25
 
 
@@ -300,7 +315,7 @@ def test_a_screeners_results_become_patients(both, painter, opinions, tmp_path):
     with (
         both(lambda image: painter.maps(fovea=None, glaucoma=0.0), classify=lambda image: opinions(0.1, 0.9)) as opened,
         Patients(out) as sink,
-        sinks.Rows(out) as rows,
+        Rows(out) as rows,
     ):
         for result in opened.stream(sources):
             sink.write(result)

@@ -8,14 +8,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from funduscope.engine.eyes import Listed
 from funduscope.engine.outputs import report
-from funduscope.engine.pictures.inputs import Listed
+from funduscope.engine.readers import verdicts
 
 
 class Page(HTMLParser):
     """The rows of a page as lists of cells' texts; an assertion where a tag is not closed in its turn."""
 
-    VOID = ("meta", "img", "br")
+    VOID = ("meta", "img", "br", "wbr")
     CELLS = ("td", "th")  # these need not be closed
 
     def __init__(self, text: str) -> None:
@@ -67,7 +68,7 @@ SOURCES = [
     np.full((200, 220, 3), 90, np.uint8),
     np.zeros((200, 200, 3), np.uint8),
 ]
-HEAD = ["pictures", "name", "glaucoma", "vCDR", "second opinion", "referable retinopathy", "remarks"]
+TITLES = {"multi-task": ["glaucoma"], "classifier": ["referable DR", "any DR", "second opinion"]}
 
 
 def printed(opened, tmp_path) -> Page:
@@ -76,8 +77,9 @@ def printed(opened, tmp_path) -> Page:
         for source in SOURCES:
             page.write(opened(source, keep_photo=True))
     found = Page(path.read_text(encoding="utf-8"))
-    assert found.rows[0] == HEAD
-    assert {len(row) for row in found.rows} == {len(HEAD)}
+    titles = [title for own in opened.models for title in TITLES[own.kind]]
+    assert found.rows[0] == ["pictures", "name", "vCDR", *titles, "remarks"]
+    assert {len(row) for row in found.rows} == {len(titles) + 4}
     return found
 
 
@@ -91,62 +93,73 @@ def test_every_opinion_is_on_the_page(both, maps, opinions, tmp_path):
     with both(maps) as opened:
         first = opened(SOURCES[1])
     row = page.rows[2]
-    probability, threshold = first.glaucoma_probability, first.threshold
-    assert row[1] == "array"
-    assert row[2] == f"{'refer' if probability >= threshold else 'not called'}{probability:.3f} (from {threshold:.3f})"
-    assert row[3] == f"{first.vcdr:.3f}"
-    assert row[4] == "not called0.123 (from 0.400)"
-    assert row[5] == "refer0.876 (from 0.500)of any grade 0.600"
-    assert row[6] == "FOVEA_NOT_FOUND"
-    assert page.pictures[2] == ["the whole photo", "the optic disc", "heat of retinopathy", "heat of glaucoma"]
+    probability, threshold = first.decisions["glaucoma"].probability, first.decisions["glaucoma"].threshold
+    assert row[1:] == [
+        "array",
+        f"{first.vcdr:.3f}",
+        f"{'refer' if probability >= threshold else 'no'} {probability:.3f}from {threshold:.3f}",
+        "refer 0.876from 0.500",
+        "refer 0.600from 0.450",
+        "no 0.123from 0.400",
+        "FOVEA_NOT_FOUND",
+    ]
+    assert page.pictures[2] == [
+        "the whole photo",
+        "the optic disc",
+        "heat of glaucoma",
+        "heat of referable retinopathy",
+    ]
 
 
 def test_an_abstention_and_what_is_not_measurable_are_said(both, painter, opinions, tmp_path):
     opened = both(lambda image: painter.maps(cup=None), classify=lambda image: opinions(0.4, 0.5))
     row = printed(opened, tmp_path).rows[2]
-    assert row[2:6] == [
-        f"not measurable– (from {opened.multitask.glaucoma_threshold:.3f})",
+    assert row[2:] == [
         "–",
-        "uncertain0.400 (from 0.400)",
-        "uncertain0.500 (from 0.500)of any grade 0.100",
+        f"openfrom {opened.contracts[0].glaucoma_threshold:.3f}",
+        "open 0.500from 0.500",
+        "open 0.100from 0.450",  # as the referable one is
+        "open 0.400from 0.400",
+        "CUP_NOT_FOUND, GLAUCOMA_UNCERTAIN, DR_UNCERTAIN, ANY_DR_UNCERTAIN",
     ]
-    assert row[6] == "CUP_NOT_FOUND, GLAUCOMA_UNCERTAIN, DR_UNCERTAIN, ANY_DR_UNCERTAIN"
 
 
 def test_with_the_classifier_alone_its_opinions_stand_alone(fake, classifier, opinions, tmp_path):
     page = printed(fake(models=[classifier], classify=lambda image: opinions(0.7, 0.2)), tmp_path)
-    assert page.rows[2][2:] == [
-        "–",
-        "–",
-        "refer0.700 (from 0.400)",
-        "not called0.200 (from 0.500)of any grade 0.100",
-        "",
-    ]
-    assert page.pictures[2] == ["the whole photo", "heat of retinopathy", "heat of glaucoma"]
+    assert page.rows[2][2:] == ["–", "no 0.200from 0.500", "no 0.100from 0.450", "refer 0.700from 0.400", ""]
+    assert page.pictures[2] == ["the whole photo", "heat of glaucoma", "heat of referable retinopathy"]
 
 
 def test_with_the_multi_task_model_alone_there_is_no_second_opinion(fake, maps, tmp_path):
     page = printed(fake(maps), tmp_path)
-    assert page.rows[2][4:] == ["–", "–", "FOVEA_NOT_FOUND"]
+    assert page.rows[2][4:] == ["FOVEA_NOT_FOUND"]
     assert page.pictures[2] == ["the whole photo", "the optic disc"]
 
 
 def test_a_rejected_picture_has_its_reason_and_its_name_is_text(both, tmp_path):
     page = printed(both(), tmp_path)
     assert page.rows[1][1:3] == ["a <b>&amp; \"'.png", "error"]
-    assert page.rows[1][6] == "NOT_FOUND: no such file"
+    assert page.rows[1][3:] == ["", "", "", "", "NOT_FOUND: no such file"]
     assert page.rows[3][2] == "ungradable"
     assert page.pictures[1] == page.pictures[3] == []
+
+
+def test_every_verdict_is_explained(both, tmp_path):
+    text = printed(both(), tmp_path).text
+    for verdict in verdicts():
+        title = verdict.title[0].upper() + verdict.title[1:]
+        assert f"{title}: {verdict.meaning.replace('`', '')}." in text
+    assert "Any DR: " in text
 
 
 def test_the_page_counts_and_names_every_model_with_its_terms(both, model, classifier, tmp_path):
     text = printed(both(), tmp_path).text
     assert "Funduscope: 3 photographs" in text
     assert "1 NOT_FOUND, 1 NO_FIELD_OF_VIEW, 1 ok" in text
-    for own, backend in ((model.contract, "fake"), (classifier.contract, "onnxruntime")):
+    for own in (model.contract, classifier.contract):
         assert text.count(own.sha256) == 1
         assert text.count(own.terms.notice) == 1
-        assert f"Model {own.name} {own.version} (fp32, {backend}), SHA-256 {own.sha256}" in text
+        assert f"Model {own.name} {own.version} (fp32, fake), SHA-256 {own.sha256}" in text
 
 
 def test_the_precision_is_that_of_the_computation_and_not_of_the_file(both):
@@ -155,7 +168,7 @@ def test_the_precision_is_that_of_the_computation_and_not_of_the_file(both):
     text = report.page([], {}, contracts, [replace(first, backend="openvino-bf16", precision="bf16"), second])
     assert contracts[0].precision == "fp32"
     assert f"{first.name} {first.version} (bf16, openvino-bf16)" in text
-    assert f"{second.name} {second.version} (fp32, onnxruntime)" in text
+    assert f"{second.name} {second.version} (fp32, fake)" in text
 
 
 def test_what_is_beyond_the_limit_is_counted(both, tmp_path, monkeypatch):

@@ -145,12 +145,12 @@ IDENTICAL = {
 @pytest.mark.parametrize("case", IDENTICAL)
 def test_the_same_picture_as_its_png(case):
     data, expected = IDENTICAL[case]
-    read = photo.read(data)
+    read = photo.load(data)
     np.testing.assert_array_equal(read.pixels, expected)
     assert read.pixels.dtype == np.uint8
     assert read.pixels.flags.c_contiguous
     assert read.pixels.flags.writeable
-    np.testing.assert_array_equal(photo.read(encoded("PNG")).pixels, PICTURE)
+    np.testing.assert_array_equal(photo.load(encoded("PNG")).pixels, PICTURE)
 
 
 FOREIGN = Path(pydicom.__file__).with_name("data") / "test_files"  # by GDCM, DCMTK and others; most are 100 x 100
@@ -164,7 +164,7 @@ def test_files_by_other_writers_are_read_as_pydicom_reads_them(path, monkeypatch
     monkeypatch.setattr(decode, "MIN_SIDE", 1)
     dataset = pydicom.dcmread(path)
     try:
-        pixels = photo.read(path).pixels
+        pixels = photo.load(path).pixels
     except PhotoError as error:
         assert error.code in (Code.UNKNOWN_FORMAT, Code.MULTI_PAGE, Code.FLOAT_IMAGE)  # noqa: PT017
         assert any(word in path.name for word in ("_jls_", "_KY", "2frame", "32bit"))
@@ -196,7 +196,7 @@ LUMA = {
 @pytest.mark.parametrize("case", LUMA)
 def test_luma_and_chroma_become_rgb(case):
     data, expected = LUMA[case]
-    difference = photo.read(data).pixels - convert_color_space(expected, "YBR_FULL", "RGB").astype(int)
+    difference = photo.load(data).pixels - convert_color_space(expected, "YBR_FULL", "RGB").astype(int)
     assert np.abs(difference).max() <= 1  # of rounding
 
 
@@ -228,7 +228,7 @@ PALETTES = {
 
 @pytest.mark.parametrize("case", PALETTES)
 def test_a_palette_gives_the_picture_that_was_quantised(case):
-    np.testing.assert_array_equal(photo.read(PALETTES[case]).pixels, np.asarray(QUANTISED.convert("RGB")))
+    np.testing.assert_array_equal(photo.load(PALETTES[case]).pixels, np.asarray(QUANTISED.convert("RGB")))
 
 
 JPEG, JPEG_RGB = encoded("JPEG"), encoded("JPEG", keep_rgb=True)
@@ -248,7 +248,7 @@ JPEGS = {
 @pytest.mark.parametrize("case", JPEGS)
 def test_the_same_picture_as_its_jpeg(case):
     data, expected = JPEGS[case]
-    np.testing.assert_array_equal(photo.read(data).pixels, photo.read(expected).pixels)
+    np.testing.assert_array_equal(photo.load(data).pixels, photo.load(expected).pixels)
 
 
 def flipped(data: bytes) -> bytes:
@@ -318,7 +318,7 @@ REFUSED = BOMBS | {
 
 def refused(data: bytes) -> PhotoError:
     with pytest.raises(PhotoError) as caught:
-        photo.read(data)
+        photo.load(data)
     return caught.value
 
 
@@ -341,7 +341,7 @@ def test_what_is_not_read_is_named_with_what_to_do(case):
 
 @pytest.mark.parametrize("case", BOMBS)
 def test_a_bomb_is_refused_without_memory(case):
-    photo.read(dicom(PICTURE))  # pydicom is imported
+    photo.load(dicom(PICTURE))  # pydicom is imported
     tracemalloc.start()
     refused(BOMBS[case][0])
     peak = tracemalloc.get_traced_memory()[1]
@@ -352,7 +352,7 @@ def test_a_bomb_is_refused_without_memory(case):
 def test_overlong_rle_is_not_unpacked():  # 6 MB, and 384 MB unpacked
     data = dicom(encapsulate([RLE_BOMB]), uid.RLELossless)
     tracemalloc.start()
-    assert photo.read(data).pixels.min() == 255
+    assert photo.load(data).pixels.min() == 255
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20_000_000
@@ -397,7 +397,7 @@ def test_random_damage_gives_a_photo_or_a_photo_error(which, keep, flips, action
     for at, value in flips:
         data[at if isinstance(at, int) else int(at * len(data))] = value
     with contextlib.suppress(PhotoError), warnings.catch_warnings(action=action):
-        read = photo.read(bytes(data[: int(keep * len(data))]))
+        read = photo.load(bytes(data[: int(keep * len(data))]))
         assert read.pixels.dtype == np.uint8
         assert read.pixels.shape[2] == 3
 
@@ -410,29 +410,29 @@ def test_random_damage_gives_a_photo_or_a_photo_error(which, keep, flips, action
     ],
 )
 def test_the_eye_is_the_laterality(image, patient, eye):
-    assert photo.read(dicom(PICTURE, ImageLaterality=image, Laterality=patient)).eye == eye
+    assert photo.load(dicom(PICTURE, ImageLaterality=image, Laterality=patient)).eye == eye
 
 
 def test_two_eyes_of_one_patient_have_one_pseudonym(tmp_path):
     path = tmp_path / "left.dcm"
     path.write_bytes(dicom(PICTURE, IMPLICIT, ImageLaterality="L", PatientName="Other", PatientID=IDENTITY + " "))
-    right, left = photo.read(as_jpeg(JPEG, ImageLaterality="R"), "right"), photo.read(path)
+    right, left = photo.load(as_jpeg(JPEG, ImageLaterality="R"), "right"), photo.load(path)
     assert right.patient == left.patient == hashlib.sha256(f"|{IDENTITY}".encode()).hexdigest()[:16]
     assert (right.name, left.name) == ("right", str(path))
-    issued = photo.read(dicom(PICTURE, IssuerOfPatientID="Ward")).patient
+    issued = photo.load(dicom(PICTURE, IssuerOfPatientID="Ward")).patient
     assert issued == hashlib.sha256(f"Ward|{IDENTITY}".encode()).hexdigest()[:16]
-    assert len({right.patient, issued, photo.read(dicom(PICTURE, PatientID="2")).patient}) == 3
-    renamed = photo.read(left, "new")
+    assert len({right.patient, issued, photo.load(dicom(PICTURE, PatientID="2")).patient}) == 3
+    renamed = photo.load(left, "new")
     assert (renamed.name, renamed.patient, renamed.eye) == ("new", left.patient, "left")
 
 
 @pytest.mark.parametrize("identity", [None, "", "  "])
 def test_no_patient_no_pseudonym(identity):
-    assert photo.read(dicom(PICTURE, PatientID=identity)).patient is None
+    assert photo.load(dicom(PICTURE, PatientID=identity)).patient is None
     item = struct.pack("<HHLHHL", 0xFFFE, 0xE000, 0xFFFFFFFF, 0xFFFE, 0xE00D, 0)
     sequence = b"\x10\0\x20\0SQ\0\0\xff\xff\xff\xff" + item + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
-    assert photo.read(dicom(PICTURE, PatientID=None).replace(b"(\0\2\0US", sequence + b"(\0\2\0US")).patient is None
-    assert photo.read(PICTURE).patient is photo.read(encoded("PNG")).patient is None
+    assert photo.load(dicom(PICTURE, PatientID=None).replace(b"(\0\2\0US", sequence + b"(\0\2\0US")).patient is None
+    assert photo.load(PICTURE).patient is photo.load(encoded("PNG")).patient is None
 
 
 WARNED = dicom(PICTURE, SpecificCharacterSet="unknown")
@@ -446,7 +446,7 @@ def test_no_word_of_the_patient(case, caplog, capfd, recwarn):
     caplog.set_level(logging.DEBUG)
     data = WARNED if case == "warned" else REFUSED[case][0]
     try:
-        told = repr(photo.read(data))
+        told = repr(photo.load(data))
     except PhotoError as error:
         told = f"{error!r} {error.__cause__!r}"
     told += caplog.text + "".join(capfd.readouterr()) + "".join(str(warning.message) for warning in recwarn)
@@ -469,14 +469,14 @@ def test_without_pydicom_a_dicom_file_becomes_a_row_with_the_pip_line(monkeypatc
     assert "needs pydicom, which" in error.reason
     assert "pip install 'funduscope[dicom]'" in error.reason
     assert error.sha256 == hashlib.sha256(dicom_file).hexdigest()
-    np.testing.assert_array_equal(photo.read(encoded("PNG")).pixels, PICTURE)
+    np.testing.assert_array_equal(photo.load(encoded("PNG")).pixels, PICTURE)
 
 
 def test_threads_leave_the_warning_filters_as_they_were():
     filters, interval = list(warnings.filters), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # threads get in one another's way
     with ThreadPoolExecutor(8) as pool:
-        assert len(list(pool.map(photo.read, KINDS * 20))) == 20 * len(KINDS)
+        assert len(list(pool.map(photo.load, KINDS * 20))) == 20 * len(KINDS)
     sys.setswitchinterval(interval)
     assert warnings.filters == filters
 

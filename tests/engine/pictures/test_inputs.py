@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from funduscope.engine.errors import SettingsError
+from funduscope.engine.eyes import Listed
 from funduscope.engine.pictures import inputs
-from funduscope.engine.pictures.inputs import Listed
 
 
 def expanded(*arguments: str) -> list[str]:
@@ -30,6 +30,35 @@ def folder(tmp_path, monkeypatch):
 
 def test_a_folder_is_walked_for_pictures_in_order(folder):
     assert expanded(".") == ["./a.PNG", "./b.jpg", "./sub/c.tif", "./sub/e.bmp", "./sub/deep/d.jpeg"]
+
+
+class Backwards:
+    """A folder's entries in an order that no person would expect: a system may give any."""
+
+    def __init__(self, entries):
+        self.entries = iter(sorted(entries, key=lambda entry: entry.name, reverse=True))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.entries)
+
+
+def test_folders_and_files_are_sorted_however_the_system_lists_them(tmp_path, monkeypatch):
+    names = ["a/1.jpg", "a/2.jpg", "b/a/1.jpg", "b/z/1.jpg", "c/1.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: Backwards(real(path)))
+    assert expanded(str(tmp_path)) == [str(tmp_path / name) for name in names]
 
 
 @pytest.mark.parametrize(

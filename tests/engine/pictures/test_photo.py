@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import struct
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from funduscope.engine.errors import Code, PhotoError
+from funduscope.engine.eyes import Listed
 from funduscope.engine.pictures import decode, photo
 from funduscope.engine.pictures.photo import Photo
 
@@ -126,21 +128,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_with_its_code_and_a_reason(case):
+def test_refused_with_its_code_and_a_reason_whether_warnings_are_errors_or_not(case):
     data, code = REFUSED[case]
-    with pytest.raises(PhotoError) as caught:
-        photo.read(data)
-    assert caught.value.code is code
-    assert len(caught.value.reason) > 10
-    assert str(caught.value) == f"{code}: {caught.value.reason}"
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("case", REFUSED)
-def test_the_code_does_not_hang_on_warnings_being_errors(case):
-    with pytest.raises(PhotoError) as caught:
-        photo.read(REFUSED[case][0])
-    assert caught.value.code is REFUSED[case][1]
+    for action in ("error", "ignore"):
+        with warnings.catch_warnings(action=action), pytest.raises(PhotoError) as caught:
+            photo.load(data)
+        assert caught.value.code is code
+        assert len(caught.value.reason) > 10
+        assert str(caught.value) == f"{code}: {caught.value.reason}"
 
 
 @pytest.mark.parametrize("case", [case for case, (_, code) in REFUSED.items() if code is Code.TOO_LARGE])
@@ -152,7 +147,7 @@ def test_a_bomb_is_refused_from_its_header(case, monkeypatch):
     monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", never)
     tracemalloc.start()
     with pytest.raises(PhotoError, match="80000000"):
-        photo.read(REFUSED[case][0])
+        photo.load(REFUSED[case][0])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000
@@ -187,7 +182,7 @@ CONVERTED = {
 @pytest.mark.parametrize("case", CONVERTED)
 def test_converted_to_the_same_picture(case):
     data, expected, bound = CONVERTED[case]
-    pixels = photo.read(data).pixels
+    pixels = photo.load(data).pixels
     assert pixels.dtype == np.uint8
     assert pixels.shape == PICTURE.shape
     assert pixels.flags.c_contiguous
@@ -214,30 +209,30 @@ def test_every_orientation_gives_the_displayed_picture(orientation, format, boun
     stored = displayed if turn is None else displayed.transpose(turn)
     exif = Image.Exif()
     exif[274] = orientation
-    pixels = photo.read(encoded(format, stored, exif=exif)).pixels
+    pixels = photo.load(encoded(format, stored, exif=exif)).pixels
     assert pixels.shape == PICTURE.shape
     assert np.abs(pixels - PICTURE.astype(float)).mean() <= bound
 
 
 def test_a_16_bit_tiff_is_turned_too():
     stored = raw_tiff(np.rot90(DEEP), orientation=6, extra_samples=None)
-    np.testing.assert_array_equal(photo.read(stored).pixels, PICTURE)
+    np.testing.assert_array_equal(photo.load(stored).pixels, PICTURE)
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + bytes(30)])
 def test_a_damaged_exif_block_does_not_matter(exif):
-    np.testing.assert_array_equal(photo.read(encoded("JPEG", exif=exif)).pixels, photo.read(JPEG).pixels)
+    np.testing.assert_array_equal(photo.load(encoded("JPEG", exif=exif)).pixels, photo.load(JPEG).pixels)
 
 
 def test_an_unknown_orientation_is_none():
     exif = Image.Exif()
     exif[274] = 77
-    np.testing.assert_array_equal(photo.read(encoded("JPEG", exif=exif)).pixels, photo.read(JPEG).pixels)
+    np.testing.assert_array_equal(photo.load(encoded("JPEG", exif=exif)).pixels, photo.load(JPEG).pixels)
 
 
 def refused_path(path) -> Code:
     with pytest.raises(PhotoError) as caught:
-        photo.read(path)
+        photo.load(path)
     return caught.value.code
 
 
@@ -285,16 +280,43 @@ def test_a_path_and_its_bytes_give_one_picture_and_digest(tmp_path):
     path = tmp_path / "eye.png"
     path.write_bytes(PNG)
     for source in (path, str(path)):
-        read = photo.read(source)
+        read = photo.load(source)
         assert read.name == str(path)
-        assert read.sha256 == photo.read(PNG).sha256
+        assert read.sha256 == photo.load(PNG).sha256
         np.testing.assert_array_equal(read.pixels, PICTURE)
     for data in (bytearray(PNG), memoryview(PNG)):
-        assert photo.read(data).sha256 == photo.read(PNG).sha256
+        assert photo.load(data).sha256 == photo.load(PNG).sha256
+
+
+def test_a_lists_entry_is_read_from_its_path_and_kept(tmp_path):
+    (tmp_path / "eye.png").write_bytes(PNG)
+    entry = Listed(str(tmp_path / "eye.png"), "p1", "left")
+    read = photo.load(entry)
+    assert (read.name, read.listed) == (entry.path, entry)
+    assert (read.patient, read.eye) == (None, None)  # what the file says
+    np.testing.assert_array_equal(read.pixels, PICTURE)
+    assert photo.load(entry.path).listed is None
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "known"),
+    [
+        (Listed("absent.jpg", "p1", "left"), None, ("absent.jpg", None, Listed("absent.jpg", "p1", "left"))),
+        (b"no picture", None, ("bytes", hashlib.sha256(b"no picture").hexdigest(), None)),
+        (PICTURE[:50], None, ("array", None, None)),
+        (Photo(PICTURE[:50], "frame 7"), None, ("frame 7", None, None)),
+        ("absent.jpg", "eye 3", ("eye 3", None, None)),
+    ],
+    ids=["entry of a list", "bytes", "array", "photo", "named"],
+)
+def test_a_refusal_says_what_is_known_of_the_picture(source, name, known):
+    with pytest.raises(PhotoError) as caught:
+        photo.load(source, name)
+    assert (caught.value.name, caught.value.sha256, caught.value.listed) == known
 
 
 def test_an_array_is_rgb_and_has_no_digest():
-    read = photo.read(PICTURE, "camera")
+    read = photo.load(PICTURE, "camera")
     assert read.pixels is PICTURE
     assert (read.name, read.sha256) == ("camera", None)
 
@@ -304,13 +326,16 @@ def test_an_opencv_frame_is_bgr():
 
 
 def test_a_photo_is_returned_as_it_is():
-    own = photo.read(PICTURE)
-    assert photo.read(own) is own
+    own = photo.load(PICTURE)
+    assert photo.load(own) is own
+    renamed = photo.load(own, "eye 3")
+    assert renamed.name == "eye 3"
+    assert renamed.pixels is own.pixels
 
 
 def test_a_photo_is_frozen():
     with pytest.raises(AttributeError):
-        photo.read(PICTURE).name = "other"
+        photo.load(PICTURE).name = "other"
 
 
 @pytest.mark.parametrize(
@@ -320,7 +345,7 @@ def test_a_photo_is_frozen():
 )
 def test_a_source_of_another_type_is_a_programmers_error(source):
     with pytest.raises(TypeError, match=r"must be uint8|a photo is"):
-        photo.read(source)
+        photo.load(source)
 
 
 def test_a_small_array_is_too_small():
@@ -344,7 +369,7 @@ def test_random_damage_gives_a_photo_or_a_photo_error(which, keep, flips, action
         data[int(at * len(data))] ^= 1 << bit
     try:
         with warnings.catch_warnings(action=action):
-            read = photo.read(bytes(data[: int(keep * len(data))]))
+            read = photo.load(bytes(data[: int(keep * len(data))]))
     except PhotoError:
         return
     assert read.pixels.dtype == np.uint8
@@ -363,7 +388,7 @@ def test_a_changed_byte_in_a_header_gives_a_photo_or_a_photo_error(which, at, va
     data = bytearray(SMALL[which])
     data[-1 - at if which == 2 else at] = value  # a TIFF's tags stand at its end
     with contextlib.suppress(PhotoError), warnings.catch_warnings(action=action):
-        assert photo.read(bytes(data)).pixels.dtype == np.uint8
+        assert photo.load(bytes(data)).pixels.dtype == np.uint8
 
 
 @settings(max_examples=100)
@@ -372,11 +397,11 @@ def test_a_png_with_a_flipped_bit_is_refused_or_unchanged(at, bit):
     data = bytearray(SMALL[1])
     data[int(at * len(data))] ^= 1 << bit
     try:
-        pixels = photo.read(bytes(data)).pixels
+        pixels = photo.load(bytes(data)).pixels
     except PhotoError:
         return
     np.testing.assert_array_equal(pixels, PICTURE[:130, :130])
 
 
 def test_the_example_is_read(cc0: Path):
-    assert photo.read(cc0).pixels.shape == (1411, 1411, 3)
+    assert photo.load(cc0).pixels.shape == (1411, 1411, 3)

@@ -43,7 +43,7 @@ def test_a_lit_spot_is_found_where_the_placement_says(height, width, size, light
     pixels = np.full((height, width, 3), 60, np.uint8)
     x, y = data.draw(st.integers(30, width - 31)), data.draw(st.integers(30, height - 31))
     cv2.circle(pixels, (x, y), 12, (255, 255, 255), -1)
-    prepared = preprocess.prepare(photo.read(pixels), Geometry(size, 24, light))
+    prepared = preprocess.prepare(photo.load(pixels), Geometry(size, 24, light))
     weights = np.clip(prepared.image[..., 0].astype(float) - 60, 0, None)
     rows, columns = np.mgrid[:size, :size]
     found = (weights * columns).sum() / weights.sum(), (weights * rows).sum() / weights.sum()
@@ -92,7 +92,7 @@ def test_any_one_bright_channel_is_light():
 )
 def test_without_light_there_is_no_field_of_view(pixels):
     with pytest.raises(PhotoError) as caught:
-        preprocess.prepare(photo.read(pixels), GEOMETRY)
+        preprocess.prepare(photo.load(pixels), GEOMETRY)
     assert caught.value.code is Code.NO_FIELD_OF_VIEW
 
 
@@ -100,7 +100,7 @@ def test_without_light_there_is_no_field_of_view(pixels):
     ("height", "width"), [(700, 400), (400, 700), (130, 200), (128, 128), (2000, 1500), (256, 256)]
 )
 def test_the_square_holds_the_picture_in_its_middle(height, width):
-    prepared = preprocess.prepare(photo.read(np.full((height, width, 3), 200, np.uint8)), GEOMETRY)
+    prepared = preprocess.prepare(photo.load(np.full((height, width, 3), 200, np.uint8)), GEOMETRY)
     assert prepared.image.shape == (256, 256, 3)
     assert prepared.image.dtype == np.uint8
     lit = prepared.image.max(axis=2) > 0
@@ -114,7 +114,7 @@ def test_the_square_holds_the_picture_in_its_middle(height, width):
 def test_the_photo_is_not_changed(fundus):
     pixels = fundus(300, 400)
     before = pixels.copy()
-    preprocess.prepare(photo.read(pixels), GEOMETRY)
+    preprocess.prepare(photo.load(pixels), GEOMETRY)
     np.testing.assert_array_equal(pixels, before)
 
 
@@ -123,7 +123,7 @@ def test_a_mask_follows_its_photo(height, width):
     pixels = np.full((height, width, 3), 40, np.uint8)
     mask = cv2.ellipse(np.zeros((height, width), np.uint8), (width // 2, height // 3), (40, 55), 0, 0, 360, 1, -1) > 0
     pixels[mask] = 250
-    prepared = preprocess.prepare(photo.read(pixels), GEOMETRY)
+    prepared = preprocess.prepare(photo.load(pixels), GEOMETRY)
     drawn = prepared.placement.square_mask(mask, 256)
     seen = prepared.image[..., 0] > 145
     assert drawn.shape == (256, 256)
@@ -134,7 +134,7 @@ def test_a_mask_follows_its_photo(height, width):
 def test_a_shifted_mask_does_not_follow():  # the test above can fail
     mask = np.zeros((200, 200), bool)
     mask[50:80, 50:80] = True
-    placement = preprocess.prepare(photo.read(np.full((200, 200, 3), 40, np.uint8)), GEOMETRY).placement
+    placement = preprocess.prepare(photo.load(np.full((200, 200, 3), 40, np.uint8)), GEOMETRY).placement
     right, wrong = placement.square_mask(mask, 256), placement.square_mask(np.roll(mask, 5), 256)
     assert 2 * (right & wrong).sum() / (right.sum() + wrong.sum()) < 0.97
 
@@ -174,7 +174,7 @@ def test_the_light_decides_where_the_field_of_view_ends():
     pixels[60:150, 100:190] = 90
     assert preprocess.field_of_view(pixels, 40, "brightest") == (30, 20, 230, 180)
     assert preprocess.field_of_view(pixels, 40, "grey") == (100, 60, 190, 150)
-    square = [preprocess.prepare(photo.read(pixels), Geometry(64, 40, light)) for light in ("brightest", "grey")]
+    square = [preprocess.prepare(photo.load(pixels), Geometry(64, 40, light)) for light in ("brightest", "grey")]
     assert [one.placement.to_square(100, 60) for one in square] != [(0, 0)] * 2
     assert square[1].placement.to_photo(31.5, 31.5) == pytest.approx((144.5, 104.5))
 

@@ -1,4 +1,4 @@
-"""Heat maps: where on the photo they lie, what is drawn as full heat, and how they fill the photo between cells."""
+"""The classifier's heat maps: where on the photo they lie, and what is drawn as full heat."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import math
 import numpy as np
 import pytest
 
-from funduscope.engine import contract
-from funduscope.engine.results import DISEASES, HeatMap
+from funduscope.engine.contract import Model
+from funduscope.engine.findings import HeatMap
+from funduscope.engine.readers.classifier import Classifier
 
 GREY = np.full((192, 192, 3), 90, np.uint8)
 LEVEL = 90  # of the field of view; a spot is white
 
 
-def drawn_at(model: contract.Model, disease: str, scale: float | None) -> contract.Model:
+def drawn_at(model: Model, disease: str, scale: float | None) -> Model:
     """The same file under a contract with another full heat."""
     document = model.contract.model_dump()
     document["decisions"][disease]["map_scale"] = scale
-    return dataclasses.replace(model, contract=contract.Classifier.model_validate(document))
+    return dataclasses.replace(model, contract=Classifier.model_validate(document))
 
 
 def spotted(width: int, height: int, field: tuple[int, int, int, int], spot: tuple[int, int, int]) -> np.ndarray:
@@ -68,7 +69,7 @@ def test_heat_lies_on_the_photo_where_the_picture_is_bright(fake, classifier, na
                 round(top + down * (bottom - top)),
                 round(0.1 * max(right - left, bottom - top)),
             )
-            heat = opened(spotted(width, height, field, spot)).classification.glaucoma.heat
+            heat = opened(spotted(width, height, field, spot)).decisions["glaucoma_second"].heat
             for scale in (1.0, 0.5, 0.31):
                 assert distance(heat, width, height, spot, scale) < 0.25
             moved = dataclasses.replace(heat, grid=heat.grid + np.array([[0, 0, heat.grid[0, 0]], [0, 0, 0]]))
@@ -77,9 +78,9 @@ def test_heat_lies_on_the_photo_where_the_picture_is_bright(fake, classifier, na
 
 def test_each_disease_has_its_own_heat(fake, classifier):
     with fake(models=[classifier]) as opened:
-        found = opened(np.full((192, 192, 3), (51, 128, 230), np.uint8)).classification
-    for disease, value in (("referable_dr", 51), ("glaucoma", 128), ("any_dr", 230)):
-        heat = found.of(disease).heat
+        found = opened(np.full((192, 192, 3), (51, 128, 230), np.uint8)).decisions
+    for verdict, value in (("referable_dr", 51), ("glaucoma_second", 128), ("any_dr", 230)):
+        heat = found[verdict].heat
         assert heat.cells.shape == (12, 12)
         assert heat.cells.dtype == np.float32
         np.testing.assert_allclose(heat.cells, value / 255, atol=1e-6)
@@ -93,27 +94,14 @@ def test_full_heat_is_the_contracts_scale(fake, classifier, opinions, scale, hea
 
     one = drawn_at(classifier, "glaucoma", scale)
     with fake(models=[one], classify=classify) as opened:
-        found = opened(GREY).classification
-    np.testing.assert_array_equal(found.glaucoma.heat.cells, np.array([[heat, 0]] * 2, np.float32))
+        found = opened(GREY).decisions
+    np.testing.assert_array_equal(found["glaucoma_second"].heat.cells, np.array([[heat, 0]] * 2, np.float32))
 
 
 def test_a_classifier_without_maps_has_no_heat(fake, classifier, mapless):
     with fake(models=[mapless]) as opened:
-        found = opened(GREY).classification
-    assert [found.of(disease).heat for disease in DISEASES] == [None] * 3
+        found = opened(GREY).decisions
+    assert [own.heat for own in found.values()] == [None] * 3
     with fake(models=[drawn_at(classifier, "any_dr", None)]) as opened:
-        found = opened(GREY).classification
-    assert [found.of(disease).heat is None for disease in DISEASES] == [False, False, True]
-
-
-def test_between_cells_heat_is_interpolated_and_beyond_them_it_stays():
-    heat = HeatMap(np.array([[0, 1], [0, 1]], np.float32), np.array([[32.0, 0, 16], [0, 32, 16]]))
-    drawn = heat.on_photo(64, 64)
-    assert drawn[20, [0, 16, 24, 32, 40, 48, 63]] == pytest.approx([0, 0, 0.25, 0.5, 0.75, 1, 1], abs=1e-6)
-
-
-def test_a_smaller_drawing_is_placed_by_its_pixels_centres():
-    heat = HeatMap(np.array([[0, 1], [0, 1]], np.float32), np.array([[8.0, 0, 3.5], [0, 8, 3.5]]))  # of 16 x 16 px
-    assert heat.on_photo(16, 16)[5, 4:12] == pytest.approx(np.arange(0.5, 8) / 8, abs=1e-6)
-    half = heat.on_photo(8, 8, 0.5)  # its pixel k is centred on pixel 2 k + 1/2 of the photo
-    assert half[3, 1:7] == pytest.approx([0, 0.125, 0.375, 0.625, 0.875, 1], abs=1e-6)
+        found = opened(GREY).decisions
+    assert [found[name].heat is None for name in ("glaucoma_second", "referable_dr", "any_dr")] == [False, False, True]

@@ -148,7 +148,7 @@ def test_it_goes_through_a_run(redness, clinic, tmp_path):
         ]
     page = (out / "report.html").read_text()
     assert "<th>red DR" in page
-    assert "Red dr: whether the picture is red." in page
+    assert "Red DR: whether the picture is red." in page
 
 
 def test_it_opens_alone_and_prints_its_decision(redness, cc0):

@@ -200,7 +200,7 @@ def machine(monkeypatch):
                 touched.append(name)
             raise AttributeError(name)
 
-    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("a GPU", "sm_89", "13.0"))
+    monkeypatch.setattr(gpu, "device", lambda index=0: gpu.Gpu("a GPU", "sm_89", "13.0"))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library("tensorrt_rtx"))
     monkeypatch.setitem(sys.modules, "pycuda", types.ModuleType("pycuda"))
     monkeypatch.setitem(sys.modules, "pycuda.driver", types.ModuleType("pycuda.driver"))

@@ -19,6 +19,7 @@ from funduscope.engine.errors import ModelError
 from funduscope.engine.gate import comparison as gate
 from funduscope.engine.gate import verify
 from funduscope.engine.pictures import photo, preprocess
+from funduscope.engine.readers.difference import FP16, FP32
 from funduscope.engine.runners import gpu
 from funduscope.engine.runners.onnx_runtime import OnnxRuntime
 from funduscope.engine.runners.tensorrt import engines
@@ -69,8 +70,8 @@ def test_it_comes_to_its_end_whatever_does_not_run(ladder, run_main, model, monk
     compact = export.from_onnx(model), convert.proto_of(model), None
     small = create_autospec(ladder.precision.width_1, return_value=compact)  # called as the real one, which takes long
     monkeypatch.setattr(ladder.precision, "width_1", small)
-    monkeypatch.setattr(verify, "views", lambda geometry: gate.views(photo.read(ladder.PICTURE), geometry, 2))
-    monkeypatch.setattr(gpu, "first", lambda: HERE)
+    monkeypatch.setattr(verify, "views", lambda geometry: gate.views(photo.load(ladder.PICTURE), geometry, 2))
+    monkeypatch.setattr(gpu, "device", lambda index=0: HERE)
 
     @contextmanager
     def runs(*arguments):
@@ -159,16 +160,16 @@ def on_cpu(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["eager fp32", "eager fp16", "compile fp16"])
 def test_torch_computes_the_network_in_the_precision_that_the_row_names(ladder, on_cpu, model, cc0, kind):
-    image = preprocess.prepare(photo.read(cc0), model.contract.geometry.build()).image[None]
+    image = preprocess.prepare(photo.load(cc0), model.contract.geometry.build()).image[None]
     network = export.from_onnx(model)
     with ladder.in_torch(network, kind, 1) as run, OnnxRuntime(model, max_batch=1, threads=1) as reference:
         answers, wanted = run(image), reference(image)
     assert {answer.dtype for answer in answers} == {np.dtype(np.float32)}
     far = max(float(np.abs(a - wanted[name]).max()) for a, name in zip(answers, OUTPUTS, strict=True))
     if kind == "eager fp32":
-        assert far <= gate.FP32.map_value
+        assert far <= FP32.map_value
     else:
-        assert 1e-5 < far <= gate.FP16.map_value
+        assert 1e-5 < far <= FP16.map_value
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}  # what it was given stays
 
 
@@ -204,7 +205,7 @@ def test_an_engine_is_built_for_its_batch_passes_the_gate_and_pads_nothing(
         library = Library("tensorrt_rtx", cuda, exact, LoadedRtx)
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)
         monkeypatch.setattr(tensorrt, "_loggers", {})
-        monkeypatch.setattr(gpu, "first", lambda: HERE)
+        monkeypatch.setattr(gpu, "device", lambda index=0: HERE)
         monkeypatch.setattr(verify, "views", lambda geometry: images)
         monkeypatch.setattr(ladder.tensorrt, "build", build)
         with ladder.engine(classifier, "tensorrt-rtx", True, True, tmp_path, 8) as run:

@@ -19,9 +19,9 @@ import pytest
 
 from funduscope.engine import runners
 from funduscope.engine.errors import BackendError, ModelError
-from funduscope.engine.gate import comparison as gate
 from funduscope.engine.gate import verify
 from funduscope.engine.pictures import photo, preprocess
+from funduscope.engine.readers.difference import FP32
 from funduscope.engine.runners import gpu
 from funduscope.engine.runners.onnx_runtime import OnnxRuntime
 from funduscope.engine.runners.tensorrt.engines import FOLDER_VARIABLE, Profile
@@ -335,7 +335,7 @@ def test_closing_leaves_no_context_on_any_thread(device):
 @pytest.fixture(scope="module")
 def images(model, fundus):
     geometry = model.contract.geometry.build()
-    return np.stack([preprocess.prepare(photo.read(fundus(seed=k)), geometry).image for k in range(8)])
+    return np.stack([preprocess.prepare(photo.load(fundus(seed=k)), geometry).image for k in range(8)])
 
 
 @pytest.fixture(scope="module", params=sorted(RUNNERS))
@@ -362,9 +362,7 @@ def engine(request, found, model, images, tmp_path_factory):
 
 
 def test_an_engine_answers_as_onnx_runtime_does(engine, model, images):
-    name, opened = runners.open_runner(model, engine.facts.library, max_batch=8)
-    with opened as runner:
-        assert name == engine.facts.library
+    with runners.open_runner(model, engine.facts.library, max_batch=8) as runner:
         assert runner.engine.path == engine.path
         report = verify.run(model, runner, images, range(1, 9))
     assert report.passes(), "\n".join(report.lines())
@@ -389,5 +387,5 @@ def test_an_engines_two_slots_give_each_thread_its_own(engine, model, images):
             jobs = [(k, pool.submit(runner, images[k : k + 1])) for k in list(range(len(images))) * 4]
             for k, job in jobs:
                 for output, values in job.result(PATIENCE_S).items():
-                    np.testing.assert_allclose(values, wanted[k][output], rtol=0, atol=gate.FP32.map_value)
-    assert np.abs(wanted[0]["disc"] - wanted[1]["disc"]).max() > gate.FP32.map_value  # the comparison can fail
+                    np.testing.assert_allclose(values, wanted[k][output], rtol=0, atol=FP32.map_value)
+    assert np.abs(wanted[0]["disc"] - wanted[1]["disc"]).max() > FP32.map_value  # the comparison can fail

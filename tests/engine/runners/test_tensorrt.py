@@ -17,9 +17,9 @@ from fake_tensorrt import VERSION, Library, Loaded, LoadedRtx, Severity  # which
 
 from funduscope.engine import runners
 from funduscope.engine.errors import BackendError, MissingExtra, ModelError, OutputError
-from funduscope.engine.gate import comparison as gate
-from funduscope.engine.gate import verify
+from funduscope.engine.gate import opening, verify
 from funduscope.engine.pictures import photo, preprocess
+from funduscope.engine.readers.difference import FP32
 from funduscope.engine.runners import gpu
 from funduscope.engine.runners.onnx_runtime import OnnxRuntime
 from funduscope.engine.runners.tensorrt import engines
@@ -42,7 +42,7 @@ def exact(classifier):
 @pytest.fixture(scope="module")
 def images(classifier, fundus):
     geometry = classifier.contract.geometry.build()
-    return np.stack([preprocess.prepare(photo.read(fundus(seed=k)), geometry).image for k in range(MAX_BATCH)])
+    return np.stack([preprocess.prepare(photo.load(fundus(seed=k)), geometry).image for k in range(MAX_BATCH)])
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def library(cuda, exact, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", made)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr(tensorrt, "_loggers", {})
-    monkeypatch.setattr(gpu, "first", lambda: HERE)
+    monkeypatch.setattr(gpu, "device", lambda index=0: HERE)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setenv(engines.FOLDER_VARIABLE, str(tmp_path / "engines"))
     return made
@@ -147,10 +147,10 @@ def test_the_data_centre_library_is_run_by_the_same_code(build, library, classif
     other.__version__ = "10.13.3"
     monkeypatch.setitem(sys.modules, "tensorrt", other)
     engine = build(library="tensorrt", library_version=other.__version__)
-    name, runner = runners.open_runner(classifier, "tensorrt", max_batch=MAX_BATCH)
+    runner = runners.open_runner(classifier, "tensorrt", max_batch=MAX_BATCH)
     with runner:
         assert isinstance(runner, TensorRt)
-        assert (name, runner.engine) == ("tensorrt", engine)
+        assert runner.engine == engine
         assert differs(runner(images), exact(images)) == []
     assert files() == [".engine", ".json"]
 
@@ -275,12 +275,12 @@ def test_no_gpu_no_library_or_no_pycuda_is_a_backend_that_cannot_be_had(build, l
         patch.setitem(sys.modules, "tensorrt_rtx", None)
         with pytest.raises(MissingExtra, match=r"pip install 'funduscope\[tensorrt-rtx\]'"):
             TensorRtRtx(classifier, max_batch=MAX_BATCH)
-    monkeypatch.setattr(gpu, "first", no_gpu)
+    monkeypatch.setattr(gpu, "device", no_gpu)
     with pytest.raises(BackendError, match="no NVIDIA GPU here"):
         TensorRtRtx(classifier, max_batch=MAX_BATCH)
 
 
-def no_gpu():
+def no_gpu(index=0):
     raise BackendError("no NVIDIA GPU here: the driver lists none")
 
 
@@ -370,7 +370,7 @@ def test_an_unverified_engine_is_not_opened(build, cuda, classifier):
 def test_an_engine_from_elsewhere_is_checked_when_first_opened(build, classifier, exact, images, check, caplog):
     engine = build(verified=False)
     with caplog.at_level(logging.INFO, logger="funduscope"):
-        name, runner = runners.open_runner(classifier, "tensorrt-rtx", max_batch=2)
+        name, runner = opening.open_runner(classifier, "tensorrt-rtx", max_batch=2)
     assert f"{engine.path}: first opened here; self-check" in caplog.text
     with runner:
         assert (name, runner.engine.path) == ("tensorrt-rtx", engine.path)
@@ -378,14 +378,14 @@ def test_an_engine_from_elsewhere_is_checked_when_first_opened(build, classifier
     passed = engines.facts_of(engine.path).facts.verified
     assert (passed.how, passed.against, passed.device) == ("self-check", classifier.sha256, HERE.name)
     assert passed.pictures == len(images)
-    assert passed.figures["max |d probability|"] <= gate.FP32.probability
-    runners.open_runner(classifier, "tensorrt-rtx", max_batch=2)[1].close()
+    assert passed.figures["max |d probability|"] <= FP32.probability
+    runners.open_runner(classifier, "tensorrt-rtx", max_batch=2).close()
     assert len(check) == 1
 
 
 def test_the_self_check_shows_the_views_of_the_packages_picture(build, classifier):
     engine = build(verified=False)
-    runners.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)[1].close()
+    opening.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)[1].close()
     assert engines.facts_of(engine.path).facts.verified.pictures == 32
 
 
@@ -395,12 +395,12 @@ def test_the_self_check_shows_the_views_of_the_packages_picture(build, classifie
 def test_an_engine_that_fails_the_check_is_deleted_and_not_served(build, cuda, classifier, check, caplog, plan):
     engine = build(verified=False, plan=plan)
     with pytest.raises(ModelError, match=r"(?s)deleted: on NVIDIA Drawn 4090 it differs from .*\n.*FAILS"):
-        runners.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)
+        opening.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)
     assert f"{engine.path}: deleted" in caplog.text
     assert files() == []
     assert cuda.held() == {}
     with pytest.raises(ModelError, match="no engine of"):
-        runners.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)
+        opening.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)
 
 
 def test_the_check_runs_every_size_of_the_profile(build, library, classifier, check):
@@ -411,7 +411,7 @@ def test_the_check_runs_every_size_of_the_profile(build, library, classifier, ch
 
 def test_the_facts_can_be_written_of_the_multitask_model_too(build, library, model, fundus):
     geometry = model.contract.geometry.build()
-    shown = np.stack([preprocess.prepare(photo.read(fundus(seed=k)), geometry).image for k in range(2)])
+    shown = np.stack([preprocess.prepare(photo.load(fundus(seed=k)), geometry).image for k in range(2)])
     engine = build((1, 2, 2), verified=False, model=model)
     with OnnxRuntime(model, max_batch=2, threads=1) as runner:
         library.answer = lambda batch: runner(batch)
@@ -454,7 +454,7 @@ def test_kernels_that_the_library_does_not_take_are_compiled_anew_and_kept(build
 def test_kernels_of_another_driver_are_not_offered_to_the_library(build, library, classifier, caplog, monkeypatch):
     build()
     compiled(library, classifier, caplog)
-    monkeypatch.setattr(gpu, "first", lambda: dataclasses.replace(HERE, cuda="13.1"))
+    monkeypatch.setattr(gpu, "device", lambda index=0: dataclasses.replace(HERE, cuda="13.1"))
     assert compiled(library, classifier, caplog) == (3, 0, True)
     assert compiled(library, classifier, caplog) == (0, 1, False)
 
@@ -497,7 +497,7 @@ def test_a_folder_that_cannot_be_written_does_not_stop_it(build, classifier, exa
 @contextlib.contextmanager
 def auto(model, caplog):
     with caplog.at_level(logging.INFO, logger="funduscope"):
-        name, runner = runners.open_runner(model, "auto", max_batch=MAX_BATCH, threads=1)
+        name, runner = opening.open_runner(model, "auto", max_batch=MAX_BATCH, threads=1)
     with runner:
         yield name, runner
 
@@ -546,7 +546,7 @@ def test_auto_takes_the_next_where_the_check_cannot_be_written_down(build, class
 
     monkeypatch.setattr(engines, "write_text", refused)
     with pytest.raises(OutputError, match="cannot be written"):
-        runners.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)
+        opening.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)
     with auto(classifier, caplog) as (name, _):
         assert name == "onnxruntime"
     assert "backend: not tensorrt-rtx: " in caplog.text

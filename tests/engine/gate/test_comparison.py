@@ -1,19 +1,33 @@
+"""The gate on drawn networks: what is damaged in them is seen in its figure, and fails."""
+
 import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from funduscope.engine import contract
+from funduscope.engine.contract import GeometryPart
+from funduscope.engine.diseases import DISEASES
 from funduscope.engine.gate import comparison as gate
 from funduscope.engine.pictures import photo, preprocess
-from funduscope.postprocess import findings
-from funduscope.postprocess.findings import Rules
+from funduscope.engine.readers.classifier import (
+    Classifier,
+    ClassifierReader,
+    DecisionPart,
+    EstimatePart,
+    MapGridPart,
+    PointPart,
+    PointsPart,
+)
+from funduscope.engine.readers.difference import FP16, FP32, INT8, Bounds
+from funduscope.engine.readers.multitask import MultiTask, MultiTaskReader, RulesPart
+from funduscope.postprocess import anatomy
+from funduscope.postprocess.anatomy import Rules
 
 SIZE = 64
 RULES = Rules(0.5, 0.5, "robust", 0.2, 10.0, -5.0)
 THRESHOLD = 0.5
-LOOSE = gate.Bounds(
+LOOSE = Bounds(
     probability=1,
     vcdr_mean=1,
     height_px=SIZE,
@@ -78,10 +92,17 @@ def damaged(change):
     return candidate
 
 
-def report(candidate, pictures=EYES, bounds=gate.FP32, batch=8, threshold=THRESHOLD):
-    rules = contract.RulesPart(**RULES.__dict__)
-    document = contract.MultiTask.model_construct(rules=rules, glaucoma_threshold=threshold)
-    return gate.compare(reference, candidate, pictures, document, bounds, [batch])
+GEOMETRY = GeometryPart(path="crop-pad-resize-1", size=SIZE, fov_threshold=24)
+
+
+def reader(threshold=THRESHOLD):
+    rules = RulesPart(**RULES.__dict__)
+    document = MultiTask.model_construct(geometry=GEOMETRY, rules=rules, glaucoma_threshold=threshold)
+    return MultiTaskReader(document, None)
+
+
+def report(candidate, pictures=EYES, bounds=FP32, batch=8, threshold=THRESHOLD):
+    return gate.compare(reference, candidate, pictures, reader(threshold), bounds, [batch])
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
@@ -96,7 +117,7 @@ def test_the_same_network_passes(batch):
 
 
 def test_every_figure_has_its_bound():
-    bounds = {name: getattr(gate.FP32, key, 0) for key, name in NAMES.items()}
+    bounds = {name: getattr(FP32, key, 0) for key, name in NAMES.items()}
     assert {figure.name: figure.bound for figure in report(reference).figures} == bounds
 
 
@@ -184,7 +205,7 @@ def test_the_same_change_without_a_flip_passes_loose_bounds():
 def test_a_flip_counts_outside_the_margin_around_the_threshold(distance, flips):
     one = images(127)
     outputs = {name: output[0] for name, output in reference(one).items()}
-    threshold = findings.find(outputs, RULES).glaucoma + distance
+    threshold = anatomy.measure(outputs, RULES).glaucoma + distance
     assert report(damaged(add("glaucoma", 0.05)), one, LOOSE, threshold=threshold)["decision flips"] == flips
 
 
@@ -202,11 +223,9 @@ def test_every_size_of_batch_is_run_and_the_worst_is_kept():
         if len(pictures) == 4:
             outputs["glaucoma"] = outputs["glaucoma"] + np.float32(0.01)
 
-    rules = contract.RulesPart(**RULES.__dict__)
-    document = contract.MultiTask.model_construct(rules=rules, glaucoma_threshold=THRESHOLD)
     eyes = images(*range(40, 48))
     seen = {
-        batches: gate.compare(reference, damaged(in_fours), eyes, document, gate.FP32, batches)
+        batches: gate.compare(reference, damaged(in_fours), eyes, reader(), FP32, batches)
         for batches in ((1, 8), (1, 4, 8), (4, 1))
     }
     assert [found.passes() for found in seen.values()] == [True, False, False]
@@ -263,20 +282,13 @@ def test_where_maps_are_not_bounded_something_must_be_measured():
     def blank(pictures):
         return {name: np.zeros_like(output) for name, output in reference(pictures).items()}
 
-    rules = contract.RulesPart(**RULES.__dict__)
-    document = contract.MultiTask.model_construct(rules=rules, glaucoma_threshold=THRESHOLD)
-    found = {bounds: gate.compare(blank, blank, EYES, document, bounds, [8]) for bounds in (gate.FP16, gate.INT8)}
+    found = {bounds: gate.compare(blank, blank, EYES, reader(), bounds, [8]) for bounds in (FP16, INT8)}
     assert [own.passes() for own in found.values()] == [True, False]
-    assert math.isnan(found[gate.INT8][NAMES["vcdr_mean"]])
-
-
-def test_a_dice_is_worst_where_it_is_lowest():
-    assert gate.Figure("likeness", 0.9, 0.5, at_least=True).badness > gate.Figure("likeness", 0.95, 0.5, True).badness
-    assert gate.Figure("difference", 0.9, 0.5).badness < gate.Figure("difference", 0.95, 0.5).badness
+    assert math.isnan(found[INT8][NAMES["vcdr_mean"]])
 
 
 def test_the_views_of_one_photograph_are_seeded_and_differ(cc0):
-    geometry, read = preprocess.Geometry(96, 24, "brightest"), photo.read(cc0)
+    geometry, read = preprocess.Geometry(96, 24, "brightest"), photo.load(cc0)
     made = gate.views(read, geometry, count=4)
     assert (made.shape, made.dtype) == ((4, 96, 96, 3), np.uint8)
     np.testing.assert_array_equal(made, gate.views(read, geometry, count=4))
@@ -303,7 +315,7 @@ def test_the_figures_are_the_largest_differences():
     assert found[NAMES["height_px"]] == pytest.approx(4, abs=0.5)
 
 
-def changed(key, seen, bounds=gate.FP32):
+def changed(key, seen, bounds=FP32):
     """A report without differences, but for one figure."""
     good = report(reference, bounds=bounds)
     assert good.passes()
@@ -318,7 +330,7 @@ def changed(key, seen, bounds=gate.FP32):
     "bound", ["probability", "map_value", "vcdr_mean", "height_px", "dice", "dice_mean", "fovea_px", "identical"]
 )
 def test_a_report_at_its_bound_passes_and_beyond_fails(bound):
-    at = getattr(gate.FP32, bound)
+    at = getattr(FP32, bound)
     assert changed(bound, at).passes()
     assert not changed(bound, math.nextafter(at, 0 if bound.startswith("dice") else math.inf)).passes()
     assert not changed(bound, math.nan).passes()
@@ -343,17 +355,14 @@ def test_a_figure_that_is_not_there_is_not_read_as_0():
         report(reference)["max |d heat| (logits)"]
 
 
-DISEASES = ("glaucoma", "referable_dr", "any_dr")
-RATE = contract.EstimatePart(value=0.9, low=0.8, high=0.95)
+RATE = EstimatePart(value=0.9, low=0.8, high=0.95)
 
 
 def read_at(*thresholds):
     """How an output is read at three thresholds."""
-    points = (
-        contract.PointPart(threshold=own, uncertain_logit=0.1, sensitivity=RATE, specificity=RATE) for own in thresholds
-    )
-    parts = dict(zip(contract.PointsPart.model_fields, points, strict=True))
-    return contract.DecisionPart(temperature=1.0, points=contract.PointsPart(**parts), map_scale=1.0)
+    points = (PointPart(threshold=own, uncertain_logit=0.1, sensitivity=RATE, specificity=RATE) for own in thresholds)
+    parts = dict(zip(PointsPart.model_fields, points, strict=True))
+    return DecisionPart(temperature=1.0, points=PointsPart(**parts), map_scale=1.0)
 
 
 def second_look(pictures):
@@ -372,17 +381,17 @@ def photographs(*scores):
 TWO = photographs((26, 128, 230), (200, 90, 30))
 
 
-def classified(change, pictures=TWO, bounds=gate.FP32, batch=8, grid=True, points=(0.2, 0.45, 0.7)):
-    decisions = contract.DecisionsPart(**{name: read_at(*points) for name in DISEASES})
-    map_grid = contract.MapGridPart(stride_px=2.0, offset_px=0.5) if grid else None
-    document = contract.Classifier.model_construct(decisions=decisions, map_grid=map_grid)
+def classified(change, pictures=TWO, bounds=FP32, batch=8, grid=True, points=(0.2, 0.45, 0.7)):
+    decisions = {name: read_at(*points) for name in DISEASES}
+    map_grid = MapGridPart(stride_px=2.0, offset_px=0.5) if grid else None
+    document = Classifier.model_construct(geometry=GEOMETRY, decisions=decisions, point="balanced", map_grid=map_grid)
 
     def candidate(images):
         outputs = {name: output.copy() for name, output in second_look(images).items()}
         change(outputs)
         return outputs
 
-    return gate.compare(second_look, candidate, pictures, document, bounds, [batch])
+    return gate.compare(second_look, candidate, pictures, ClassifierReader(document, None), bounds, [batch])
 
 
 def nothing(_outputs):

@@ -8,8 +8,8 @@ import pytest
 from pydicom import uid
 
 from funduscope.engine.errors import Code
+from funduscope.engine.eyes import Listed
 from funduscope.engine.pictures import photo
-from funduscope.engine.pictures.inputs import Listed
 from funduscope.engine.pictures.photo import Photo
 from funduscope.engine.results import Eyes, Rejected
 
@@ -96,7 +96,7 @@ def test_list_goes_before_file_before_picture_and_conflicts_are_told(
     found = seen(Listed(str(dicom(tmp_path, file)), None, listed), maps)
     assert (found.eyes.eye, found.eyes.source) == (eye, source)
     assert found.warnings == warnings
-    assert found.eyes.patient == photo.read(dicom(tmp_path, file)).patient is not None
+    assert found.eyes.patient == photo.load(dicom(tmp_path, file)).patient is not None
 
 
 def test_a_photo_may_say_itself_whose_eye_it_shows(seen):
@@ -131,7 +131,7 @@ def test_a_rejected_picture_keeps_whose_eye_it_is(seen, tmp_path):
     codes = [Code.NOT_FOUND, Code.NO_FIELD_OF_VIEW, Code.DISC_NOT_FOUND, Code.MODEL_NONFINITE]
     assert [found.code for found in (absent, black, no_disc, not_finite)] == codes
     assert absent.eyes == Eyes("p1", "right", "list")
-    assert black.eyes == Eyes(photo.read(dicom(tmp_path, "L")).patient, "left", "file")
+    assert black.eyes == Eyes(photo.load(dicom(tmp_path, "L")).patient, "left", "file")
     assert no_disc.eyes == not_finite.eyes == Eyes("p1", "right", "file")
     assert isinstance(absent, Rejected)
     row = absent.to_dict()
@@ -172,7 +172,7 @@ def test_every_picture_of_a_stream_keeps_its_own_eye(fake, painter, tmp_path):
 
 def test_a_picture_that_cannot_be_read_is_still_its_patients_eye(fake, painter, tmp_path):
     path = dicom(tmp_path, "L")
-    whole = photo.read(path)
+    whole = photo.load(path)
     path.write_bytes(path.read_bytes()[:-1000])
     with fake(lambda image: painter.maps(**LEFT)) as opened:
         found = opened(path)

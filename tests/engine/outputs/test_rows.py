@@ -7,18 +7,16 @@ import dataclasses
 import json
 import os
 import shutil
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from funduscope.engine.errors import Code, OutputError
-from funduscope.engine.outputs import rows as sinks
-from funduscope.engine.results import COLUMNS, ModelName, Rejected
+from funduscope.engine.outputs.rows import Rows, cell, write_record
+from funduscope.engine.results import ModelName, Rejected, columns
 
-MODEL = ModelName("multitask", "1", "0" * 64, "fake", "fp32")
+MODEL = ModelName("multi-task", "multitask", "1", "0" * 64, "fake", "fp32")
 NAMES = [
     "eye.jpg",
     "é ü 漢字.jpg",
@@ -45,7 +43,7 @@ def screening(fake, fundus):
 
 
 def rejected(name: str) -> Rejected:
-    return Rejected(name, None, Code.DAMAGED, "the data is cut or corrupt", MODEL)
+    return Rejected(name, None, Code.DAMAGED, "the data is cut or corrupt", (MODEL,))
 
 
 def read_csv(folder) -> list[dict[str, str]]:
@@ -58,7 +56,7 @@ def read_jsonl(folder) -> list[dict]:
 
 
 def test_any_name_returns_from_both_files(tmp_path, screening):
-    with sinks.Rows(tmp_path) as rows:
+    with Rows(tmp_path) as rows:
         for name in NAMES:
             rows.write(rejected(name))
             rows.write(dataclasses.replace(screening, name=name))
@@ -69,46 +67,72 @@ def test_any_name_returns_from_both_files(tmp_path, screening):
 
 
 def test_no_cell_of_the_csv_is_a_formula(tmp_path):
-    with sinks.Rows(tmp_path) as rows:
+    with Rows(tmp_path) as rows:
         for name in NAMES:
             rows.write(dataclasses.replace(rejected(name), reason=name))
     for row in read_csv(tmp_path):
-        for cell in row.values():
-            assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+        for own in row.values():
+            assert not own.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+
+
+def test_no_name_of_a_model_is_a_formula(tmp_path):
+    names = tuple(dataclasses.replace(MODEL, name=name) for name in ("=cmd()|' /C calc'!A0", "-rf"))
+    with Rows(tmp_path) as rows:
+        rows.write(dataclasses.replace(rejected("a"), models=names))
+    (row,) = read_csv(tmp_path)
+    assert row["model"] == "'=cmd()|' /C calc'!A0 -rf"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["a", "b"], "a b"),
+        ([], ""),
+        (["=a", "b"], "'=a b"),
+        (True, "true"),
+        (False, "false"),
+        (None, None),
+        (0.25, 0.25),
+        (-1, -1),
+        ("-1", "'-1"),
+    ],
+)
+def test_a_value_as_a_cell(value, expected):
+    assert cell(value) == expected
 
 
 def test_a_negative_number_is_left_a_number(tmp_path, screening):
-    with sinks.Rows(tmp_path) as rows:
+    with Rows(tmp_path) as rows:
         rows.write(dataclasses.replace(screening, fovea=(-3.5, 2.0)))
     assert read_csv(tmp_path)[0]["fovea_x"] == "-3.5"
 
 
 def test_both_files_agree_row_by_row(tmp_path, screening):
-    others = {"cup": None, "vcdr": None, "glaucoma": None, "warnings": (Code.CUP_NOT_FOUND, Code.FOVEA_NOT_FOUND)}
-    with sinks.Rows(tmp_path) as rows:
+    others = {"cup": None, "vcdr": None, "decisions": {}, "warnings": (Code.CUP_NOT_FOUND, Code.FOVEA_NOT_FOUND)}
+    with Rows(tmp_path) as rows:
         for result in (screening, rejected("b.jpg"), dataclasses.replace(screening, **others)):
             rows.write(result)
 
-    def cell(value) -> str:
+    def as_text(value) -> str:
         if isinstance(value, list):
             return " ".join(value)
         return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
     in_csv, in_jsonl = read_csv(tmp_path), read_jsonl(tmp_path)
-    assert [{key: cell(value) for key, value in row.items()} for row in in_jsonl] == in_csv
-    assert tuple(in_csv[0]) == tuple(in_jsonl[0]) == COLUMNS
+    assert [{key: as_text(value) for key, value in row.items()} for row in in_jsonl] == in_csv
+    assert tuple(in_csv[0]) == tuple(in_jsonl[0]) == tuple(column.name for column in columns())
     assert len(in_csv) == 3
 
 
 def test_rows_are_counted_by_code_or_status(tmp_path, screening):
-    with sinks.Rows(tmp_path) as rows:
+    with Rows(tmp_path) as rows:
         for result in (screening, rejected("b"), rejected("c")):
             rows.write(result)
     assert rows.counts == {"ok": 1, "DAMAGED": 2}
 
 
 def test_files_have_their_names_only_at_the_end(tmp_path):
-    with sinks.Rows(tmp_path / "new" / "folder") as rows:
+    with Rows(tmp_path / "new" / "folder") as rows:
         rows.write(rejected("a"))
         names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
         assert names == ["screenings.csv.part", "screenings.jsonl.part"]
@@ -120,11 +144,11 @@ def test_files_have_their_names_only_at_the_end(tmp_path):
 
 
 def test_a_run_that_was_stopped_leaves_part_files_and_the_last_whole_ones(tmp_path):
-    with sinks.Rows(tmp_path) as rows:
+    with Rows(tmp_path) as rows:
         rows.write(rejected("before"))
 
     def stopped() -> None:
-        with sinks.Rows(tmp_path) as rows:
+        with Rows(tmp_path) as rows:
             rows.write(rejected("after"))
             raise KeyboardInterrupt
 
@@ -136,20 +160,20 @@ def test_a_run_that_was_stopped_leaves_part_files_and_the_last_whole_ones(tmp_pa
 
 def test_what_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"file: cannot be written .*; choose another --out or make room"):
-        sinks.Rows(tmp_path / "file")
+    with pytest.raises(OutputError, match=r"file: cannot be written .*; choose another folder or make room"):
+        Rows(tmp_path / "file")
     with pytest.raises(OutputError):
-        sinks.Rows(tmp_path / "file" / "below")
+        Rows(tmp_path / "file" / "below")
 
 
 def test_a_file_that_is_in_the_way_is_refused(tmp_path):
     (tmp_path / "screenings.csv.part").mkdir()
     with pytest.raises(OutputError):
-        sinks.Rows(tmp_path)
+        Rows(tmp_path)
 
 
 def written_while(folder, event) -> None:
-    with sinks.Rows(folder) as rows:
+    with Rows(folder) as rows:
         rows.write(rejected("a"))
         event()
 
@@ -169,10 +193,10 @@ def test_a_folder_that_was_removed_is_refused_at_the_end(tmp_path):
 
 
 def test_the_record_of_a_run_says_what_ran(tmp_path, model, classifier):
-    names = [MODEL, ModelName("channels", "7", "1" * 64, "fake", "fp32")]
+    names = [MODEL, ModelName("classifier", "channels", "7", "1" * 64, "fake", "fp32")]
     contracts = [model.contract, classifier.contract]
     extra = {"inputs": [os.fsdecode(b"\xff.jpg")], "pictures": 1}
-    sinks.write_run(tmp_path, names, contracts, datetime.now(UTC), extra)
+    write_record(tmp_path, names, contracts, datetime.now(UTC), extra)
     record = json.loads((tmp_path / "run.json").read_text())
     terms = [own.terms.model_dump() for own in contracts]
     assert record["models"] == [
@@ -182,77 +206,3 @@ def test_the_record_of_a_run_says_what_ran(tmp_path, model, classifier):
     assert record["inputs"] == ["\udcff.jpg"]
     assert record["started"] <= record["finished"]
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_files_of_an_earlier_run_are_removed_or_that_is_refused(tmp_path):
-    (tmp_path / "old").write_text("x")
-    sinks.remove([tmp_path / "old"])
-    assert not list(tmp_path.iterdir())
-    sinks.remove([tmp_path / "old"])
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match="cannot be written"):
-        sinks.remove([tmp_path / "folder"])
-
-
-def test_text_is_written_in_one_piece_or_refused(tmp_path):
-    sinks.write_text(tmp_path / "new" / "page.html", "é")
-    assert (tmp_path / "new" / "page.html").read_bytes() == "é".encode()
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError):
-        sinks.write_text(tmp_path / "folder", "x")
-
-
-def test_of_many_who_write_the_same_file_each_writes_a_whole_one(tmp_path):
-    path, versions, done = tmp_path / "plan", [bytes([k]) * 200_000 for k in range(8)], threading.Event()
-
-    def read() -> int:
-        seen = 0
-        while not done.is_set():
-            if path.exists():
-                assert path.read_bytes() in versions
-                seen += 1
-        return seen
-
-    with ThreadPoolExecutor(9) as pool:
-        reader = pool.submit(read)
-        try:
-            for job in [pool.submit(sinks.write_bytes, path, data) for data in versions * 5]:
-                job.result(60)
-        finally:
-            done.set()
-        assert reader.result(60)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    (tmp_path / "plan").write_bytes(b"old")
-    seen, real = [], os.fsync
-
-    def fsync(number):
-        seen.append(((tmp_path / "plan").read_bytes(), os.fstat(number).st_size))
-        real(number)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    sinks.write_bytes(tmp_path / "plan", b"newer")
-    assert seen == [(b"old", 5)]
-    assert (tmp_path / "plan").read_bytes() == b"newer"
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_what_is_cut_off_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, error):
-    def fsync(_number):
-        raise error
-
-    (tmp_path / "plan").write_bytes(b"old")
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises((OutputError, KeyboardInterrupt)):
-        sinks.write_bytes(tmp_path / "plan", b"new")
-    assert (tmp_path / "plan").read_bytes() == b"old"
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_long_name_and_the_usual_permissions_are_kept(tmp_path):
-    path = tmp_path / ("x" * 255)
-    sinks.write_bytes(path, b"new")
-    (tmp_path / "plain").write_bytes(b"")
-    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
