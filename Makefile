@@ -1,4 +1,5 @@
-# demo: screen the sample picture.  test: the test suite.  check: lint, types, tests.  bench: the benchmarks.
+# demo: screen the sample picture.  test: the test suite.  check: lint, types, tests.  docs: the pages as a site.
+# bench: the benchmarks.
 # Each makes its own virtual environment in .venv and installs what it needs there; nothing else is touched.
 
 PYTHON ?= python3
@@ -6,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check docs bench clean
 
 demo: $(VENV)/core
 	rm -rf demo-out
@@ -21,6 +22,10 @@ check: $(VENV)/test links
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/docs links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The pages: site/index.html   With search: $(BIN)/python -m http.server --directory site"
 
 bench: $(VENV)/test
 	$(BIN)/python -m pytest benchmarks --benchmark-only
@@ -44,5 +49,9 @@ $(VENV)/test: $(VENV)/python pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt -e '.[test]'
 	touch $@ $(VENV)/core
 
+$(VENV)/docs: $(VENV)/python pyproject.toml constraints.txt
+	$(PIP) -c constraints.txt -e '.[docs]'
+	touch $@ $(VENV)/core
+
 clean:
-	rm -rf $(VENV) .links build dist *.egg-info demo-out
+	rm -rf $(VENV) .links site build dist *.egg-info demo-out

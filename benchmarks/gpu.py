@@ -44,6 +44,7 @@ from funduscope.engine.runners.tensorrt.runner import RUNNERS
 from funduscope.engine.screener import Screener
 from funduscope.export import convert, half, tensorrt
 from funduscope.export import onnx as export
+from funduscope.training.multitask.deploy import from_weights
 from funduscope.training.multitask.networks import Deployed
 
 BATCHES = (1, 8, 32, 128)
@@ -236,7 +237,9 @@ def rows(work: Path) -> Iterator[tuple[str, Row]]:
     shipped = models.load("multitask")
     views = verify.views(shipped.contract.geometry.build())
     compact = [shipped, convert.to_fp16(shipped, work / "multitask-fp16.onnx", views)[0]]
-    yield from (("ladder", row) for row in ladder("compact", export.from_onnx(shipped), compact, True, where))
+    yield from (
+        ("ladder", row) for row in ladder("compact", from_weights(export.weights_of(shipped)), compact, True, where)
+    )
     yield from (("end to end", row) for row in end_to_end(compact))
     network, proto, _ = precision.width_1()
     files = [

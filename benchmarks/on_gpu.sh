@@ -18,6 +18,6 @@ mkdir -p "$RESULTS"
 "$PYTHON" -m funduscope doctor | tee "$RESULTS/doctor.txt" || true
 tests=0 ladder=0
 # a warning of the libraries here is told, and fails nothing
-"$PYTHON" -m pytest -W default tests/engine/test_gpu_device.py 2>&1 | tee "$RESULTS/tests.txt" || tests=$?
+"$PYTHON" -m pytest -W default tests/engine/runners/test_gpu_device.py 2>&1 | tee "$RESULTS/tests.txt" || tests=$?
 "$PYTHON" benchmarks/gpu.py --work "$RESULTS" 2>&1 | tee "$RESULTS/ladder.txt" || ladder=$?
 exit "$((tests ? tests : ladder))"

@@ -119,6 +119,7 @@ def frontier(folder: Path, data: Path, sets: Sequence[str], batch: int) -> None:
     """
     from funduscope.export import convert, int8
     from funduscope.export import onnx as export
+    from funduscope.training.multitask import deploy
 
     read, folders = models.load("multitask"), [data / name for name in CALIBRATED_ON]
     geometry = read.contract.geometry.build()
@@ -140,7 +141,7 @@ def frontier(folder: Path, data: Path, sets: Sequence[str], batch: int) -> None:
     network, _, wide = width_1()
     namesakes = dict(zip(quantiser.layers, wide.layers, strict=True))
     layers = {"compact": ranked, "width 1": [namesakes[layer] for layer in ranked]}
-    columns = {"compact": (export.from_onnx(read), quantiser), "width 1": (network, wide)}
+    columns = {"compact": (deploy.from_weights(export.weights_of(read)), quantiser), "width 1": (network, wide)}
     times = {}
     for title, (eager, own) in columns.items():
         ways = {}
@@ -188,6 +189,7 @@ def speed(folder: Path, batch: int) -> None:
     """By turns, and the best round of each: the median of torch moves by half with what ran just before it."""
     from funduscope.export import half
     from funduscope.export import onnx as export
+    from funduscope.training.multitask import deploy
 
     network, proto, quantiser = width_1()
     wide: dict[str, tuple[onnx.ModelProto, Literal["fp32", "fp16", "int8"]]] = {
@@ -197,7 +199,7 @@ def speed(folder: Path, batch: int) -> None:
     }
     networks: dict[str, tuple[Any, dict[str, Path | str]]] = {
         "compact": (
-            export.from_onnx(models.load("multitask")),
+            deploy.from_weights(export.weights_of(models.load("multitask"))),
             {"": "multitask", **{suffix: folder / f"multitask{suffix}.onnx" for suffix in ("-fp16", "-int8")}},
         ),
         "width 1": (
@@ -247,12 +249,12 @@ def width_1() -> tuple[Any, onnx.ModelProto, int8.Quantiser]:
     import torch
 
     from funduscope.export import int8, onnx
-    from funduscope.training.multitask.networks import OUTPUTS, Deployed, MultiTaskUNet
+    from funduscope.training.multitask.networks import Deployed, MultiTaskUNet
 
     size = models.load("multitask").contract.geometry.size
     torch.manual_seed(0)
-    network = onnx.folded(Deployed(MultiTaskUNet(1.0, 0.0)).eval())
-    proto = onnx.to_onnx(network, size, OUTPUTS)
+    network = Deployed(MultiTaskUNet(1.0, 0.0)).folded()
+    proto = onnx.to_onnx(network, size)
     images = np.random.default_rng(1).integers(0, 256, (4, size, size, 3), np.uint8)
     return network, proto, int8.Quantiser(proto, images, signed=False)
 

@@ -69,7 +69,8 @@ def test_inference_torch_eager(
     benchmark: Any, images: np.ndarray, model: contract.Model, runner: runners.Runner
 ) -> None:
     torch = pytest.importorskip("torch", reason="the torch figure needs the extra `train`")
-    twin = pytest.importorskip("funduscope.export.onnx").from_onnx(model)
+    weights = pytest.importorskip("funduscope.export.onnx").weights_of(model)
+    twin = pytest.importorskip("funduscope.training.multitask.deploy").from_weights(weights)
     batch = torch.from_numpy(images)
     with torch.inference_mode():
         outputs = dict(zip(OUTPUTS, benchmark(twin, batch), strict=True))

@@ -1,1 +1,1 @@
-"""The deployed half: contract, photo, preprocessing, runners, screener, results, sinks. No torch."""
+"""The deployed half: pictures in, findings out; nothing here sees torch."""

@@ -22,6 +22,7 @@ FORMAT = "funduscope/1"
 METADATA_KEY = "funduscope"
 ZEROS = "0" * 64
 Probability = Annotated[float, Field(ge=0, le=1)]
+PreparationPath = Literal["crop-pad-resize-1", "grey-crop-pad-resize-1"]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -30,7 +31,13 @@ class Strict(BaseModel):
 
 
 class Tensor(Strict):
-    """A named input or output; a string in the shape is a symbolic size."""
+    """A named input or output of the graph.
+
+    Attributes:
+        name: In the graph.
+        dtype: Of its values.
+        shape: Its sizes; a string is a symbolic one.
+    """
 
     name: str
     dtype: Literal["uint8", "float32"]
@@ -43,7 +50,7 @@ class GeometryPart(Strict):
     path: `crop-pad-resize-1` looks for the field of view in the brightest channel, `grey-crop-pad-resize-1` in grey.
     """
 
-    path: Literal["crop-pad-resize-1", "grey-crop-pad-resize-1"]
+    path: PreparationPath
     size: int
     fov_threshold: Annotated[int, Field(ge=0, le=255)]
 
@@ -54,7 +61,13 @@ class GeometryPart(Strict):
 
 
 class DataPart(Strict):
-    """One data set that the model learned from, and that set's terms."""
+    """One data set that the model learned from.
+
+    Attributes:
+        name: Of its folder.
+        pictures: How many of them were trained on.
+        terms: Of the set.
+    """
 
     name: str
     pictures: int
@@ -62,8 +75,17 @@ class DataPart(Strict):
 
 
 class TrainingPart(Strict):
-    """Where the model comes from. figures: validation figures per set, at the thresholds of this
-    contract (of a classifier, those of its balanced points)."""
+    """Where the model comes from.
+
+    Attributes:
+        network: What was trained.
+        strategy: How.
+        steps: How long.
+        device: On what.
+        data: The sets that it learned from.
+        figures: Validation figures per set, at the thresholds of this contract (of a classifier, those of its balanced
+            points).
+    """
 
     network: str
     strategy: str
@@ -74,7 +96,12 @@ class TrainingPart(Strict):
 
 
 class TermsPart(Strict):
-    """MODEL_LICENSE: the terms of the weights, which are not the code's."""
+    """The terms of the weights, which are not the code's; see MODEL_LICENSE.
+
+    Attributes:
+        licence: Its name.
+        notice: What a person must be told with every result.
+    """
 
     licence: str
     notice: str
@@ -84,8 +111,25 @@ class Contract(Strict, ABC):
     """What every model says of itself; each key is required but one.
 
     Attributes:
+        format: Of the contract itself.
+        sha256: Of the whole file, with these 64 characters as zeros.
         kind: Which reader makes findings of its outputs.
+        name: Of the model.
+        version: Of the model.
+        precision: Of the graph.
         converted_from: SHA-256 of the fp32 model file that a file of less precision was made from; absent in fp32.
+        input: What the graph takes.
+        outputs: What the graph gives.
+        geometry: How a photo becomes its input.
+        training: Where the model comes from.
+        terms: What the weights may be used for.
+
+    Example:
+        ```python
+        with funduscope.Screener.open() as screener:
+            for contract in screener.contracts:
+                print(contract.name, contract.version, contract.terms.licence)
+        ```
     """
 
     format: Literal["funduscope/1"]
@@ -115,10 +159,18 @@ class Contract(Strict, ABC):
 
     @abstractmethod
     def needed(self) -> list[str]:
-        """Names of the outputs that a model of this kind and contract has."""
+        """The outputs that a model of this kind and contract has.
+
+        Returns:
+            Their names.
+        """
 
     def to_json(self) -> str:
-        """Canonical JSON, which starts with the words that `models.verified` looks for."""
+        """The contract as a model file holds it.
+
+        Returns:
+            Canonical JSON, which starts with the words that `models.verified` looks for.
+        """
         return json.dumps(
             self.model_dump(exclude_defaults=True), separators=(",", ":"), ensure_ascii=True, allow_nan=False
         )
@@ -126,7 +178,13 @@ class Contract(Strict, ABC):
 
 @dataclass(frozen=True)
 class Model:
-    """A verified model file: its bytes, contract and digest."""
+    """A verified model file.
+
+    Attributes:
+        path: Where it is.
+        data: Its bytes.
+        contract: What it says of itself.
+    """
 
     path: Path
     data: bytes

@@ -20,32 +20,59 @@ from .eyes import Eye, Listed
 
 
 class Code(StrEnum):
-    """Why a picture has no result, or what a result lacks. The first word of a row's `reason` never changes meaning."""
+    """Why a picture has no result, or what a result lacks. A code never changes its meaning.
 
-    NOT_FOUND = "NOT_FOUND"  # no such file
-    NOT_A_FILE = "NOT_A_FILE"  # a folder, pipe, socket or device
-    UNREADABLE = "UNREADABLE"  # the operating system refuses to read it
-    EMPTY_FILE = "EMPTY_FILE"  # 0 bytes
-    UNKNOWN_FORMAT = "UNKNOWN_FORMAT"  # not JPEG, PNG, TIFF, BMP or DICOM, or not a kind of these that is read
-    NEEDS_EXTRA = "NEEDS_EXTRA"  # an optional part reads this format; the reason has the pip line that installs it
-    DAMAGED = "DAMAGED"  # the header is fine, the data is cut or corrupt
-    TOO_LARGE = "TOO_LARGE"  # more pixels or bytes than the limit; told from the header, nothing decoded
-    TOO_SMALL = "TOO_SMALL"  # too few pixels to see a disc
-    NOT_COLOUR = "NOT_COLOUR"  # one channel
-    FLOAT_IMAGE = "FLOAT_IMAGE"  # floating-point samples: no defined brightness
-    MULTI_PAGE = "MULTI_PAGE"  # several pictures in one file
-    NO_FIELD_OF_VIEW = "NO_FIELD_OF_VIEW"  # nothing bright enough to be a retina
-    DISC_NOT_FOUND = "DISC_NOT_FOUND"  # no optic disc: probably not a (gradable) fundus photograph
-    CUP_NOT_FOUND = "CUP_NOT_FOUND"  # warning: a disc without a measurable cup
-    FOVEA_NOT_FOUND = "FOVEA_NOT_FOUND"  # warning: no fovea in the picture
-    LATERALITY_CONFLICT = "LATERALITY_CONFLICT"  # warning: list, file and picture do not agree on which eye it is
-    GLAUCOMA_DISAGREEMENT = "GLAUCOMA_DISAGREEMENT"  # warning: the two models are far apart on glaucoma
-    GLAUCOMA_UNCERTAIN = "GLAUCOMA_UNCERTAIN"  # warning: the classifier's probability is too near to its threshold
-    DR_UNCERTAIN = "DR_UNCERTAIN"  # warning: the same, for referable diabetic retinopathy
-    ANY_DR_UNCERTAIN = "ANY_DR_UNCERTAIN"  # warning: the same, for diabetic retinopathy of any grade
-    CLASSIFIER_UNGRADABLE = "CLASSIFIER_UNGRADABLE"  # warning: the picture is too dark or unreadable for the classifier
-    ONE_EYE = "ONE_EYE"  # warning of a patient: there is no picture with a result of each eye
-    MODEL_NONFINITE = "MODEL_NONFINITE"  # the model gave NaN or infinity
+    Attributes:
+        NOT_FOUND: No such file.
+        NOT_A_FILE: A folder, pipe, socket or device.
+        UNREADABLE: The operating system refuses to read it.
+        EMPTY_FILE: 0 bytes.
+        UNKNOWN_FORMAT: Not JPEG, PNG, TIFF, BMP or DICOM, or not a kind of these that is read.
+        NEEDS_EXTRA: An optional part reads this format; the reason has the pip line that installs it.
+        DAMAGED: The header is fine, the data is cut or corrupt.
+        TOO_LARGE: More pixels or bytes than the limit; told from the header, nothing decoded.
+        TOO_SMALL: Too few pixels to see a disc.
+        NOT_COLOUR: One channel.
+        FLOAT_IMAGE: Floating-point samples: no defined brightness.
+        MULTI_PAGE: Several pictures in one file.
+        NO_FIELD_OF_VIEW: Nothing bright enough to be a retina.
+        DISC_NOT_FOUND: No optic disc: probably not a (gradable) fundus photograph.
+        CUP_NOT_FOUND: Warning: a disc without a measurable cup.
+        FOVEA_NOT_FOUND: Warning: no fovea in the picture.
+        LATERALITY_CONFLICT: Warning: list, file and picture do not agree on which eye it is.
+        GLAUCOMA_DISAGREEMENT: Warning: the two models are far apart on glaucoma.
+        GLAUCOMA_UNCERTAIN: Warning: the classifier's probability is too near to its threshold.
+        DR_UNCERTAIN: Warning: the same, for referable diabetic retinopathy.
+        ANY_DR_UNCERTAIN: Warning: the same, for diabetic retinopathy of any grade.
+        CLASSIFIER_UNGRADABLE: Warning: the picture is too dark or unreadable for the classifier.
+        ONE_EYE: Warning of a patient: there is no picture with a result of each eye.
+        MODEL_NONFINITE: The model gave NaN or infinity.
+    """
+
+    NOT_FOUND = "NOT_FOUND"
+    NOT_A_FILE = "NOT_A_FILE"
+    UNREADABLE = "UNREADABLE"
+    EMPTY_FILE = "EMPTY_FILE"
+    UNKNOWN_FORMAT = "UNKNOWN_FORMAT"
+    NEEDS_EXTRA = "NEEDS_EXTRA"
+    DAMAGED = "DAMAGED"
+    TOO_LARGE = "TOO_LARGE"
+    TOO_SMALL = "TOO_SMALL"
+    NOT_COLOUR = "NOT_COLOUR"
+    FLOAT_IMAGE = "FLOAT_IMAGE"
+    MULTI_PAGE = "MULTI_PAGE"
+    NO_FIELD_OF_VIEW = "NO_FIELD_OF_VIEW"
+    DISC_NOT_FOUND = "DISC_NOT_FOUND"
+    CUP_NOT_FOUND = "CUP_NOT_FOUND"
+    FOVEA_NOT_FOUND = "FOVEA_NOT_FOUND"
+    LATERALITY_CONFLICT = "LATERALITY_CONFLICT"
+    GLAUCOMA_DISAGREEMENT = "GLAUCOMA_DISAGREEMENT"
+    GLAUCOMA_UNCERTAIN = "GLAUCOMA_UNCERTAIN"
+    DR_UNCERTAIN = "DR_UNCERTAIN"
+    ANY_DR_UNCERTAIN = "ANY_DR_UNCERTAIN"
+    CLASSIFIER_UNGRADABLE = "CLASSIFIER_UNGRADABLE"
+    ONE_EYE = "ONE_EYE"
+    MODEL_NONFINITE = "MODEL_NONFINITE"
 
 
 class FunduscopeError(Exception):
@@ -58,7 +85,7 @@ class PhotoError(FunduscopeError):
     Attributes:
         code: Why, as a row says it.
         reason: The same as a sentence.
-        name: See `Photo`, as what follows.
+        name: How results call the picture.
         sha256: Of the file's bytes, where they could be read.
         patient: As a DICOM file says.
         eye: As a DICOM file says.
@@ -106,7 +133,13 @@ class OutputError(FunduscopeError):
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional dependency.
 
-    Raises: MissingExtra with the pip line where it is absent; BackendError with the cause where it is there but does not load.
+    Args:
+        module: Its name.
+        extra: The extra of this package that brings it.
+
+    Raises:
+        MissingExtra: It is absent; the message has the pip line.
+        BackendError: It is there but does not load; the message has the cause.
     """
     try:
         return importlib.import_module(module)

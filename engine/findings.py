@@ -127,6 +127,9 @@ class Findings:
     def mask(self, structure: Structure) -> NDArray[np.bool_]:
         """The mask of disc or cup on the photo.
 
+        Args:
+            structure: `disc` or `cup`.
+
         Returns:
             bool (height, width); all False where there is none.
         """
@@ -137,6 +140,9 @@ class Findings:
 
     def contour(self, structure: Structure) -> NDArray[np.float64]:
         """The outer contour of disc or cup.
+
+        Args:
+            structure: `disc` or `cup`.
 
         Returns:
             float64 (N, 2), x and y in the photo's pixels; N = 0 where there is none.

@@ -47,12 +47,20 @@ class _Result:
     """What a Screening and a Rejected can both do."""
 
     def to_dict(self) -> dict[str, Any]:
-        """One flat row of JSON values under `columns()`; what is not known or not measurable is None."""
+        """The result as one flat row.
+
+        Returns:
+            JSON values by the names of `columns()`, in order; what is not known or not measurable is None.
+        """
         screened = isinstance(self, Screening)
         return {column.name: column.of(self) if screened or column in _OF_ANY else None for column in columns()}
 
     def to_json(self) -> str:
-        """The row as JSON, in one line."""
+        """The row of `to_dict` as JSON.
+
+        Returns:
+            One line, without NaN.
+        """
         return json.dumps(self.to_dict(), allow_nan=False)
 
 
@@ -65,6 +73,14 @@ class Screening(_Result, Findings):
         sha256: Of the file's bytes; None for arrays.
         models: All that looked, in order.
         photo: Kept where it was asked for.
+
+    Example:
+        ```python
+        result = screener("eye.jpg")
+        if result.status == "ok":
+            print(result.vcdr, result.decisions["glaucoma"].called)
+            result.draw("drawing.jpg")
+        ```
     """
 
     name: str
@@ -137,6 +153,13 @@ class Rejected(_Result):
         models: All that would have looked.
         eyes: Whose eye it is, as list or file say.
         warnings: What is known of it all the same.
+
+    Example:
+        ```python
+        result = screener("no such file.jpg")
+        if isinstance(result, funduscope.Rejected):
+            print(result.code, result.reason)
+        ```
     """
 
     name: str
@@ -157,6 +180,7 @@ class Rejected(_Result):
 
 
 Result = Screening | Rejected
+"""What a screener gives for each picture; `status` tells the one from the other."""
 
 
 def in_words(decision: Decision) -> str:
@@ -166,7 +190,17 @@ def in_words(decision: Decision) -> str:
 
 
 def columns() -> tuple[Column, ...]:
-    """All columns of a row, in order: the one table from which rows, their documentation and tables of data come."""
+    """All columns of a row: the one table from which rows, their documentation and tables of data come.
+
+    Returns:
+        Each with its `name`, `meaning`, `kind` and number of `digits`, in order.
+
+    Example:
+        ```python
+        for column in funduscope.columns():
+            print(column.name, column.meaning)
+        ```
+    """
     return _columns(tuple(READERS.values()))
 
 

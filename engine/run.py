@@ -70,7 +70,14 @@ class Run:
         return len(self._pictures)
 
     def __iter__(self) -> Iterator[Result]:
-        """Screen all. Raises OutputError where the folder cannot be written."""
+        """Screen all.
+
+        Yields:
+            Each picture's result, in order, when it is written.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
         started, clock = datetime.now(UTC), time.monotonic()
         screener, keep_photo = self._screener, self._overlays or self._report
         with ExitStack() as stack:

@@ -41,6 +41,13 @@ class ScreenerSettings:
         threads: Of the backend on a CPU; None for its own choice.
         point: The classifier's operating point; None for its own choice.
         device: Index of the GPU.
+
+    Example:
+        ```python
+        settings = funduscope.ScreenerSettings(batch=1, threads=1)
+        with settings.open() as screener:
+            print(screener("eye.jpg"))
+        ```
     """
 
     models: tuple[str, ...] = ()
@@ -52,6 +59,9 @@ class ScreenerSettings:
 
     def open(self) -> Screener:
         """Open the models.
+
+        Returns:
+            An open screener.
 
         Raises:
             ModelError: A file is not a whole model.
@@ -68,7 +78,18 @@ class ScreenerSettings:
         return Screener(self, [models.load(path) for path in models.chosen(self.models)])
 
     def runner(self, model: Model) -> tuple[str, Runner]:
-        """The backend's name and a runner for one model. Raises BackendError, ModelError."""
+        """Open one model's runner.
+
+        Args:
+            model: Whole, as `models.load` gives it.
+
+        Returns:
+            The backend's name, and a runner of it.
+
+        Raises:
+            BackendError: The backend or device is not here.
+            ModelError: No TensorRT engine fits.
+        """
         return open_runner(model, self.backend, max_batch=self.batch, threads=self.threads, device=self.device)
 
 
@@ -112,6 +133,12 @@ class Screener:
 
     Attributes:
         settings: What it was opened with.
+
+    Example:
+        ```python
+        with funduscope.Screener.open() as screener:
+            print(screener("eye.jpg"))
+        ```
     """
 
     def __init__(self, settings: ScreenerSettings, opened: Sequence[Model], opener: _Opener | None = None) -> None:
@@ -157,6 +184,9 @@ class Screener:
             point: The classifier's operating point; None for its own choice.
             device: Index of the GPU.
 
+        Returns:
+            An open screener.
+
         Raises:
             ModelError: A file is not a whole model.
             BackendError: The backend or device is not here.
@@ -175,6 +205,9 @@ class Screener:
             runners: One for each model, in the same order; closed with the screener.
             point: The classifier's operating point; None for its own choice.
             backend: How rows call what computes.
+
+        Returns:
+            An open screener.
 
         Raises:
             ModelError: There are no models.
@@ -200,13 +233,16 @@ class Screener:
         """The operating point in use; None where no open model has a choice of them."""
         return next((look.reader.point for look in self._looks if look.reader.point), None)
 
-    def __call__(self, source: Source, name: str | None = None, *, keep_photo: bool = True) -> Result:
+    def __call__(self, source: Source, name: str | None = None, *, keep_photo: bool = False) -> Result:
         """Screen one photograph, at the lowest latency. A bad picture gives a Rejected, never an exception.
 
         Args:
-            source: Path, bytes, uint8 (H, W, 3) RGB array, or Photo.
+            source: Path, entry of a list, bytes, uint8 (H, W, 3) RGB array, or Photo.
             name: How the result calls it.
             keep_photo: Leave the pixels in the result, for drawing.
+
+        Returns:
+            A Screening or a Rejected.
 
         Raises:
             TypeError: The source is of another type, or an array of another shape.
@@ -223,8 +259,17 @@ class Screener:
             workers: Threads that read and prepare.
             keep_photo: Leave the pixels in the results, for drawing.
 
+        Returns:
+            A Screening or a Rejected for each source.
+
         Raises:
             SettingsError: `workers` is less than 1.
+
+        Example:
+            ```python
+            for result in screener.stream(sorted(Path("eyes").glob("*.jpg"))):
+                print(result)
+            ```
         """
         self._expect_open()
         if workers < 1:
@@ -244,6 +289,15 @@ class Screener:
         Args:
             source: As of a call.
             keep_photo: Leave the pixels in the result, for drawing.
+
+        Returns:
+            A future, whose result is a Screening or a Rejected.
+
+        Example:
+            ```python
+            right, left = screener.submit("right.jpg"), screener.submit("left.jpg")
+            print(right.result(), left.result())
+            ```
         """
         self._expect_open()
         assert self._schedule is not None

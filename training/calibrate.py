@@ -1,25 +1,35 @@
-"""Calibration of a finished run on its validation split, for either system."""
+"""Calibration of a finished run on its validation split, for any system."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from ..engine.errors import SettingsError
+from ..engine.files import write_text
 from . import config, train
-from .classifier import calibrate as classifier
-from .multitask import calibrate as multitask
-from .multitask.calibrate import FitOn
+from .systems import SYSTEMS
 
 
 def calibrate(
-    run: Path, data_root: Path | None = None, fit_on: FitOn = "predicted", reading: Path | None = None
+    run: Path, data_root: Path | None = None, fit_on: str = "predicted", reading: Path | None = None
 ) -> dict[str, Any]:
-    """Calibrate a run's best checkpoint, on its own data sets or those below `data_root`.
+    """Calibrate a run's best checkpoint, and write the result to `run`/calibration.json.
 
-    Writes `run`/calibration.json and returns what it wrote.
-    Args: fit_on: of a multi-task run, see `multitask.calibrate`; reading: a configuration file whose [reading] takes the
-    place of the run's. Raises: SettingsError, DataError.
+    Args:
+        run: A folder that `train` made.
+        data_root: Folder of the data sets, in place of the run's own.
+        fit_on: Of a multi-task run, see `multitask.calibrate`.
+        reading: A configuration file whose [reading] takes the place of the run's.
+
+    Returns:
+        What was written.
+
+    Raises:
+        SettingsError: The run, or what was asked of it, is wrong.
+        DataError: The validation split lacks what the system needs.
+        OutputError: The file cannot be written.
     """
     settings, state = train.load_checkpoint(run / "best.pt")
     root = data_root or Path(settings.data.root)
@@ -28,8 +38,6 @@ def calibrate(
         if other.kind != settings.kind:
             raise SettingsError(f"{reading}: its kind is {other.kind}, the run's is {settings.kind}")
         settings = settings.model_copy(update={"reading": other.reading})
-    if settings.kind == "classifier":
-        if fit_on != "predicted":
-            raise SettingsError(f"--fit-on {fit_on}: a classifier measures no masks; leave it out")
-        return classifier.calibrate(run, settings, state, root)
-    return multitask.calibrate(run, settings, state, root, fit_on)
+    result = SYSTEMS[settings.kind].calibrate(settings, state, root, fit_on)
+    write_text(run / "calibration.json", json.dumps(result, indent=2) + "\n")
+    return result

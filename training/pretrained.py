@@ -37,5 +37,5 @@ def find(file: Path) -> None:
     """Raises SettingsError where a configuration names a file that is not there."""
     if not file.exists():
         raise SettingsError(
-            f"network.imagenet: no such file: {file}; README says where to get it, and an empty string starts untrained"
+            f"network.imagenet: no such file: {file}; docs/training.md says where to get it, and an empty string starts untrained"
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..engine.contract import GeometryPart, PreparationPath
 from .augment import Augmentation
 
 Positive = Annotated[int, Field(gt=0)]
@@ -84,11 +85,27 @@ class Terms(Strict):
     notice: Annotated[str, Field(min_length=1)]
 
 
-class Run(Strict):
-    """What the two systems' configurations share."""
+class BaseConfig(Strict):
+    """What the configurations of all systems share.
+
+    Attributes:
+        preparation_path: How the system's pictures are prepared, as its contract says it.
+    """
+
+    preparation_path: ClassVar[PreparationPath]
+
+    if TYPE_CHECKING:  # each system states these itself, narrower; here they would come first in a file's order
+        kind: str
+        data: Data
+        schedule: Schedule
+        reading: Strict
 
     name: str
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     geometry: Geometry
     augment: Augmentation
     terms: Terms
+
+    def preparation(self, size: int) -> GeometryPart:
+        """How the engine prepares pictures for this network, at its size or at the cache's."""
+        return GeometryPart(path=self.preparation_path, size=size, fov_threshold=self.geometry.fov_threshold)

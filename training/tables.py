@@ -74,8 +74,7 @@ def load(path: Path) -> Grid:
     except (OSError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise SettingsError(f"{path}: {error}") from None
-        lines = [f"  {configs.key(e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise SettingsError(f"{path}: the grid is not valid\n" + "\n".join(lines)) from None
+        raise SettingsError(f"{path}: the grid is not valid\n{configs.faults(error)}") from None
 
 
 def tables(
@@ -115,7 +114,7 @@ def tables(
             shared = ClassifierJob(base, root)
             test = batches.prepare_all(
                 [pair for pair in shared.samples if pair[0].split == "test"],
-                batches.geometry_of(base, base.geometry.size),
+                base.preparation(base.geometry.size).build(),
                 base.data.workers,
             )
             check_classes(samples_of(test), "test")
@@ -165,8 +164,7 @@ def settings_of(base: Config, grid: Grid, cell: Cell) -> Config:
     try:
         settings = Config.model_validate(document)
     except ValidationError as error:
-        lines = [f"  variants.{cell.variant}.{configs.key(e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("the grid is not valid\n" + "\n".join(lines)) from None
+        raise SettingsError(f"the grid is not valid\n{configs.faults(error, f'variants.{cell.variant}.')}") from None
     if (settings.geometry, settings.data.sets) != (base.geometry, base.data.sets):
         raise SettingsError(
             f"variants.{cell.variant}: geometry and data sets are the base's; all cells share its pictures"

@@ -1,6 +1,6 @@
 """Training, from top to bottom. One step: a batch, a descent, and now and then a validation and a checkpoint.
 
-What the two systems do differently in a step is in their `job` modules; all that surrounds it is here, once.
+What each system does in a step is in its `job` module; all that surrounds it is here, once.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import math
 import platform
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO, TypeVar
 
 import torch
 from rich.console import Console
@@ -21,41 +21,11 @@ from torch import nn
 
 from ..engine.errors import OutputError, SettingsError
 from . import config, curves
-from .classifier.job import ClassifierJob
-from .config import Config
-from .multitask.job import MultiTaskJob
-from .settings import Schedule
+from .settings import BaseConfig, Schedule
+from .system import Job
+from .systems import SYSTEMS
 
-
-class Job(Protocol):
-    """What is trained. The constructor reads and checks the labels; `start` builds all that takes memory.
-
-    curves: the validation figures to draw, by their titles.
-    """
-
-    network: nn.Module
-
-    @property
-    def settings(self) -> Config: ...
-
-    @property
-    def curves(self) -> Mapping[str, str]: ...
-
-    @property
-    def optimiser(self) -> Any:
-        """What has `state_dict` and `load_state_dict`."""
-
-    def start(self, device: torch.device, folder: Path | None) -> None:
-        """Build network, optimiser and pictures. folder: from where pretrained weights are named; None for a resumed run."""
-
-    def stream(self, first: int, last: int) -> Iterator[Any]:
-        """Batches of steps first .. last - 1."""
-
-    def step(self, batch: Any, lr: float) -> dict[str, float]:
-        """Descend once. Returns: each loss by its name."""
-
-    def validate(self) -> tuple[dict[str, dict[str, float]], float]:
-        """Figures of the validation split per set, and one number to choose a checkpoint by (the higher the better)."""
+C = TypeVar("C", bound=BaseConfig)
 
 
 def train(
@@ -78,7 +48,7 @@ def train(
     root = data_root or (config_file.parent / settings.data.root)
     settings = with_root(settings, root.resolve())
     where = device_of(device)
-    job: Job = MultiTaskJob(settings, root) if settings.kind == "multi-task" else ClassifierJob(settings, root)
+    job = SYSTEMS[settings.kind].job(settings, root)
     make_folder(out)
     done = run(job, out, config_file.parent, resume=resume, device=where, minutes=minutes)
     (out / "config.toml").write_text(config_file.read_text(encoding="utf-8"), encoding="utf-8")
@@ -165,7 +135,7 @@ def freeze_batchnorm(network: nn.Module) -> None:
             module.eval()
 
 
-def with_root(settings: Config, root: Path) -> Config:
+def with_root(settings: C, root: Path) -> C:
     """The same configuration with its data below another folder."""
     return settings.model_copy(update={"data": settings.data.model_copy(update={"root": str(root)})})
 
@@ -185,7 +155,7 @@ def save(state: dict[str, Any], path: Path) -> None:
     part.replace(path)
 
 
-def load_checkpoint(path: Path) -> tuple[Config, dict[str, Any]]:
+def load_checkpoint(path: Path) -> tuple[BaseConfig, dict[str, Any]]:
     """A checkpoint's configuration and state; tensors and plain values only. Raises SettingsError for a foreign file."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -196,11 +166,11 @@ def load_checkpoint(path: Path) -> tuple[Config, dict[str, Any]]:
         raise SettingsError(f"{path}: not a Funduscope checkpoint ({type(error).__name__})") from error
 
 
-def _saved_state(path: Path, settings: Config) -> dict[str, Any]:
+def _saved_state(path: Path, settings: BaseConfig) -> dict[str, Any]:
     saved, state = load_checkpoint(path)
 
-    def comparable(own: Config) -> dict[str, Any]:
-        return own.model_dump(exclude={"schedule": {"steps"}, "data": {"root", "workers"}})
+    def comparable(config: BaseConfig) -> dict[str, Any]:
+        return config.model_dump(exclude={"schedule": {"steps"}, "data": {"root", "workers"}})
 
     if comparable(saved) != comparable(settings):
         changed = [key for key, value in comparable(settings).items() if comparable(saved).get(key) != value]

@@ -36,6 +36,14 @@ class Patient:
         probabilities: The highest, by verdict.
         vcdr: The highest, by eye.
         warnings: Each once, in order.
+
+    Example:
+        ```python
+        patient = funduscope.Patient("a name")
+        for result in screener.stream(["right.jpg", "left.jpg"]):
+            patient.add(result)
+        print(patient.called("glaucoma"), patient.vcdr_difference)
+        ```
     """
 
     name: str
@@ -48,7 +56,11 @@ class Patient:
     warnings: dict[str, None] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
-        """Take up one picture."""
+        """Take up one picture.
+
+        Args:
+            result: Of one of this patient's pictures.
+        """
         eye = result.eyes.eye or ""
         self.pictures[eye] += 1
         self.warnings |= dict.fromkeys(map(str, result.warnings))
@@ -66,7 +78,14 @@ class Patient:
             self.vcdr[eye] = max(result.vcdr, self.vcdr.get(eye, 0.0))
 
     def called(self, verdict: str) -> bool | None:
-        """Whether a disease is called, of a verdict's name; None where it stays open."""
+        """Whether a disease is called.
+
+        Args:
+            verdict: Its name, such as `glaucoma`; see `Findings.decisions`.
+
+        Returns:
+            None where it stays open.
+        """
         calls = self.calls.get(verdict, [])
         if any(calls):
             return True
@@ -74,12 +93,16 @@ class Patient:
 
     @property
     def vcdr_difference(self) -> float | None:
-        """How far the two eyes' vCDR differ."""
+        """How far the two eyes' vCDR differ; None where either is not known."""
         right, left = self.vcdr.get("right"), self.vcdr.get("left")
         return None if right is None or left is None else abs(right - left)
 
     def to_dict(self) -> dict[str, Any]:
-        """One flat row of JSON values under `columns()`."""
+        """The patient's row.
+
+        Returns:
+            JSON values under the columns of patients.csv, in order.
+        """
         return {column.name: column.of(self) for column in columns()}
 
 
@@ -121,14 +144,30 @@ class Patients:
 
     Attributes:
         patients: Each by its name, in the order of the pictures.
+
+    Example:
+        ```python
+        with funduscope.Patients(Path("results")) as patients:
+            for result in screener.stream(listed):
+                patients.write(result)
+        ```
     """
 
     def __init__(self, folder: Path) -> None:
+        """Nothing is written yet.
+
+        Args:
+            folder: Where `patients.csv` goes.
+        """
         self._path = folder / FILE
         self.patients: dict[str, Patient] = {}
 
     def write(self, result: Result) -> None:
-        """Take up a result; one without a patient has no place here."""
+        """Take up a result; one without a patient has no place here.
+
+        Args:
+            result: Of a picture, whoever's it is.
+        """
         name = result.eyes.patient
         if name is not None:
             self.patients.setdefault(name, Patient(name)).add(result)

@@ -26,7 +26,7 @@ body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding
 h1{font-size:1.5rem;margin:0}.notice{border-left:4px solid #b45309;background:#fff7ed;padding:.6rem 1rem;margin:1rem 0}
 table{border-collapse:collapse;width:100%}td,th{padding:.5rem .6rem;border-bottom:1px solid #d8dee4;text-align:left}
 th{font-weight:600;background:#f6f8fa}td{vertical-align:top}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
-td.w{overflow-wrap:anywhere}td.p{min-width:320px}img{width:150px;height:150px;object-fit:contain;border-radius:6px;background:#000}
+td.w{overflow-wrap:anywhere;min-width:11rem}td.p{min-width:320px}img{width:150px;height:150px;object-fit:contain;border-radius:6px;background:#000}
 figure{display:inline-block;margin:0 6px 6px 0}
 figcaption{color:#59636e;font-size:.75rem;text-align:center}.bad{color:#b42318}.hint{color:#59636e;font-size:.85rem}
 .key b{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin:0 .3em 0 1em}
@@ -120,7 +120,8 @@ def _sentence(verdict: Verdict) -> str:
 
 def _row(entry: Entry, verdicts: Sequence[Verdict]) -> str:
     result = entry.result
-    name = f'<td class="w">{html.escape(result.name.encode("utf-8", "replace").decode())}'
+    shown = html.escape(result.name.encode("utf-8", "replace").decode()).replace("/", "/<wbr>")  # folds there first
+    name = f'<td class="w">{shown}'
     if not isinstance(result, Screening):
         remarks = ", ".join((f"{result.code}: {html.escape(result.reason)}", *result.warnings))
         return f'<tr><td>{name}<td class="bad">{result.status}{"<td>" * len(verdicts)}<td>{remarks}</tr>'

@@ -17,14 +17,22 @@ _COLUMNS = ("path", "image", "file", "filename", "name")
 
 
 def expand(arguments: Iterable[str], leave_out: Path | None = None) -> list[Listed]:
-    """Pictures in order, each once, however its path is spelt. A file named explicitly always stays; folders are walked
-    for pictures by suffix.
+    """The pictures that are meant. A file named explicitly always stays; folders are walked for pictures by suffix.
 
     A glob that the shell has left is expanded here; one that matches nothing stays, and becomes a row that says so.
     A CSV list has one path a row, in a column named path, image, file, filename or name (else its only or first
     column), relative to the list's own folder; columns `patient` and `eye` (right, left, OD, OS, R, L, or empty) say
-    whose eye it is. Folders are not searched inside `leave_out`, where results go.
-    Raises: SettingsError where no picture is meant, or a list or folder cannot be read.
+    whose eye it is.
+
+    Args:
+        arguments: Files, folders, globs, CSV lists.
+        leave_out: A folder that is not searched, where results go.
+
+    Returns:
+        Pictures in order, each once, however its path is spelt.
+
+    Raises:
+        SettingsError: No picture is meant, a list or folder cannot be read, or lists contradict each other.
     """
     named = (path for argument in arguments for path in _globbed(argument))
     found: dict[tuple[str, str], Listed] = {}

@@ -67,7 +67,7 @@ def calibrate(
 
     if fit_on not in ("predicted", "paper"):
         raise errors.SettingsError(f"--fit-on {fit_on}: allowed are predicted, paper")
-    result = fit(run, data, fit_on, reading)  # type: ignore[arg-type]
+    result = fit(run, data, fit_on, reading)
     print(json.dumps(result, indent=2))
 
 

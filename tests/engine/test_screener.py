@@ -388,8 +388,8 @@ def test_a_rejected_photo_that_was_decoded_has_its_digest(fake, folder):
 
 def test_a_picture_is_kept_only_where_asked_for(fake, fundus):
     with fake() as opened:
-        assert opened(fundus(), keep_photo=False).photo is None
-        assert opened(fundus()).photo.pixels.shape == (200, 260, 3)
+        assert opened(fundus()).photo is None
+        assert opened(fundus(), keep_photo=True).photo.pixels.shape == (200, 260, 3)
         assert [r.photo is None for r in opened.stream([fundus()])] == [True]
         assert [r.photo is None for r in opened.stream([fundus()], keep_photo=True)] == [False]
 

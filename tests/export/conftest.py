@@ -15,6 +15,7 @@ from torch import nn
 from funduscope.engine import contract
 from funduscope.engine.pictures import preprocess
 from funduscope.engine.pictures.photo import Photo
+from funduscope.engine.readers.multitask import MultiTask
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp
 from funduscope.training import config, train
@@ -110,7 +111,7 @@ def tiny(network, tmp_path_factory):
 def exported(run):
     """A run's file beside it, without the gate."""
     plan = export.planned(run, "tiny", "0.1")
-    proto = export.to_onnx(export.folded(plan.network), plan.document.geometry.size, plan.outputs)
+    proto = export.to_onnx(plan.network.folded(), plan.document.geometry.size)
     return stamp(proto, plan.document, run.with_suffix(".onnx"))
 
 
@@ -207,7 +208,7 @@ def any_classifier(classifier_settings, decisions, tmp_path_factory):
 def document():
     """A contract for `graph`."""
     maps = [{"name": name, "dtype": "float32", "shape": ["batch", 8, 8]} for name in ("disc", "cup", "fovea")]
-    return contract.MultiTask.model_validate(
+    return MultiTask.model_validate(
         {
             "format": contract.FORMAT,
             "sha256": contract.ZEROS,

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from funduscope.engine import contract, runners
+from funduscope.engine import contract, models, runners
 from funduscope.engine.errors import ModelError, SettingsError
 from funduscope.engine.pictures import preprocess
+from funduscope.engine.readers.classifier import MapGridPart
 from funduscope.export import onnx as export
 from funduscope.training import train
 from funduscope.training.classifier import config
@@ -25,7 +26,7 @@ TEMPERATURES = {"glaucoma": 2.0, "referable_dr": 0.5, "any_dr": 1.25}
 def proto(classifier_network):
     """The classifier's graph, exported once."""
     deployed = Deployed(classifier_network, TEMPERATURES)
-    return export.to_onnx(export.folded(deployed), 64, deployed.outputs)
+    return export.to_onnx(deployed.folded(), 64)
 
 
 @pytest.fixture
@@ -64,13 +65,13 @@ def largest_difference(first, second):
 
 
 def test_the_contract_of_a_classifier_reads_back(model, classifier_run, decisions):
-    document = contract.read(model.path).contract
+    document = models.load(model.path).contract
     assert document == model.contract
     assert (document.kind, document.name, document.version, document.precision) == ("classifier", "two", "0.1", "fp32")
-    assert document.decisions.model_dump() == decisions
+    assert document.model_dump()["decisions"] == decisions
     assert (document.point, document.disagreement) == ("balanced", 0.5)
     assert document.geometry == contract.GeometryPart(path="grey-crop-pad-resize-1", size=64, fov_threshold=40)
-    assert document.map_grid == contract.MapGridPart(stride_px=32.0, offset_px=15.0)
+    assert document.map_grid == MapGridPart(stride_px=32.0, offset_px=15.0)
     assert [output.name for output in document.outputs] == [*OUTPUTS, *MAPS]
     assert [output.shape for output in document.outputs] == [["batch"]] * 3 + [["batch", 2, 2]] * 3
     assert document.input.shape == ["batch", 64, 64, 3]
@@ -88,7 +89,7 @@ def test_a_calibration_of_other_weights_is_refused(classifier_run, photographs, 
 
 def test_the_file_passes_the_gate_and_gives_what_torch_gives(model, classifier_network, images):
     deployed = Deployed(classifier_network, TEMPERATURES).eval()
-    report = export.check(deployed, deployed.outputs, model, images)
+    report = export.check(deployed, model, images)
     assert report.passes(), report.lines()
     outputs, expected = ran(model.data, images), in_torch(deployed, images)
     assert largest_difference(outputs, expected) < 1e-4
@@ -101,7 +102,7 @@ def test_the_gate_refuses_another_network_and_other_temperatures(model, classifi
     with torch.no_grad():
         other.network.fc.bias += 0.01
     for deployed in (Deployed(other, TEMPERATURES), Deployed(classifier_network, TEMPERATURES | {"any_dr": 1.26})):
-        report = export.check(deployed.eval(), deployed.outputs, model, images)
+        report = export.check(deployed.eval(), model, images)
         assert not report.passes()
         assert report["max |d probability|"] > 1e-5
 
@@ -142,7 +143,7 @@ def test_the_batch_is_symbolic_and_the_pixels_are_bytes_that_are_cast_first(prot
 
 
 def test_the_same_picture_gives_the_same_row_in_any_batch(model, images):
-    with runners.open_runner(model, "onnxruntime", max_batch=8, threads=1)[1] as runner:
+    with runners.open_runner(model, "onnxruntime", max_batch=8, threads=1) as runner:
         together, alone = runner(images[:8]), runner(images[3:4])
         repeated = runner(np.repeat(images[3:4], 5, axis=0))
     for name in (*OUTPUTS, *MAPS):
@@ -201,7 +202,7 @@ LEFT_OUT = {("small-cnn", 64), ("densenet121", 64)}  # the one is exported above
 def test_every_network_exports_at_any_size_and_agrees_with_torch(architecture, hidden, size, kind):
     network = untrained(settings(architecture, hidden, kind, severity=True))
     deployed = Deployed(network, TEMPERATURES).eval()
-    proto = export.to_onnx(export.folded(deployed), size, deployed.outputs)
+    proto = export.to_onnx(deployed.folded(), size)
     images = noise(size)
     expected = in_torch(deployed, images)
     assert list(expected) == [*OUTPUTS, *(() if hidden else MAPS)]
@@ -215,7 +216,7 @@ def test_folding_keeps_the_outputs_and_the_network(architecture, hidden):
     deployed = Deployed(untrained(settings(architecture, hidden, "grey")), TEMPERATURES).eval()
     before = {name: tensor.clone() for name, tensor in deployed.state_dict().items()}
     images = noise(96)
-    folded = export.folded(deployed)
+    folded = deployed.folded()
     assert largest_difference(in_torch(deployed, images), in_torch(folded, images)) < 1e-4
     assert all(torch.equal(tensor, before[name]) for name, tensor in deployed.state_dict().items())
     norms = [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -226,7 +227,7 @@ def test_folding_keeps_the_outputs_and_the_network(architecture, hidden):
 
 def test_folding_would_be_noticed_were_it_wrong():
     deployed = Deployed(untrained(settings("small-cnn", 0, "grey")), TEMPERATURES).eval()
-    folded = export.folded(deployed)
+    folded = deployed.folded()
     folded.network.network.blocks[2].conv.bias.data += 0.01
     images = noise(96)
     assert largest_difference(in_torch(deployed, images), in_torch(folded, images)) > 1e-4
@@ -248,7 +249,7 @@ def test_a_network_with_dense_layers_has_no_maps_in_its_contract(classifier_run,
     train.save(state | {"network": untrained(own).state_dict()}, classifier_run / "best.pt")
     plan = export.planned(classifier_run, "two", "0.1")
     assert plan.document.map_grid is None
-    assert plan.outputs == list(plan.network.outputs) == list(OUTPUTS)
+    assert [output.name for output in plan.document.outputs] == list(plan.network.outputs) == list(OUTPUTS)
     assert not plan.network.training
 
 
@@ -263,5 +264,5 @@ def test_the_contract_states_the_maps_sides(classifier_run, classifier_settings,
     train.save(state, classifier_run / "best.pt")
     plan = export.planned(classifier_run, "two", "0.1")
     stride, offset = plan.network.network.network.map_grid()
-    assert plan.document.map_grid == contract.MapGridPart(stride_px=stride, offset_px=offset)
+    assert plan.document.map_grid == MapGridPart(stride_px=stride, offset_px=offset)
     assert {tuple(output.shape) for output in plan.document.outputs[3:]} == {("batch", cells, cells)}

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from funduscope.engine import contract
+from funduscope.engine import models
 from funduscope.engine.errors import ModelError
-from funduscope.engine.gate import comparison as gate
+from funduscope.engine.readers.difference import FP16
 from funduscope.export import convert, half
 
 # torch.onnx meets its own deprecation
@@ -135,11 +135,11 @@ def test_the_file_passes_the_gate_and_says_what_it_is(model, pictures, tmp_path)
     written, report = convert.to_fp16(model, tmp_path / "half.onnx", pictures)
     assert report.passes(), report.lines()
     assert report.pictures == len(pictures)
-    assert written == contract.read(tmp_path / "half.onnx")
+    assert written == models.load(tmp_path / "half.onnx")
     assert written.contract == model.converted("fp16").model_copy(update={"sha256": written.sha256})
     assert written.sha256 != model.sha256
     assert report["max |d probability|"] > 0  # it is another computation
-    assert {f.bound for f in report.figures if f.name == "max |d probability|"} == {gate.FP16.probability}
+    assert {f.bound for f in report.figures if f.name == "max |d probability|"} == {FP16.probability}
     assert [path.name for path in tmp_path.iterdir()] == ["half.onnx"]
 
 
@@ -188,7 +188,7 @@ def test_a_refused_conversion_leaves_the_older_file(tiny, images, tmp_path):
     (tmp_path / "half.onnx").write_bytes(tiny.data)
     with pytest.raises(ModelError, match="refused"):
         convert.to_fp16(tiny, tmp_path / "half.onnx", images)
-    assert contract.read(tmp_path / "half.onnx").data == tiny.data
+    assert models.load(tmp_path / "half.onnx").data == tiny.data
     assert [path.name for path in tmp_path.iterdir()] == ["half.onnx"]
 
 
@@ -281,14 +281,14 @@ for name in ("torch", "onnxscript", "sklearn", "safetensors", "matplotlib", "fun
     sys.modules[name] = None
 from pathlib import Path
 import numpy as np
-from funduscope.engine import contract
+from funduscope.engine import models
 from funduscope.export import convert
 images = np.load(sys.argv[2])
-print(convert.to_fp16(contract.read(sys.argv[1]), Path(sys.argv[3]), images)[0].contract.precision)
-print(convert.to_int8(contract.read(sys.argv[1]), Path(sys.argv[4]), images, images, signed=True)[0].contract.precision)
+print(convert.to_fp16(models.load(sys.argv[1]), Path(sys.argv[3]), images)[0].contract.precision)
+print(convert.to_int8(models.load(sys.argv[1]), Path(sys.argv[4]), images, images, signed=True)[0].contract.precision)
 """
     paths = [tiny.path, *(tmp_path / name for name in ("images.npy", "half.onnx", "int8.onnx"))]
     done = subprocess.run([sys.executable, "-c", script, *map(str, paths)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["fp16", "int8"]
-    assert contract.read(tmp_path / "half.onnx").contract.precision == "fp16"
+    assert models.load(tmp_path / "half.onnx").contract.precision == "fp16"

@@ -10,15 +10,16 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from funduscope.engine import contract
+from funduscope.engine import models
 from funduscope.engine.errors import ModelError
 from funduscope.engine.gate import comparison as gate
+from funduscope.engine.readers.difference import Difference
 from funduscope.engine.runners.tensorrt import engines
 from funduscope.export import convert, half, int8, tensorrt
 
 # torch.onnx meets its own deprecation
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
-PASSED = gate.Report(1, (gate.Figure("damage", 0.0, 1.0),))
+PASSED = gate.Report(1, (Difference("damage", 0.0, 1.0),))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def test_the_file_passes_the_gate_and_says_what_it_is(request, name, images, tmp
     written, report, frontier = convert.to_int8(model, out, images[:5], images[5:], signed=is_signed)
     assert report.passes(), report.lines()
     assert report.pictures == 5
-    assert written == contract.read(out)
+    assert written == models.load(out)
     assert written.contract == model.converted("int8").model_copy(update={"sha256": written.sha256})
     assert report["max |d probability|"] > 1e-4  # it is another computation
     assert [(step.in_float, step.report.passes()) for step in frontier] == [((), True)]
@@ -156,7 +157,7 @@ class Judge:
     def __call__(self, proto):
         self.seen.append(in_int8(proto, self.layers))
         total = sum(self.damage.get(layer, 0.0) for layer in self.seen[-1])
-        return gate.Report(1, (gate.Figure("damage", total, 1.0),))
+        return gate.Report(1, (Difference("damage", total, 1.0),))
 
 
 def test_the_most_damaging_layers_stay_in_float_as_few_as_it_takes(proto, layers, images):
@@ -211,7 +212,7 @@ def test_a_file_without_a_single_layer_in_int8_is_not_called_int8(proto, layers,
 
 
 def refusing(*_):
-    return gate.Report(3, (gate.Figure("decision flips", 2, 0),))
+    return gate.Report(3, (Difference("decision flips", 2, 0),))
 
 
 def test_what_the_gate_never_lets_pass_is_refused_with_its_report(proto, images):
@@ -229,7 +230,7 @@ def test_a_refused_conversion_leaves_no_file_and_the_older_one(tiny, images, tmp
     with pytest.raises(ModelError, match="the gate refuses it"):
         convert.to_int8(tiny, tmp_path / "int8.onnx", images[:2], images[:2], signed=False)
     assert [path.name for path in tmp_path.iterdir()] == ["int8.onnx"]
-    assert contract.read(tmp_path / "int8.onnx").data == tiny.data
+    assert models.load(tmp_path / "int8.onnx").data == tiny.data
 
 
 def test_the_original_is_not_touched(tiny, proto, quantised):
@@ -248,10 +249,10 @@ def test_the_same_pictures_give_the_same_file_in_any_process(tiny, signed, image
 import sys
 from pathlib import Path
 import numpy as np
-from funduscope.engine import contract
+from funduscope.engine import models
 from funduscope.export import convert
 images = np.load(sys.argv[2])
-print(convert.to_int8(contract.read(sys.argv[1]), Path(sys.argv[3]), images[:5], images[5:], signed=True)[0].sha256)
+print(convert.to_int8(models.load(sys.argv[1]), Path(sys.argv[3]), images[:5], images[5:], signed=True)[0].sha256)
 """
     for seed in ("1", "2"):  # of Python's sets
         command = [sys.executable, "-c", script, *map(str, (tiny.path, tmp_path / "images.npy", tmp_path / seed))]

@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from funduscope.engine import contract, runners
+from funduscope.engine import contract, models, runners
 from funduscope.engine.errors import ModelError, SettingsError
 from funduscope.engine.gate import comparison as gate
 from funduscope.engine.gate import verify
 from funduscope.engine.pictures import preprocess
+from funduscope.engine.readers.difference import FP32
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp
+from funduscope.training.multitask import deploy
 from funduscope.training.multitask.networks import OUTPUTS, Deployed
 
 # torch.onnx meets its own deprecation
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:Futur
 @pytest.fixture(scope="session")
 def proto(network):
     """The network's graph, exported once."""
-    return export.to_onnx(export.folded(Deployed(network)), 64, OUTPUTS)
+    return export.to_onnx(Deployed(network).folded(), 64)
 
 
 @pytest.fixture
@@ -51,8 +53,8 @@ def in_torch(deployed):
 
 
 def compared(network, model, images, batch):
-    with runners.open_runner(model, "onnxruntime", max_batch=batch, threads=1)[1] as runner:
-        return gate.compare(in_torch(Deployed(network)), runner, images, model.contract, gate.FP32, [batch])
+    with runners.open_runner(model, "onnxruntime", max_batch=batch, threads=1) as runner:
+        return gate.compare(in_torch(Deployed(network)), runner, images, verify.reader_of(model), FP32, [batch])
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
@@ -76,16 +78,16 @@ def test_another_network_does_not_pass(network, model, images):
         other.glaucoma[1].bias += 0.01
     report = compared(other, model, images, 8)
     assert not report.passes()
-    assert report["max |d probability|"] > gate.FP32.probability
+    assert report["max |d probability|"] > FP32.probability
 
 
 def test_the_gate_of_an_export_is_between_the_network_and_its_file(network, model, images):
-    report = export.check(Deployed(network), OUTPUTS, model, images)
+    report = export.check(Deployed(network), model, images)
     assert report.passes(), report.lines()
     other = copy.deepcopy(network)
     with torch.no_grad():
         other.heads["disc"].bias += 0.2
-    assert not export.check(Deployed(other), OUTPUTS, model, images).passes()
+    assert not export.check(Deployed(other), model, images).passes()
 
 
 def test_the_batch_is_symbolic_and_the_pixels_are_bytes(proto):
@@ -118,7 +120,7 @@ def test_no_trace_of_the_machine_is_in_the_file(model):
 
 
 def test_the_same_picture_gives_the_same_row_in_any_batch(model, images):
-    with runners.open_runner(model, "onnxruntime", max_batch=8, threads=1)[1] as runner:
+    with runners.open_runner(model, "onnxruntime", max_batch=8, threads=1) as runner:
         together, alone = runner(images[:8]), runner(images[3:4])
         repeated = runner(np.repeat(images[3:4], 5, axis=0))
     for name in OUTPUTS:
@@ -129,7 +131,7 @@ def test_the_same_picture_gives_the_same_row_in_any_batch(model, images):
 
 def test_folding_keeps_the_outputs_and_the_network(network, images):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    folded = export.folded(Deployed(network))
+    folded = Deployed(network).folded()
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     first, second = in_torch(Deployed(network))(images), in_torch(folded)(images)
@@ -143,7 +145,7 @@ def test_the_contract_holds_the_calibration(model, run):
     assert document.glaucoma_threshold == calibration["glaucoma_threshold"]
     assert document.training.model_dump() == calibration["training"]
     assert (document.geometry.size, document.geometry.fov_threshold) == (64, 24)
-    assert contract.read(model.path) == model
+    assert models.load(model.path) == model
     assert (document.kind, document.geometry.path) == ("multi-task", "crop-pad-resize-1")
 
 
@@ -178,7 +180,7 @@ def test_pictures_that_cannot_be_read_are_left_out_of_the_gate(photographs, tmp_
 
 
 def test_an_exported_file_becomes_a_network_in_torch_again(model, images, network):
-    back = export.from_onnx(model)
+    back = deploy.from_weights(export.weights_of(model))
     with torch.inference_mode():
         outputs = dict(zip(OUTPUTS, back(torch.from_numpy(images)), strict=True))
     expected = in_torch(Deployed(network))(images)
@@ -188,4 +190,4 @@ def test_an_exported_file_becomes_a_network_in_torch_again(model, images, networ
 def test_a_foreign_file_does_not_become_a_network(graph, document, tmp_path):
     foreign = stamp(graph, document, tmp_path / "foreign.onnx")
     with pytest.raises(ModelError, match="do not have the names"):
-        export.from_onnx(foreign)
+        deploy.from_weights(export.weights_of(foreign))

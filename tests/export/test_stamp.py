@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from funduscope.engine import contract
+from funduscope.engine import contract, models
 from funduscope.engine.errors import ModelError, OutputError
 from funduscope.export.stamp import stamp
 
@@ -42,7 +42,7 @@ def test_that_comparison_notices_a_single_weight(graph):
 def test_a_stamped_file_reads_back_as_its_contract(graph, document, tmp_path):
     written = stamp(graph, document, tmp_path / "tiny.onnx")
     assert written.path == tmp_path / "tiny.onnx"
-    assert contract.read(written.path) == written
+    assert models.load(written.path) == written
     assert written.contract == document.model_copy(update={"sha256": written.sha256})
 
 
@@ -59,8 +59,8 @@ def test_damage_anywhere_is_noticed(graph, document, tmp_path):
         damaged = bytearray(data)
         damaged[place] ^= 1
         with pytest.raises(ModelError):
-            contract.verified(bytes(damaged), "tiny")
-    contract.verified(data, "tiny")
+            models.verified(bytes(damaged), "tiny")
+    models.verified(data, "tiny")
 
 
 def test_other_metadata_is_kept(graph, document, tmp_path):
@@ -150,7 +150,7 @@ def test_a_failed_write_leaves_the_old_file(graph, document, tmp_path, monkeypat
     def fails(_descriptor):
         raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr("funduscope.engine.sinks.os.fsync", fails)
+    monkeypatch.setattr("funduscope.engine.files.os.fsync", fails)
     with pytest.raises(OutputError, match="disk full"):
         stamp(graph, document.model_copy(update={"version": "2"}), tmp_path / "tiny.onnx")
-    assert contract.read(tmp_path / "tiny.onnx") == first
+    assert models.load(tmp_path / "tiny.onnx") == first

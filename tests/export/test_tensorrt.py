@@ -15,10 +15,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from funduscope.engine import contract
+from funduscope.engine import models
 from funduscope.engine.errors import BackendError, MissingExtra, ModelError, OutputError, SettingsError
 from funduscope.engine.gate import comparison as gate
 from funduscope.engine.gate import verify
+from funduscope.engine.readers.difference import Difference
 from funduscope.engine.runners import gpu
 from funduscope.engine.runners.tensorrt import engines
 from funduscope.engine.runners.tensorrt.engines import Facts, Profile
@@ -26,7 +27,7 @@ from funduscope.engine.runners.tensorrt.runner import logger
 from funduscope.export import half, int8, tensorrt
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp
-from funduscope.training.multitask.networks import OUTPUTS, Deployed, MultiTaskUNet
+from funduscope.training.multitask.networks import Deployed, MultiTaskUNet
 
 trt = pytest.importorskip("tensorrt_rtx")
 # torch.onnx meets its own deprecation
@@ -40,10 +41,10 @@ TARGETS = ("sm_86", "sm_89", "sm_120")
 def bundled(cc0, tmp_path_factory):
     """The models that come with the package, both in half precision, and both in signed int8."""
     folder = tmp_path_factory.mktemp("bundled")
-    models = {name: contract.read(name) for name in ("multitask", "classifier")}
-    halves = {f"{name}-fp16": in_half(model, folder / f"{name}-fp16.onnx") for name, model in models.items()}
-    eighths = {f"{name}-int8": in_int8(model, cc0, folder / f"{name}-int8.onnx") for name, model in models.items()}
-    return models | halves | eighths
+    plain = {name: models.load(name) for name in ("multitask", "classifier")}
+    halves = {f"{name}-fp16": in_half(model, folder / f"{name}-fp16.onnx") for name, model in plain.items()}
+    eighths = {f"{name}-int8": in_int8(model, cc0, folder / f"{name}-int8.onnx") for name, model in plain.items()}
+    return plain | halves | eighths
 
 
 def in_half(model, out):
@@ -55,7 +56,7 @@ def in_half(model, out):
 def in_int8(model, photograph, out):
     """Signed, calibrated on one picture: which numbers it has does not matter here."""
     images = verify.pictures([photograph], model.contract.geometry.build())
-    passed = gate.Report(1, (gate.Figure("damage", 0.0, 1.0),))
+    passed = gate.Report(1, (Difference("damage", 0.0, 1.0),))
     proto, _ = int8.to_int8(onnx.load_from_string(model.data), images, lambda _: passed, signed=True)
     return stamp(proto, model.converted("int8"), out)
 
@@ -114,8 +115,8 @@ def check_full_size(model, tmp_path):
 
 def test_the_full_width_multi_task_network_builds(tmp_path):
     deployed = Deployed(MultiTaskUNet(1.0, 0.0)).eval()
-    document = contract.read("multitask").contract
-    proto = export.to_onnx(export.folded(deployed), document.geometry.size, OUTPUTS)
+    document = models.load("multitask").contract
+    proto = export.to_onnx(deployed.folded(), document.geometry.size)
     model = stamp(proto, document, tmp_path / "full.onnx")
     assert len(model.data) > 80e6
     check_full_size(model, tmp_path)
@@ -288,14 +289,14 @@ def test_tensorrt_does_not_build_for_gpus_that_are_not_here(classifier, tmp_path
 
 
 def test_without_a_target_it_is_this_machines_gpu(classifier, tmp_path, monkeypatch):
-    def none():
+    def none(*_):
         raise BackendError("no NVIDIA GPU here: told by a test")
 
-    monkeypatch.setattr(gpu, "first", none)
+    monkeypatch.setattr(gpu, "device", none)
     with pytest.raises(BackendError, match="told by a test"):
         build(classifier, tmp_path / "new", target=None)
     assert not (tmp_path / "new").exists()
-    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("a GPU", "sm_77", "13.0"))
+    monkeypatch.setattr(gpu, "device", lambda *_: gpu.Gpu("a GPU", "sm_77", "13.0"))
     monkeypatch.setattr(tensorrt, "_plan", lambda _trt, _log, _model, _facts, capability, *_: str(capability).encode())
     for target in (
         None,
@@ -312,7 +313,7 @@ def test_without_a_target_it_is_this_machines_gpu(classifier, tmp_path, monkeypa
 def test_without_a_target_and_a_gpu_it_does_not_build_for_others(classifier, tmp_path, monkeypatch):
     with contextlib.suppress(BackendError):
         pytest.skip(f"there is a GPU: {gpu.device().name}")
-    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("a GPU", "sm_89", "13.0"))
+    monkeypatch.setattr(gpu, "device", lambda *_: gpu.Gpu("a GPU", "sm_89", "13.0"))
     with pytest.raises(ModelError, match=r"tensorrt_rtx does not build it for sm_89: .*[Cc][Uu][Dd][Aa]"):
         build(classifier, tmp_path, target=None)
     assert names(tmp_path) == []
@@ -448,7 +449,7 @@ def test_progress_is_told_in_phases_that_rise_to_their_total(classifier, tmp_pat
 def timed(monkeypatch):
     """A function that builds as `tensorrt` does."""
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("a GPU", "sm_89", "13.0"))
+    monkeypatch.setattr(gpu, "device", lambda *_: gpu.Gpu("a GPU", "sm_89", "13.0"))
     return lambda model, where: tensorrt.build(model, "tensorrt", SIZES, None, where)
 
 

@@ -3,8 +3,8 @@
     python tests/goldens/make.py
 
 A case is a JSON file. `looks`, in order: a model's contract, where its square lies in the photo (`placement`: x_square =
-scale_x * x_photo + offset_x, pixel centres at integers), and its output tensors: little-endian float32, row by row, in the file beside
-it. `row`: the columns that these outputs alone decide. Numbers are rounded as rows are.
+scale_x * x_photo + offset_x, pixel centres at integers), and its output tensors: little-endian float32, row by row, in the
+file beside it. `row`: the columns that these outputs alone decide. Numbers are rounded as rows are.
 """
 
 from __future__ import annotations

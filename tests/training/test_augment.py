@@ -92,14 +92,14 @@ def test_a_disc_region_is_placed_at_its_scale(plan):
 
 @pytest.fixture
 def samples(drawn_root):
-    return dataset.read(drawn_root / "eyes")
+    return dataset.load(drawn_root / "eyes")
 
 
 def test_without_augmentation_training_sees_the_engines_own_picture(plan, samples):
     config = configured(plan, 64)
     geometry = preprocess.Geometry(64, 24, "brightest")
     for sample in samples:
-        engines = preprocess.prepare(photo.read(sample.image), geometry)
+        engines = preprocess.prepare(photo.load(sample.image), geometry)
         cached = batches.prepare(sample, config.data.sets[0], geometry)
         image, mask, fovea, _ = batches.augmented(cached, config, np.random.default_rng(0))
         drawn = sample.read_masks()

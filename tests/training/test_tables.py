@@ -30,7 +30,19 @@ def toml(value):
 
 
 @pytest.fixture
-def grid_file(tmp_path, plan, edited, write_config):
+def plan(classifier_plan):
+    """The contents of a tiny configuration of the classifier, which the grids here are made of."""
+    return classifier_plan
+
+
+@pytest.fixture
+def build(build_classifier):
+    """A Config from it, without a file."""
+    return build_classifier
+
+
+@pytest.fixture
+def grid_file(tmp_path, plan, write_config):
     """Writes a grid beside its base file, with two steps a run."""
     write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}})
 
@@ -217,7 +229,7 @@ def test_weights_that_are_not_there_are_told_before_the_first_run(go, tmp_path, 
     monkeypatch.setattr(train, "run", lambda *_, **__: pytest.fail("a cell was run"))
     alexnet = {"network": {"architecture": "alexnet", "imagenet": "weights/none.pth"}}
     with pytest.raises(
-        SettingsError, match=rf"no such file: {tmp_path}/weights/none\.pth; README says where to get it"
+        SettingsError, match=rf"no such file: {tmp_path}/weights/none\.pth; docs/training.md says where to get it"
     ):
         go(variants=GRID["variants"] | {"alexnet": alexnet})
 
@@ -275,6 +287,26 @@ def test_a_shipped_grid_and_all_its_cells_are_valid(root, name):
     settings = [tables.settings_of(base, own, cell) for cell in found]
     assert len({one.model_dump_json() for one in settings}) == len(found)
     assert {one.geometry for one in settings} == {base.geometry}  # the same pictures serve every cell
+
+
+@pytest.mark.parametrize(
+    ("grid", "folder"),
+    [
+        ("tables", "losses"),
+        ("tables-large", "large"),
+        ("tables-choices", "choices"),
+        ("tables-augmented", "augmented"),
+    ],
+)
+def test_the_results_in_the_documentation_can_be_gone_on_with(root, grid, folder):
+    configs = root / "training" / "configs"
+    own = tables.load(configs / f"{grid}.toml")
+    base = tables.configs.load(configs / own.base)
+    results = tables.read_results(root / "docs" / "tables" / folder / "results.jsonl")
+    stated = {Cell(**row["cell"]): row["settings"] for row in results}
+    asked = {cell: tables.fingerprint(tables.settings_of(base, own, cell)) for cell in tables.cells(own)}
+    assert len(stated) == len(results) > 0
+    assert stated.items() <= asked.items()
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,6 @@ class Batch:
     has: Tensor
 
 
-def geometry_of(settings: Config, size: int) -> preprocess.Geometry:
-    """The preparation that this configuration asks for, at the network's size or the cache's."""
-    return preprocess.Geometry(size, settings.geometry.fov_threshold, "grey")
-
-
 def prepare_all(
     samples: Sequence[tuple[Sample, SetSettings]], geometry: preprocess.Geometry, workers: int
 ) -> list[Picture]:

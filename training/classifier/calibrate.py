@@ -6,7 +6,6 @@ model's. The intervals beside the points count pictures as they are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
-from ...engine.files import write_text
+from ...engine.errors import SettingsError
 from ...postprocess import metrics, scores
 from ..balance import equal_weights
 from ..provenance import provenance
@@ -30,11 +28,18 @@ _WIDEST_BAND = 1.0  # logits: where classes lie far apart, the nearest pictures 
 _CPU = torch.device("cpu")
 
 
-def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Calibrate a checkpoint on the data sets below `root`; writes `run`/calibration.json and returns what it wrote."""
+def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: str) -> dict[str, Any]:
+    """Calibrate a checkpoint on the data sets below `root`: see `system.System`.
+
+    Raises:
+        SettingsError: It is to be fitted on drawn masks, which a classifier does not measure.
+        DataError: A target lacks one of its classes.
+    """
+    if fit_on != "predicted":
+        raise SettingsError(f"fit_on {fit_on}: a classifier measures no masks; leave it out")
     network = job.from_checkpoint(settings, state["network"]).eval()
     pairs = job.read_samples(settings, root)
-    geometry = batches.geometry_of(settings, settings.geometry.size)
+    geometry = settings.preparation(settings.geometry.size).build()
     seen = [pair for pair in pairs if pair[0].split != "test"]
     pictures = batches.prepare_all(seen, geometry, settings.data.workers)
     held = [picture for picture in pictures if picture.sample.split == "val"]
@@ -54,7 +59,7 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path) ->
         target: scores.logit(own["points"]["balanced"]["threshold"]) * own["temperature"]
         for target, own in decisions.items()
     }
-    result = {
+    return {
         "decisions": decisions,
         "point": settings.reading.point,
         "disagreement": settings.reading.disagreement,
@@ -67,8 +72,6 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path) ->
             _figures(validation.measure(samples, {t: logits[t] - cut for t, cut in thresholds.items()})),
         ),
     }
-    write_text(run / "calibration.json", json.dumps(result, indent=2) + "\n")
-    return result
 
 
 def describe(settings: Config) -> str:
@@ -112,6 +115,7 @@ def decision(
 
 def best_temperature(logits: Logits, truth: NDArray[np.int64], weights: NDArray[np.float64]) -> float:
     """The divisor of the logits with the least weighted cross-entropy (Guo et al., ICML 2017), between .25 and 20."""
+    from scipy.optimize import minimize_scalar  # which export has no need of
 
     def cross_entropy(log_temperature: float) -> float:
         z = logits / np.exp(log_temperature)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ...engine.contract import PreparationPath
 from .. import settings
 from ..settings import Positive, Share, Strict
 
@@ -111,8 +112,10 @@ class Reading(Strict):
     point: Literal["high_sensitivity", "balanced", "high_specificity"]
 
 
-class Config(settings.Run):
+class Config(settings.BaseConfig):
     """The whole file."""
+
+    preparation_path: ClassVar[PreparationPath] = "grey-crop-pad-resize-1"
 
     kind: Literal["classifier"]
     network: Network

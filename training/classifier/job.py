@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ Pair = tuple[Sample, SetSettings]
 
 
 class ClassifierJob:
-    """See `train.Job`. pictures: training and validation pictures that another run over the same data has prepared."""
+    """See `system.Job`. pictures: training and validation pictures that another run over the same data has prepared."""
 
     curves: ClassVar = {
         "glaucoma_auc": "AUC of glaucoma",
@@ -91,7 +91,7 @@ def prepared(settings: Config, samples: list[Pair]) -> tuple[list[batches.Pictur
     parts = (("train", own.cache), ("val", own.size))
     taught, held = (
         batches.prepare_all(
-            [pair for pair in samples if pair[0].split == split], batches.geometry_of(settings, size), workers
+            [pair for pair in samples if pair[0].split == split], settings.preparation(size).build(), workers
         )
         for split, size in parts
     )
@@ -126,7 +126,7 @@ def check_classes(samples: Sequence[Sample], split: str) -> None:
             )
 
 
-def from_checkpoint(settings: Config, weights: dict[str, Any]) -> Classifier:
+def from_checkpoint(settings: Config, weights: Mapping[str, Any]) -> Classifier:
     """The network of a checkpoint, on the CPU."""
     network = Classifier(settings.network)
     network.load_state_dict(weights)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...engine.diseases import DISEASES
 from ...engine.errors import SettingsError
-from .. import pretrained
+from .. import pretrained, system
 from . import config
 from .pixels import MEAN, STD, Pixels
 
@@ -312,7 +312,7 @@ class Classifier(nn.Module):
         return [(f"network.{conv}", f"network.{norm}") for conv, norm in self.network.conv_norm_pairs()]
 
     def load_imagenet(self, file: Path) -> None:
-        """Start from weights in torchvision's names, see `pretrained.read`; the last layer stays as it is.
+        """Start from weights in torchvision's names, see `pretrained.load`; the last layer stays as it is.
 
         Raises: SettingsError for others.
         """
@@ -351,7 +351,7 @@ def _folded(stored: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
     return folded
 
 
-class Deployed(nn.Module):
+class Deployed(system.Deployed):
     """The network as it is exported: calibrated probabilities, and heat maps where the network has them."""
 
     def __init__(self, network: Classifier, temperatures: Mapping[str, float]) -> None:
@@ -372,6 +372,9 @@ class Deployed(nn.Module):
             return tuple(torch.sigmoid(network(x)[:, :count] / self.temperatures).unbind(1))
         maps = network.maps(x)[:, :count] / self.temperatures[:, None, None]
         return (*torch.sigmoid(maps.mean(dim=(2, 3))).unbind(1), *maps.unbind(1))
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        return [(f"network.{conv}", f"network.{norm}") for conv, norm in self.network.conv_norm_pairs()]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -7,19 +7,16 @@ Each set and class weighs the same (less where it has few pictures), so that no 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
-from ...engine.errors import DataError
-from ...engine.files import write_text
+from ...engine.errors import DataError, SettingsError
 from ...engine.labelled.sample import Sample
 from ...postprocess import anatomy, metrics
 from ...postprocess.anatomy import Rules
@@ -31,18 +28,28 @@ from .config import Config
 from .networks import Deployed
 from .validation import Maps
 
-FitOn = Literal["predicted", "paper"]
+_FIT_ON = ("predicted", "paper")
 _GRID = np.arange(0.30, 0.71, 0.05)
 
 
-def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path, fit_on: FitOn) -> dict[str, Any]:
-    """Calibrate a checkpoint on the data sets below `root`; writes `run`/calibration.json and returns what it wrote.
+def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: str) -> dict[str, Any]:
+    """Calibrate a checkpoint on the data sets below `root`: see `system.System`.
 
-    Raises: DataError where the validation split lacks masks, or glaucoma labels of both classes.
+    Args:
+        settings: The run's.
+        state: The checkpoint's.
+        root: The folder of the data sets.
+        fit_on: The vCDR that the regression is fitted on: `predicted`, or `paper`, the drawn masks'.
+
+    Raises:
+        SettingsError: `fit_on` is something else.
+        DataError: The validation split lacks masks, or glaucoma labels of both classes.
     """
+    if fit_on not in _FIT_ON:
+        raise SettingsError(f"fit_on {fit_on}: allowed are {', '.join(_FIT_ON)}")
     network = job.from_checkpoint(settings, state["network"])
     pairs = job.read_samples(settings, root)
-    geometry = job.geometry_of(settings, settings.geometry.size)
+    geometry = settings.preparation(settings.geometry.size).build()
     cases = [prepare(s, geometry) for s, own in pairs if s.split == "val" and own.region == "full"]
     images = [case.prepared.image for case in cases]
     maps = list(validation.predict(Deployed(network), images, torch.device("cpu")))
@@ -65,7 +72,7 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path, fi
     threshold = metrics.threshold_of_youden(
         [score for score, _ in measured], [sample.glaucoma == 1 for sample in samples], _weights(samples)
     )
-    result = {
+    return {
         "rules": rules.__dict__,
         "glaucoma_threshold": round(threshold, 4),
         "fit_on": fit_on,
@@ -77,8 +84,6 @@ def calibrate(run: Path, settings: Config, state: dict[str, Any], root: Path, fi
             validation.measure(cases, maps, rules),
         ),
     }
-    write_text(run / "calibration.json", json.dumps(result, indent=2) + "\n")
-    return result
 
 
 def best_thresholds(cases: Sequence[Case], maps: Sequence[Maps], rules: Rules) -> Rules:
@@ -100,6 +105,8 @@ def best_thresholds(cases: Sequence[Case], maps: Sequence[Maps], rules: Rules) -
 
 def fit_logistic(pairs: Sequence[tuple[float, Sample]]) -> tuple[float, float]:
     """Coefficient and intercept of the logistic regression of glaucoma on vCDR. Raises DataError for one class."""
+    from sklearn.linear_model import LogisticRegression  # which export has no need of
+
     samples = [sample for _, sample in pairs]
     _need_both(samples)
     model = LogisticRegression(C=1e3).fit(

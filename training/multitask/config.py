@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ...engine.contract import PreparationPath
 from ...postprocess.measures import CentreMode
 from .. import settings
 from ..settings import Positive, Share, Strict
@@ -62,8 +63,10 @@ class Reading(Strict):
     fovea_min_peak: Share
 
 
-class Config(settings.Run):
+class Config(settings.BaseConfig):
     """The whole file."""
+
+    preparation_path: ClassVar[PreparationPath] = "crop-pad-resize-1"
 
     kind: Literal["multi-task"]
     network: Network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from ...engine.errors import DataError
 from ...engine.labelled import dataset
 from ...engine.labelled.sample import Sample
-from ...engine.pictures.preprocess import Geometry
 from ...postprocess.anatomy import Rules
 from .. import cases, losses
 from . import batches, validation
@@ -35,7 +34,7 @@ def uncalibrated(reading: Reading) -> Rules:
 
 
 class MultiTaskJob:
-    """See `train.Job`."""
+    """See `system.Job`."""
 
     curves = CURVES
 
@@ -48,15 +47,12 @@ class MultiTaskJob:
         network = MultiTaskUNet(settings.network.width, settings.network.dropout)
         if settings.network.imagenet and folder is not None:
             network.load_imagenet(folder / settings.network.imagenet)
-        own = settings.geometry
-        geometry = geometry_of(settings, own.size)
-        self._held = [
-            cases.prepare(s, geometry) for s, own in self._samples if s.split == "val" and own.region == "full"
-        ]
+        held, cached = (
+            settings.preparation(side).build() for side in (settings.geometry.size, settings.geometry.cache)
+        )
+        self._held = [cases.prepare(s, held) for s, own in self._samples if s.split == "val" and own.region == "full"]
         pictures = batches.cache_all(
-            [(s, own) for s, own in self._samples if s.split == "train"],
-            geometry_of(settings, own.cache),
-            settings.data.workers,
+            [(s, own) for s, own in self._samples if s.split == "train"], cached, settings.data.workers
         )
         self._drawer = batches.Batches(pictures, settings)
         self._device = device
@@ -77,11 +73,6 @@ class MultiTaskJob:
         maps = list(validation.predict(Deployed(self.network), images, self._device))
         figures = validation.measure(self._held, maps, uncalibrated(self.settings.reading))
         return figures, validation.score(figures, self._tasks)
-
-
-def geometry_of(settings: Config, size: int) -> Geometry:
-    """The preparation that this configuration asks for, at the network's size or the cache's."""
-    return Geometry(size, settings.geometry.fov_threshold, "brightest")
 
 
 def task_losses(
@@ -124,7 +115,7 @@ def read_samples(settings: Config, root: Path) -> list[tuple[Sample, SetSettings
     return pairs
 
 
-def from_checkpoint(settings: Config, weights: dict[str, Any]) -> MultiTaskUNet:
+def from_checkpoint(settings: Config, weights: Mapping[str, Any]) -> MultiTaskUNet:
     """The network of a checkpoint, on the CPU."""
     network = MultiTaskUNet(settings.network.width, settings.network.dropout)
     network.load_state_dict(weights)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...engine.errors import SettingsError
-from .. import pretrained
+from .. import pretrained, system
 
 TaskName = Literal["glaucoma", "disc", "cup", "fovea"]
 TASKS: tuple[TaskName, ...] = ("glaucoma", "disc", "cup", "fovea")  # the source's order of steps
@@ -144,8 +144,10 @@ class MultiTaskUNet(nn.Module):
         self.encoder.features.load_state_dict(weights)
 
 
-class Deployed(nn.Module):
+class Deployed(system.Deployed):
     """The network as it is exported: probabilities and maps in [0, 1] under the contract's output names."""
+
+    outputs = OUTPUTS
 
     def __init__(self, network: MultiTaskUNet) -> None:
         super().__init__()
@@ -155,6 +157,9 @@ class Deployed(nn.Module):
         """images: uint8 (N, S, S, 3). Returns: OUTPUTS: three maps (N, S, S), glaucoma (N,), float32 in [0, 1]."""
         logits = self.network(images)
         return tuple(torch.sigmoid(logits[name]) for name in OUTPUTS)
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        return [(f"network.{conv}", f"network.{norm}") for conv, norm in self.network.conv_norm_pairs()]
 
 
 def _scaled(channels: int, width: float) -> int:

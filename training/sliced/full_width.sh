@@ -5,7 +5,7 @@
 #
 # Each call trains for MINUTES and stops with a checkpoint; call it again until it prints "complete". Then RESULTS holds
 # the fp16 weights in parts of 15 MB, the calibration, the figures per set and the curves. CONFIG, DEVICE and PYTHON can be
-# set too. Nothing is installed: the packages of the extras `train` and `export`, and weights/vgg16.pth (README), must be there.
+# set too. Nothing is installed: the packages of the extras `train` and `export`, and weights/vgg16.pth (docs/training.md), must be there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 CONFIG=${CONFIG:-training/configs/multitask-full.toml} RUN=${RUN:-runs/full} MINUTES=${MINUTES:-8}

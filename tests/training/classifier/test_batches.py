@@ -70,7 +70,7 @@ def engines_own(graded_root, size=64):
     """Every picture of the sets as the engine prepares it, as bytes."""
     geometry = preprocess.Geometry(size, 40, "grey")
     return {
-        preprocess.prepare(photo.read(path), geometry).image.tobytes(): path
+        preprocess.prepare(photo.load(path), geometry).image.tobytes(): path
         for path in sorted(graded_root.rglob("*.jpg"))
     }
 

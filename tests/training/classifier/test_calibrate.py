@@ -7,6 +7,7 @@ import torch
 
 from funduscope.engine import contract
 from funduscope.engine.errors import DataError, SettingsError
+from funduscope.engine.readers.classifier import DecisionPart
 from funduscope.postprocess import metrics, scores
 from funduscope.training import train
 from funduscope.training.balance import equal_weights
@@ -125,7 +126,7 @@ def test_temperature_scaling_lowers_the_calibration_error():
 def test_a_decision_is_one_of_the_contracts():
     for peaks in (None, np.linspace(-1, 8, 4000)):
         found, _ = decide(peaks=peaks)
-        document = contract.DecisionPart(**json.loads(json.dumps(found)))
+        document = DecisionPart(**json.loads(json.dumps(found)))
         assert document.model_dump() == found
         assert (document.map_scale is None) == (peaks is None)
 
@@ -180,9 +181,9 @@ def test_a_run_is_calibrated(finished):
     run = finished()
     result = calibrate_run(run)
     assert result == json.loads((run / "calibration.json").read_text())
-    decisions = contract.DecisionsPart(**result["decisions"])
+    decisions = {name: DecisionPart(**values) for name, values in result["decisions"].items()}
     assert result["report"].keys() == result["decisions"].keys() == set(OUTPUTS)
-    assert all(getattr(decisions, name).map_scale >= 0.1 for name in OUTPUTS)
+    assert all(decisions[name].map_scale >= 0.1 for name in OUTPUTS)
     training = contract.TrainingPart(**result["training"])
     assert (training.steps, training.device) == (12, "CPU")
     assert training.network == "small-cnn, global average pooling, grey 64 px"
@@ -205,7 +206,7 @@ def test_a_run_learned_from_the_pictures_that_could_be_prepared(finished, graded
 def held_logits(run, root):
     settings, state = train.load_checkpoint(run / "best.pt")
     pairs = [pair for pair in job.read_samples(settings, root) if pair[0].split == "val"]
-    held = batches.prepare_all(pairs, batches.geometry_of(settings, 64), 1)
+    held = batches.prepare_all(pairs, settings.preparation(64).build(), 1)
     network = job.from_checkpoint(settings, state["network"])
     return held, validation.predict(network, held, torch.device("cpu"))
 
@@ -318,4 +319,4 @@ def test_a_validation_split_whose_sick_pictures_are_too_dark_is_refused(finished
 def test_the_shipped_configuration_asks_for_what_calibration_can_give(root):
     reading = load(root / "training" / "configs" / "classifier-source.toml").reading
     found, _ = decide(reading=reading)
-    assert contract.DecisionPart(**found).points.high_sensitivity.sensitivity.value >= reading.sensitivity
+    assert DecisionPart(**found).points.high_sensitivity.sensitivity.value >= reading.sensitivity

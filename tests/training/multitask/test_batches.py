@@ -4,7 +4,7 @@ import torch
 
 from funduscope.engine.labelled import dataset
 from funduscope.engine.labelled.sample import Sample
-from funduscope.training.multitask import batches, job
+from funduscope.training.multitask import batches
 from funduscope.training.multitask.config import SetSettings
 
 TASKS = ("glaucoma", "disc", "cup", "fovea")
@@ -16,8 +16,8 @@ def drawer(plan, build, drawn_root):
 
     def make(changed=plan, without=None):
         config = build(changed)
-        geometry = job.geometry_of(config, config.geometry.cache)
-        samples = [s for s in dataset.read(drawn_root / "eyes") if s.split == "train"]
+        geometry = config.preparation(config.geometry.cache).build()
+        samples = [s for s in dataset.load(drawn_root / "eyes") if s.split == "train"]
         if without:
             samples = [without(k, s) for k, s in enumerate(samples)]
         pictures = batches.cache_all([(s, own) for own in config.data.sets for s in samples], geometry, 1)

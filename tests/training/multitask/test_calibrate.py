@@ -156,7 +156,7 @@ def test_the_threshold_parts_the_drawn_eyes(run, drawn_root):
 
 
 def cases_of(root):
-    samples = [s for s in dataset.read(root / "eyes") if s.split == "val"]
+    samples = [s for s in dataset.load(root / "eyes") if s.split == "val"]
     return [prepare(sample, Geometry(64, 24, "brightest")) for sample in samples]
 
 

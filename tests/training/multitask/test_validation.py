@@ -16,7 +16,7 @@ SIZE = 96
 
 @pytest.fixture
 def cases(drawn_root):
-    samples = dataset.read(drawn_root / "eyes")
+    samples = dataset.load(drawn_root / "eyes")
     return [prepare(sample, preprocess.Geometry(SIZE, 24, "brightest")) for sample in samples]
 
 
