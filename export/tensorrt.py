@@ -14,9 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..engine import contract
+from ..engine import contract, files
 from ..engine.errors import ModelError, OutputError, SettingsError, require
-from ..engine.files import write_bytes
 from ..engine.runners import gpu
 from ..engine.runners.tensorrt import engines
 from ..engine.runners.tensorrt.engines import Engine, Facts, Library, Profile
@@ -35,7 +34,7 @@ def choose_library(name: str | None, *, foreign: bool) -> Library:
     """
     if name is not None:
         if name not in MODULES:
-            raise SettingsError(f"--library {name}: allowed are {', '.join(MODULES)}")
+            raise SettingsError(f"library {name}: allowed are {', '.join(MODULES)}")
         return next(own for own in MODULES if own == name)
     order: list[Library] = ["tensorrt-rtx", "tensorrt"] if foreign else ["tensorrt", "tensorrt-rtx"]
     return next((own for own in order if importlib.util.find_spec(MODULES[own])), "tensorrt-rtx")
@@ -61,7 +60,7 @@ def build(
     """
     if target is not None and chosen == "tensorrt":
         raise SettingsError(
-            f"--for {target}: tensorrt builds only for the GPU that it runs on; take --library tensorrt-rtx"
+            f"{target}: tensorrt builds only for the GPU that it runs on; tensorrt-rtx builds for others"
         )
     trt = require(MODULES[chosen], chosen)
     filelock = require("filelock", chosen)
@@ -97,7 +96,7 @@ def _alone(lock: Any, where: Path) -> Iterator[None]:
         where.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
-        raise OutputError(f"{where}: cannot be written ({error.strerror}); choose another --out or make room") from None
+        raise files.refused(where, error) from None
     try:
         yield
     finally:
@@ -124,7 +123,7 @@ def _capability(trt: ModuleType, target: str | None) -> Any:
         return known[target]
     if target is None or target == gpu.capability():
         return trt.ComputeCapability.CURRENT
-    raise SettingsError(f"--for {target}: this TensorRT-RTX ({trt.__version__}) builds for {', '.join(known)}")
+    raise SettingsError(f"{target}: this TensorRT-RTX ({trt.__version__}) builds for {', '.join(known)}")
 
 
 def _plan(
@@ -163,13 +162,13 @@ def _plan(
     cache = _timings(config, log, timings) if facts.library == "tensorrt" else None  # the other measures none
     plan = builder.build_serialized_network(network, config)
     if plan is None or log.heard:  # it can tell of an error and give a plan all the same
-        hint = " (a larger --workspace-mb may do)" if "OutOfMemory" in log.told() else ""
+        hint = " (with more workspace it may)" if "OutOfMemory" in log.told() else ""
         raise ModelError(
             f"{model.path}: {trt.__name__} does not build it for {facts.compute_capability}{hint}: {log.told()}"
         )
     if cache is not None:
         try:
-            write_bytes(timings, bytes(cache.serialize()))
+            files.write_bytes(timings, bytes(cache.serialize()))
         except OutputError as error:
             _log.info("timings are not kept: %s", error)
     return bytes(plan)

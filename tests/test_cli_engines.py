@@ -130,14 +130,14 @@ def test_a_conversion_that_cannot_be_is_said_with_code_3(funduscope, tmp_path, a
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["a_file/x.onnx", "a_folder"])
-def test_a_place_that_takes_no_file_is_said_with_code_5(funduscope, clinic, tmp_path, place):
+@pytest.mark.parametrize(("place", "advice"), [("a_file/x.onnx", "another folder"), ("a_folder", "another name")])
+def test_a_place_that_takes_no_file_is_said_with_code_5(funduscope, clinic, tmp_path, place, advice):
     (tmp_path / "a_file").write_text("")
     (tmp_path / "a_folder").mkdir()
     for command in (["convert", "classifier", "--to", "fp16"], ["export", tmp_path, "--data", clinic]):
         done = funduscope(*command, "--out", tmp_path / place)
         assert done.returncode == 5, done.stderr
-        assert "choose another --out" in message(done)
+        assert f"choose {advice}" in message(done)
         assert list((tmp_path / "a_folder").iterdir()) == []
 
 
@@ -196,10 +196,10 @@ def test_without_a_name_all_models_are_built_into_the_cache(funduscope, tmp_path
     ("arguments", "code", "words"),
     [
         ([], 4, GPU_CAUSE),
-        (["--for", "sm_60"], 3, "--for sm_60: this TensorRT-RTX"),
+        (["--for", "sm_60"], 3, "sm_60: this TensorRT-RTX"),
         (["--for", "sm_89", "--library", "tensorrt"], 3, "tensorrt builds only for the GPU that it runs on"),
-        (["--library", "abacus"], 3, "--library abacus: allowed are tensorrt-rtx, tensorrt"),
-        (["--for", "sm_89", "--batch", "8,1,32"], 3, "--batch 8,1,32: must be three rising numbers"),
+        (["--library", "abacus"], 3, "library abacus: allowed are tensorrt-rtx, tensorrt"),
+        (["--for", "sm_89", "--batch", "8,1,32"], 3, "batches of 8,1,32: must be three rising numbers"),
         (["--for", "sm_89", "--optimisation-level", "6"], 2, "--optimisation-level"),
     ],
     ids=lambda value: (" ".join(value) or "for this machine") if isinstance(value, list) else None,

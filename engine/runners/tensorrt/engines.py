@@ -121,7 +121,9 @@ def profile(text: str) -> Profile:
         if not 1 <= fewest <= best <= most:
             raise ValueError
     except ValueError:
-        raise SettingsError(f"--batch {text}: must be three rising numbers: fewest,best,most, such as 1,8,32") from None
+        raise SettingsError(
+            f"batches of {text}: must be three rising numbers: fewest,best,most, such as 1,8,32"
+        ) from None
     return Profile(min=fewest, opt=best, max=most)
 
 
