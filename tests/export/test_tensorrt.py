@@ -21,9 +21,9 @@ from funduscope.engine.gate import comparison as gate
 from funduscope.engine.gate import verify
 from funduscope.engine.readers.difference import Difference
 from funduscope.engine.runners import gpu
-from funduscope.engine.runners.tensorrt import engines
+from funduscope.engine.runners.tensorrt import engines, libraries
 from funduscope.engine.runners.tensorrt.engines import Facts, Profile
-from funduscope.engine.runners.tensorrt.runner import logger
+from funduscope.engine.runners.tensorrt.libraries import logger
 from funduscope.export import half, int8, tensorrt
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp
@@ -533,7 +533,7 @@ def test_refused_timings_leave_empty_ones_and_no_error_behind(tmp_path, refusal,
     ],
 )
 def test_the_library_is_the_one_that_is_installed(monkeypatch, installed, foreign, chosen):
-    monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: name if name in installed else None)
     assert tensorrt.choose_library(None, foreign=foreign) == chosen
     for name in ("tensorrt", RTX):  # what is asked for is taken; whether it is there shows when it builds
         assert tensorrt.choose_library(name, foreign=foreign) == name
