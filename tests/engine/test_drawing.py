@@ -83,7 +83,7 @@ def test_the_photo_shows_through_full_heat():
 
 def test_contours_lie_on_the_outlines(fake, fundus):
     with fake() as opened:
-        found = opened(fundus(seed=1))
+        found = opened(fundus(seed=1), keep_photo=True)
     drawn = drawing.contoured(found.photo, found)
     for outline, colour in ((found.disc, drawing.DISC), (found.cup, drawing.CUP)):
         rows, columns = np.nonzero((drawn == colour).all(axis=2))
@@ -108,7 +108,7 @@ def test_the_fovea_is_drawn_where_it_is():
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_smaller_drawing_has_its_contours_at_the_same_place(fake, fundus, seed):
     with fake() as opened:
-        found = opened(fundus(800, 1000, seed=seed))
+        found = opened(fundus(800, 1000, seed=seed), keep_photo=True)
     drawn = drawing.contoured(found.photo, found, 250)
     assert drawn.shape == (200, 250, 3)
     rows, columns = np.nonzero((drawn == drawing.DISC).all(axis=2))
@@ -120,7 +120,7 @@ def test_a_close_up_shows_the_disc_in_its_middle_and_black_beyond_the_photo(fake
     pixels = np.full((400, 500, 3), 90, np.uint8)
     for disc in ((150, 120, 40, 48), (250, 120, 40, 48)):
         with fake(lambda image, disc=disc: painter.maps(disc=disc, cup=(*disc[:2], 20, 24))) as opened:
-            found = opened(pixels)
+            found = opened(pixels, keep_photo=True)
         drawn = drawing.close_up(found.photo, found, 320)
         assert drawn.shape == (320, 320, 3)
         ring = (np.abs(drawn.astype(int) - drawing.DISC) < 30).all(axis=2)
