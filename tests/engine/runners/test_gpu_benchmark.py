@@ -30,6 +30,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 from funduscope.export import convert  # noqa: E402 -- these need both
 from funduscope.export import onnx as export  # noqa: E402
+from funduscope.training.multitask.deploy import from_weights  # noqa: E402
 from funduscope.training.multitask.networks import OUTPUTS  # noqa: E402
 
 HERE = gpu.Gpu("NVIDIA Drawn 4090", "sm_89", "13.0")
@@ -67,7 +68,7 @@ def run_main(ladder, tmp_path, monkeypatch):
 
 
 def test_it_comes_to_its_end_whatever_does_not_run(ladder, run_main, model, monkeypatch, capsys):
-    compact = export.from_onnx(model), convert.proto_of(model), None
+    compact = from_weights(export.weights_of(model)), convert.proto_of(model), None
     small = create_autospec(ladder.precision.width_1, return_value=compact)  # called as the real one, which takes long
     monkeypatch.setattr(ladder.precision, "width_1", small)
     monkeypatch.setattr(verify, "views", lambda geometry: gate.views(photo.load(ladder.PICTURE), geometry, 2))
@@ -161,7 +162,7 @@ def on_cpu(monkeypatch):
 @pytest.mark.parametrize("kind", ["eager fp32", "eager fp16", "compile fp16"])
 def test_torch_computes_the_network_in_the_precision_that_the_row_names(ladder, on_cpu, model, cc0, kind):
     image = preprocess.prepare(photo.load(cc0), model.contract.geometry.build()).image[None]
-    network = export.from_onnx(model)
+    network = from_weights(export.weights_of(model))
     with ladder.in_torch(network, kind, 1) as run, OnnxRuntime(model, max_batch=1, threads=1) as reference:
         answers, wanted = run(image), reference(image)
     assert {answer.dtype for answer in answers} == {np.dtype(np.float32)}
