@@ -22,13 +22,13 @@ BUILD = "funduscope build"
 def listed(monkeypatch, capability: str | None) -> list[doctor.Finding]:
     """What the doctor says of engines on a machine with such a GPU."""
 
-    def first():
+    def device(index: int = 0):
         if capability is None:
             raise BackendError("no NVIDIA GPU here: told by a test")
         return gpu.Gpu("a GPU", capability, "13.0")
 
     real = doctor._version
-    monkeypatch.setattr(gpu, "first", first)
+    monkeypatch.setattr(gpu, "device", device)
     monkeypatch.setattr(doctor, "_version", lambda name: "1.7.1.116" if name.startswith("tensorrt-rtx") else real(name))
     found = doctor.examine()
     assert not [own for own in found if own.state == "problem"]  # nothing of this keeps anyone from screening
@@ -71,7 +71,7 @@ def test_the_doctor_says_which_engines_fit_and_why_others_do_not(cabinet, monkey
 
 @pytest.mark.parametrize("distribution", ["tensorrt", "tensorrt-cu12", "tensorrt-cu13"])
 def test_the_doctor_knows_tensorrt_by_each_name_that_it_is_installed_under(cabinet, monkeypatch, distribution):
-    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("a GPU", "sm_89", "13.0"))
+    monkeypatch.setattr(gpu, "device", lambda index=0: gpu.Gpu("a GPU", "sm_89", "13.0"))
     monkeypatch.setattr(doctor, "_version", {distribution: "10.13", "filelock": "3.15"}.get)
     found = doctor.examine()
     (own,) = [own for own in found if "-tensorrt-10.13-" in own.detail]

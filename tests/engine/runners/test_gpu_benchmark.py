@@ -22,14 +22,14 @@ from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.readers.difference import FP16, FP32
 from funduscope.engine.runners import gpu
 from funduscope.engine.runners.onnx_runtime import OnnxRuntime
-from funduscope.engine.runners.tensorrt import engines
-from funduscope.engine.runners.tensorrt import runner as tensorrt
+from funduscope.engine.runners.tensorrt import engines, libraries
 from funduscope.engine.runners.tensorrt.engines import Facts
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 from funduscope.export import convert  # noqa: E402 -- these need both
 from funduscope.export import onnx as export  # noqa: E402
+from funduscope.training.multitask.deploy import from_weights  # noqa: E402
 from funduscope.training.multitask.networks import OUTPUTS  # noqa: E402
 
 HERE = gpu.Gpu("NVIDIA Drawn 4090", "sm_89", "13.0")
@@ -67,7 +67,7 @@ def run_main(ladder, tmp_path, monkeypatch):
 
 
 def test_it_comes_to_its_end_whatever_does_not_run(ladder, run_main, model, monkeypatch, capsys):
-    compact = export.from_onnx(model), convert.proto_of(model), None
+    compact = from_weights(export.weights_of(model)), convert.proto_of(model), None
     small = create_autospec(ladder.precision.width_1, return_value=compact)  # called as the real one, which takes long
     monkeypatch.setattr(ladder.precision, "width_1", small)
     monkeypatch.setattr(verify, "views", lambda geometry: gate.views(photo.load(ladder.PICTURE), geometry, 2))
@@ -161,7 +161,7 @@ def on_cpu(monkeypatch):
 @pytest.mark.parametrize("kind", ["eager fp32", "eager fp16", "compile fp16"])
 def test_torch_computes_the_network_in_the_precision_that_the_row_names(ladder, on_cpu, model, cc0, kind):
     image = preprocess.prepare(photo.load(cc0), model.contract.geometry.build()).image[None]
-    network = export.from_onnx(model)
+    network = from_weights(export.weights_of(model))
     with ladder.in_torch(network, kind, 1) as run, OnnxRuntime(model, max_batch=1, threads=1) as reference:
         answers, wanted = run(image), reference(image)
     assert {answer.dtype for answer in answers} == {np.dtype(np.float32)}
@@ -204,7 +204,7 @@ def test_an_engine_is_built_for_its_batch_passes_the_gate_and_pads_nothing(
     with OnnxRuntime(classifier, max_batch=8, threads=1) as exact:
         library = Library("tensorrt_rtx", cuda, exact, LoadedRtx)
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)
-        monkeypatch.setattr(tensorrt, "_loggers", {})
+        monkeypatch.setattr(libraries, "_loggers", {})
         monkeypatch.setattr(gpu, "device", lambda index=0: HERE)
         monkeypatch.setattr(verify, "views", lambda geometry: images)
         monkeypatch.setattr(ladder.tensorrt, "build", build)
