@@ -39,7 +39,8 @@ from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.results import Rejected
 from funduscope.engine.runners import gpu
 from funduscope.engine.runners.tensorrt import engines
-from funduscope.engine.runners.tensorrt.engines import Library, Profile
+from funduscope.engine.runners.tensorrt.engines import Profile
+from funduscope.engine.runners.tensorrt.libraries import Name
 from funduscope.engine.runners.tensorrt.runner import RUNNERS
 from funduscope.engine.screener import Screener
 from funduscope.export import convert, half, tensorrt
@@ -143,9 +144,7 @@ def ours(model: contract.Model, backend: str, batch: int) -> Iterator[Run]:
 
 
 @contextmanager
-def engine(
-    model: contract.Model, library: Library, graphs: bool, trained: bool, where: Path, batch: int
-) -> Iterator[Run]:
+def engine(model: contract.Model, library: Name, graphs: bool, trained: bool, where: Path, batch: int) -> Iterator[Run]:
     """A TensorRT engine for this batch alone, let through the gate where the weights are such that it can tell."""
     made, _ = tensorrt.build(model, library, Profile(min=batch, opt=batch, max=batch), None, where)
     if trained and not made.facts.verified:

@@ -13,14 +13,10 @@ from . import models
 from .errors import BackendError, MissingExtra, ModelError, require
 from .runners import gpu
 from .runners.tensorrt import engines
+from .runners.tensorrt.libraries import LIBRARIES
 
 _LISTED = ("train", "convert", "export", "dicom", "openvino", "tensorrt", "tensorrt-rtx", "cuda", "bench")
-_DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
-_STAND_IN = {  # distributions that bring the same
-    "onnxruntime": ("onnxruntime-gpu",),
-    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12"),
-    "tensorrt-rtx-cu13": ("tensorrt-rtx-cu12", "tensorrt-rtx"),
-}
+_SAME = (("onnxruntime", "onnxruntime-gpu"), *(library.distributions for library in LIBRARIES.values()))
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ def _version(distribution: str) -> str | None:
 
 def _installed(distribution: str) -> str | None:
     """The version of a distribution, or of one that brings the same."""
-    names = (distribution, *_STAND_IN.get(distribution, ()))
+    names = next((names for names in _SAME if names[0] == distribution), (distribution,))
     return next((version for version in map(_version, names) if version), None)
 
 
@@ -120,7 +116,7 @@ def _engines() -> list[Finding]:
         except ModelError as error:
             findings.append(Finding("absent", "engine", f"refused: {error}"))
             continue
-        misfit = engines.misfit(facts, _installed(_DISTRIBUTIONS[facts.library]) or "none", capability)
+        misfit = engines.misfit(facts, _installed(LIBRARIES[facts.library].distributions[0]) or "none", capability)
         state = f"fits; {facts.verified.how if facts.verified else 'not verified yet'}"
         name = f"engine {facts.model} {facts.precision} to batch {facts.profile.max}"
         findings.append(Finding("absent" if misfit else "ok", name, f"{misfit or state} ({path.name})"))

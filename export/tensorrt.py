@@ -6,7 +6,6 @@ same. TensorRT-RTX builds for GPUs that are not here, and without any.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,36 +13,34 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..engine import contract
+from ..engine import contract, files
 from ..engine.errors import ModelError, OutputError, SettingsError, require
-from ..engine.files import write_bytes
 from ..engine.runners import gpu
 from ..engine.runners.tensorrt import engines
-from ..engine.runners.tensorrt.engines import Engine, Facts, Library, Profile
-from ..engine.runners.tensorrt.runner import listening
+from ..engine.runners.tensorrt.engines import Engine, Facts, Profile
+from ..engine.runners.tensorrt.libraries import LIBRARIES, Name, listening
 
-MODULES: dict[Library, str] = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 _log = logging.getLogger("funduscope")
 Progress = Callable[[str, int, int], None]
 """Told of a phase's name, the steps that are done, and all its steps."""
 
 
-def choose_library(name: str | None, *, foreign: bool) -> Library:
+def choose_library(name: str | None, *, foreign: bool) -> Name:
     """The TensorRT that was asked for; else the one that is installed: for GPUs that are not here tensorrt-rtx first.
 
     Raises: SettingsError for another name; MissingExtra.
     """
     if name is not None:
-        if name not in MODULES:
-            raise SettingsError(f"--library {name}: allowed are {', '.join(MODULES)}")
-        return next(own for own in MODULES if own == name)
-    order: list[Library] = ["tensorrt-rtx", "tensorrt"] if foreign else ["tensorrt", "tensorrt-rtx"]
-    return next((own for own in order if importlib.util.find_spec(MODULES[own])), "tensorrt-rtx")
+        if name not in LIBRARIES:
+            raise SettingsError(f"library {name}: allowed are {', '.join(LIBRARIES)}")
+        return next(known for known in LIBRARIES if known == name)
+    order = sorted(LIBRARIES.values(), key=lambda library: library.builds_for_others != foreign)
+    return next((library.name for library in order if library.is_installed()), "tensorrt-rtx")
 
 
 def build(
     model: contract.Model,
-    chosen: Library,
+    chosen: Name,
     sizes: Profile,
     target: str | None,
     where: Path,
@@ -59,11 +56,12 @@ def build(
     Returns: the engine, not verified where it is new, and whether it was built now. Raises: MissingExtra, BackendError,
     SettingsError, OutputError; ModelError with TensorRT's own words where it does not build.
     """
-    if target is not None and chosen == "tensorrt":
+    library = LIBRARIES[chosen]
+    if target is not None and not library.builds_for_others:
         raise SettingsError(
-            f"--for {target}: tensorrt builds only for the GPU that it runs on; take --library tensorrt-rtx"
+            f"{target}: tensorrt builds only for the GPU that it runs on; tensorrt-rtx builds for others"
         )
-    trt = require(MODULES[chosen], chosen)
+    trt = library.load()
     filelock = require("filelock", chosen)
     capability = target or gpu.device().capability
     facts = Facts(
@@ -81,7 +79,7 @@ def build(
         engine_sha256=contract.ZEROS,
         verified=False,
     )
-    choice = _capability(trt, target) if chosen == "tensorrt-rtx" else None
+    choice = _capability(trt, target) if library.builds_for_others else None
     with _alone(filelock.FileLock(where / f"{facts.key}.lock"), where):
         if (found := _existing(where, facts)) is not None:
             return found, False
@@ -97,7 +95,7 @@ def _alone(lock: Any, where: Path) -> Iterator[None]:
         where.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
-        raise OutputError(f"{where}: cannot be written ({error.strerror}); choose another --out or make room") from None
+        raise files.refused(where, error) from None
     try:
         yield
     finally:
@@ -124,7 +122,7 @@ def _capability(trt: ModuleType, target: str | None) -> Any:
         return known[target]
     if target is None or target == gpu.capability():
         return trt.ComputeCapability.CURRENT
-    raise SettingsError(f"--for {target}: this TensorRT-RTX ({trt.__version__}) builds for {', '.join(known)}")
+    raise SettingsError(f"{target}: this TensorRT-RTX ({trt.__version__}) builds for {', '.join(known)}")
 
 
 def _plan(
@@ -160,16 +158,16 @@ def _plan(
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     timings = where / f"timings-{facts.library}-{facts.library_version}-{facts.compute_capability}.cache"
-    cache = _timings(config, log, timings) if facts.library == "tensorrt" else None  # the other measures none
+    cache = None if LIBRARIES[facts.library].builds_for_others else _timings(config, log, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None or log.heard:  # it can tell of an error and give a plan all the same
-        hint = " (a larger --workspace-mb may do)" if "OutOfMemory" in log.told() else ""
+        hint = " (with more workspace it may)" if "OutOfMemory" in log.told() else ""
         raise ModelError(
             f"{model.path}: {trt.__name__} does not build it for {facts.compute_capability}{hint}: {log.told()}"
         )
     if cache is not None:
         try:
-            write_bytes(timings, bytes(cache.serialize()))
+            files.write_bytes(timings, bytes(cache.serialize()))
         except OutputError as error:
             _log.info("timings are not kept: %s", error)
     return bytes(plan)

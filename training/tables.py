@@ -102,7 +102,7 @@ def tables(
             if own.network.imagenet:
                 pretrained.find(base_file.parent / own.network.imagenet)
         elif finished[cell] != fingerprint(own):
-            raise SettingsError(f"{results}: {cell.name} was run under other settings; choose another --out")
+            raise SettingsError(f"{results}: {cell.name} was run under other settings; choose another folder")
     shared: ClassifierJob | None = None
     for cell in settings:
         if cell in finished:

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
-from ..engine.errors import OutputError, SettingsError
+from ..engine import files
+from ..engine.errors import SettingsError
 from . import config, curves
 from .settings import BaseConfig, Schedule
 from .system import Job
@@ -62,7 +63,7 @@ def run(job: Job, out: Path, folder: Path, *, resume: bool, device: torch.device
     settings, plan = job.settings, job.settings.schedule
     last = out / "last.pt"
     if last.exists() and not resume:
-        raise SettingsError(f"{last} exists; go on with --resume, or choose another --out")
+        raise SettingsError(f"{last} exists; resume that run, or choose another folder")
     state = _saved_state(last, settings) if resume else None
 
     torch.manual_seed(settings.seed)
@@ -92,7 +93,7 @@ def run(job: Job, out: Path, folder: Path, *, resume: bool, device: torch.device
             if not all(map(math.isfinite, values.values())):
                 raise SettingsError(
                     f"{settings.name}: the loss is {values} at step {step}: training has diverged; lower schedule.lr "
-                    f"(here {lr:g}) and start again in another --out"
+                    f"(here {lr:g}) and start again in another folder"
                 )
 
             smooth = {task: 0.95 * smooth.get(task, value) + 0.05 * value for task, value in values.items()}
@@ -116,7 +117,7 @@ def run(job: Job, out: Path, folder: Path, *, resume: bool, device: torch.device
                     f"step {step}  score {score:.4f}  {_short(figures, job.curves)}", highlight=False
                 )
             if stopping:
-                console.print(f"stopped at step {step} of {plan.steps}; go on with --resume")
+                console.print(f"stopped at step {step} of {plan.steps}; resume the run to go on")
                 break
     return step == plan.steps
 
@@ -145,7 +146,7 @@ def make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+        raise files.refused(out, error) from None
 
 
 def save(state: dict[str, Any], path: Path) -> None:
@@ -198,10 +199,10 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cpu" and not re.fullmatch(r"cuda(:\d+)?", name):
-        raise SettingsError(f"--device {name}: allowed are auto, cpu, cuda and cuda:N")
+        raise SettingsError(f"device {name}: allowed are auto, cpu, cuda and cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SettingsError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here")
+        raise SettingsError(f"device {name}: torch sees {torch.cuda.device_count()} CUDA devices here")
     return device
 
 

@@ -39,9 +39,7 @@ def pictures(paths: Sequence[Path], geometry: preprocess.Geometry) -> NDArray[np
         except PhotoError:
             continue
     if not images:
-        raise SettingsError(
-            "the gate needs at least one readable photograph; name data sets that have some with --data"
-        )
+        raise SettingsError("the gate needs at least one readable photograph; name data sets that have some")
     return np.stack(images)
 
 

@@ -72,7 +72,9 @@ class MultiTaskReader:
 
     contract: ClassVar[type[Contract]] = MultiTask
     verdicts: ClassVar[tuple[Verdict, ...]] = (
-        Verdict("glaucoma", "glaucoma", "glaucoma", "the mean of the network's own score and of a regression on the vCDR"),
+        Verdict(
+            "glaucoma", "glaucoma", "glaucoma", "the mean of the network's own score and of a regression on the vCDR"
+        ),
     )
     columns: ClassVar[tuple[Column, ...]] = (
         Column("vcdr", "vertical cup-to-disc ratio, 0 to 1", lambda found: found.vcdr, digits=6),

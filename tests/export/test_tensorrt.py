@@ -21,9 +21,9 @@ from funduscope.engine.gate import comparison as gate
 from funduscope.engine.gate import verify
 from funduscope.engine.readers.difference import Difference
 from funduscope.engine.runners import gpu
-from funduscope.engine.runners.tensorrt import engines
+from funduscope.engine.runners.tensorrt import engines, libraries
 from funduscope.engine.runners.tensorrt.engines import Facts, Profile
-from funduscope.engine.runners.tensorrt.runner import logger
+from funduscope.engine.runners.tensorrt.libraries import logger
 from funduscope.export import half, int8, tensorrt
 from funduscope.export import onnx as export
 from funduscope.export.stamp import stamp
@@ -275,15 +275,13 @@ def test_a_folder_that_may_not_be_written_to_is_told(classifier, tmp_path, monke
 
 
 def test_an_unknown_target_is_refused_with_those_there_are(classifier, tmp_path):
-    with pytest.raises(
-        SettingsError, match=r"--for sm_60: this TensorRT-RTX \(.*\) builds for .*sm_86, sm_89, .*sm_120"
-    ):
+    with pytest.raises(SettingsError, match=r"sm_60: this TensorRT-RTX \(.*\) builds for .*sm_86, sm_89, .*sm_120"):
         build(classifier, tmp_path / "new", target="sm_60")
     assert not (tmp_path / "new").exists()
 
 
 def test_tensorrt_does_not_build_for_gpus_that_are_not_here(classifier, tmp_path):
-    with pytest.raises(SettingsError, match="--for sm_89: tensorrt builds only for the GPU that it runs on"):
+    with pytest.raises(SettingsError, match="sm_89: tensorrt builds only for the GPU that it runs on"):
         tensorrt.build(classifier, "tensorrt", SIZES, "sm_89", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -535,14 +533,14 @@ def test_refused_timings_leave_empty_ones_and_no_error_behind(tmp_path, refusal,
     ],
 )
 def test_the_library_is_the_one_that_is_installed(monkeypatch, installed, foreign, chosen):
-    monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: name if name in installed else None)
     assert tensorrt.choose_library(None, foreign=foreign) == chosen
     for name in ("tensorrt", RTX):  # what is asked for is taken; whether it is there shows when it builds
         assert tensorrt.choose_library(name, foreign=foreign) == name
 
 
 def test_an_unknown_library_is_refused():
-    with pytest.raises(SettingsError, match="--library abacus: allowed are tensorrt-rtx, tensorrt"):
+    with pytest.raises(SettingsError, match="library abacus: allowed are tensorrt-rtx, tensorrt"):
         tensorrt.choose_library("abacus", foreign=False)
 
 

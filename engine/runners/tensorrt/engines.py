@@ -19,8 +19,8 @@ from pydantic import Field, ValidationError
 from ...contract import Digest, Model, Strict
 from ...errors import ModelError, SettingsError
 from ...files import remove, write_bytes, write_text
+from .libraries import LIBRARIES, Name
 
-Library = Literal["tensorrt", "tensorrt-rtx"]
 FOLDER_VARIABLE = "FUNDUSCOPE_ENGINES"
 PLAN, FACTS, KERNELS = ".engine", ".json", ".kernels"
 
@@ -53,7 +53,7 @@ class Facts(Strict):
     """What is known of a plan. compute_capability: such as sm_89; os: such as linux_x86_64; profile: see Profile."""
 
     format: Literal["funduscope-engine/1"]
-    library: Library
+    library: Name
     library_version: str
     compute_capability: str
     os: str
@@ -75,7 +75,7 @@ class Facts(Strict):
 
     def command(self, where: Path, model: Path | None) -> str:
         """What builds the engine again, into a folder. model: its file, where that is known."""
-        target = f" --for {self.compute_capability}" if self.library == "tensorrt-rtx" else ""
+        target = f" --for {self.compute_capability}" if LIBRARIES[self.library].builds_for_others else ""
         command = (
             f"funduscope build {model or 'MODEL'} --library {self.library}{target}"
             f" --batch {self.profile.min},{self.profile.opt},{self.profile.max} --workspace-mb {self.workspace_mb}"
@@ -121,7 +121,9 @@ def profile(text: str) -> Profile:
         if not 1 <= fewest <= best <= most:
             raise ValueError
     except ValueError:
-        raise SettingsError(f"--batch {text}: must be three rising numbers: fewest,best,most, such as 1,8,32") from None
+        raise SettingsError(
+            f"batches of {text}: must be three rising numbers: fewest,best,most, such as 1,8,32"
+        ) from None
     return Profile(min=fewest, opt=best, max=most)
 
 
@@ -209,7 +211,7 @@ class Wanted:
     """What an engine must be for."""
 
     model: Model
-    library: Library
+    library: Name
     library_version: str
     compute_capability: str
     batch: int

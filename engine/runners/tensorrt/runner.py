@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from types import ModuleType
 from typing import Any, ClassVar, Self
@@ -19,7 +17,8 @@ from ...errors import BackendError, ModelError, OutputError, require
 from ...files import write_bytes
 from .. import gpu
 from . import engines
-from .engines import Engine, Library, Unverified, Wanted
+from .engines import Engine, Unverified, Wanted
+from .libraries import LIBRARIES, Library, Name, listening
 from .slots import EXTRA, SCRATCH, Slots, Spec
 
 _log = logging.getLogger("funduscope")
@@ -30,8 +29,7 @@ _STAMP_BYTES = hashlib.sha256().digest_size
 class TensorRtRtx:
     """See `Runner`."""
 
-    library: ClassVar[Library] = "tensorrt-rtx"
-    module: ClassVar[str] = "tensorrt_rtx"
+    library: ClassVar[Library] = LIBRARIES["tensorrt-rtx"]
     slots = _SLOTS
 
     def __init__(
@@ -47,9 +45,9 @@ class TensorRtRtx:
         """engine: this one, verified or not, as the gate needs it. graphs: record CUDA graphs. Raises: BackendError without
         GPU or library; ModelError where no engine fits, Unverified where one was not checked yet."""
         here = gpu.device(device)
-        library = require(self.module, self.library)
+        library = self.library.load()
         require("pycuda.driver", EXTRA)
-        wanted = Wanted(model, self.library, library.__version__, here.capability, max_batch)
+        wanted = Wanted(model, self.library.name, library.__version__, here.capability, max_batch)
         if engine is None:
             engine = engines.find(wanted)
             if not engine.facts.verified:
@@ -105,11 +103,10 @@ class TensorRtRtx:
 class TensorRt(TensorRtRtx):
     """The same with the data-centre library."""
 
-    library: ClassVar[Library] = "tensorrt"
-    module: ClassVar[str] = "tensorrt"
+    library: ClassVar[Library] = LIBRARIES["tensorrt"]
 
 
-RUNNERS: dict[Library, type[TensorRtRtx]] = {"tensorrt": TensorRt, "tensorrt-rtx": TensorRtRtx}
+RUNNERS: dict[Name, type[TensorRtRtx]] = {runner.library.name: runner for runner in (TensorRt, TensorRtRtx)}
 
 
 class _Kernels:
@@ -196,42 +193,3 @@ class _Launch:
         if not done or not all(made.set_tensor_address(name, at) for name, at in addresses.items() if name != SCRATCH):
             raise BackendError(f"TensorRT does not take a batch of {batch}: {self._heard.told()}")
         return made
-
-
-_loggers: dict[str, Any] = {}
-_listening = threading.Lock()
-
-
-@contextmanager
-def listening(library: ModuleType) -> Iterator[Any]:
-    """The library's logger, which has heard nothing yet, for one caller at a time."""
-    with _listening:
-        log = logger(library)
-        log.heard.clear()
-        yield log
-
-
-def logger(library: ModuleType) -> Any:
-    """The one logger of a TensorRT library: it takes the first it is given, and says that it ignores all others.
-
-    Its `heard` are the errors since they were last cleared; `told()` joins them. Warnings go to our own log.
-    """
-    if library.__name__ not in _loggers:
-        severity = library.ILogger.Severity
-
-        class Logger(library.ILogger):  # type: ignore[misc, name-defined]
-            def __init__(self) -> None:
-                super().__init__()
-                self.heard: list[str] = []
-
-            def log(self, level: Any, message: str) -> None:
-                if level in (severity.INTERNAL_ERROR, severity.ERROR):
-                    self.heard.append(message)
-                elif level == severity.WARNING:
-                    _log.info("%s: %s", library.__name__, message)
-
-            def told(self) -> str:
-                return "; ".join(self.heard) or "it does not say why"
-
-        _loggers[library.__name__] = Logger()
-    return _loggers[library.__name__]

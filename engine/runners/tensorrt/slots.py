@@ -158,7 +158,7 @@ class _Slot:
         except driver.MemoryError as error:
             self.free()
             raise BackendError(
-                f"the GPU has no {total / 1e6:.0f} MB left for batches of {most}; take a smaller --batch"
+                f"the GPU has no {total / 1e6:.0f} MB left for batches of {most}; take smaller batches"
             ) from error
 
     def prepare(self, sizes: Sequence[int], graphs: bool) -> None:

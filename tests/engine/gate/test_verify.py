@@ -174,7 +174,7 @@ def test_pictures_that_cannot_be_read_are_left_out(cc0, tmp_path):
     made = verify.pictures([bad[0], cc0, *bad[1:], cc0], geometry)
     assert (made.shape, made.dtype) == ((2, 64, 64, 3), np.uint8)
     np.testing.assert_array_equal(made, verify.pictures([cc0, cc0], geometry))
-    with pytest.raises(SettingsError, match=r"at least one readable photograph; .*--data"):
+    with pytest.raises(SettingsError, match=r"at least one readable photograph; name data sets that have some"):
         verify.pictures(bad, geometry)
 
 

@@ -116,7 +116,7 @@ def test_a_profile_is_three_rising_numbers(text, sizes):
     "text", ["", "8", "1,8", "1,8,32,64", "8,1,32", "1,32,8", "0,1,2", "-1,1,2", "a,b,c", "1,2,3.5"]
 )
 def test_another_profile_is_refused(text):
-    with pytest.raises(SettingsError, match=rf"--batch {text}: must be three rising numbers: .* such as 1,8,32"):
+    with pytest.raises(SettingsError, match=rf"batches of {text}: must be three rising numbers: .* such as 1,8,32"):
         engines.profile(text)
 
 

@@ -22,8 +22,7 @@ from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.readers.difference import FP16, FP32
 from funduscope.engine.runners import gpu
 from funduscope.engine.runners.onnx_runtime import OnnxRuntime
-from funduscope.engine.runners.tensorrt import engines
-from funduscope.engine.runners.tensorrt import runner as tensorrt
+from funduscope.engine.runners.tensorrt import engines, libraries
 from funduscope.engine.runners.tensorrt.engines import Facts
 
 torch = pytest.importorskip("torch")
@@ -205,7 +204,7 @@ def test_an_engine_is_built_for_its_batch_passes_the_gate_and_pads_nothing(
     with OnnxRuntime(classifier, max_batch=8, threads=1) as exact:
         library = Library("tensorrt_rtx", cuda, exact, LoadedRtx)
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)
-        monkeypatch.setattr(tensorrt, "_loggers", {})
+        monkeypatch.setattr(libraries, "_loggers", {})
         monkeypatch.setattr(gpu, "device", lambda index=0: HERE)
         monkeypatch.setattr(verify, "views", lambda geometry: images)
         monkeypatch.setattr(ladder.tensorrt, "build", build)

@@ -344,7 +344,7 @@ def engine(request, found, model, images, tmp_path_factory):
     needed("pycuda.driver")
     needed("cuda.bindings.driver")
     needed("filelock")
-    library = needed(RUNNERS[request.param].module)
+    library = needed(RUNNERS[request.param].library.module)
     from funduscope.export import tensorrt
 
     folder = tmp_path_factory.mktemp("engines")

@@ -271,7 +271,7 @@ def test_too_little_memory_names_the_amount_and_gives_back_what_was_taken(cuda):
     source, outputs = ("images", Spec(pixels, "uint8")), {"values": Spec(pixels, "float32")}
     cuda.room = 45_000_000  # for one slot, of 8 * 750,000 * (1 + 4) bytes
     launched: list[int] = []
-    with pytest.raises(BackendError, match=r"the GPU has no 30 MB left for batches of 8; take a smaller --batch"):
+    with pytest.raises(BackendError, match=r"the GPU has no 30 MB left for batches of 8; take smaller batches"):
         Slots(source, outputs, SIZES, [lambda stream, batch, addresses: launched.append(batch)] * 2)
     assert launched  # the first slot was whole
     assert cuda.held() == {}

@@ -22,8 +22,7 @@ from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.readers.difference import FP32
 from funduscope.engine.runners import gpu
 from funduscope.engine.runners.onnx_runtime import OnnxRuntime
-from funduscope.engine.runners.tensorrt import engines
-from funduscope.engine.runners.tensorrt import runner as tensorrt
+from funduscope.engine.runners.tensorrt import engines, libraries
 from funduscope.engine.runners.tensorrt.engines import Facts, Profile, Unverified, Verified, Wanted
 from funduscope.engine.runners.tensorrt.runner import TensorRt, TensorRtRtx
 
@@ -51,7 +50,7 @@ def library(cuda, exact, monkeypatch, tmp_path):
     made = Library("tensorrt_rtx", cuda, exact, LoadedRtx)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", made)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    monkeypatch.setattr(tensorrt, "_loggers", {})
+    monkeypatch.setattr(libraries, "_loggers", {})
     monkeypatch.setattr(gpu, "device", lambda index=0: HERE)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setenv(engines.FOLDER_VARIABLE, str(tmp_path / "engines"))
