@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from funduscope import __version__
-from funduscope.engine import contract
+from funduscope.engine import models
 
 ENVIRONMENT = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100", "NO_COLOR": "1"}
 
@@ -122,11 +122,10 @@ def test_the_record_says_what_ran(screened, folder):
     assert record["funduscope"] == __version__
     assert record["pictures"] == sum(record["counts"].values()) == 12
     first = rows(out)[0]
-    names = [contract.read(name).contract.name for name in ("multitask", "classifier") if name in contract.embedded()]
+    names = [models.load(name).contract.name for name in ("multitask", "classifier") if name in models.embedded()]
     assert [own["name"] for own in record["models"]] == names
-    assert [own["sha256"] for own in record["models"]] == [
-        first[column] for column in ("model_sha256", "classifier_sha256") if first[column]
-    ]
+    assert [own["sha256"] for own in record["models"]] == first["model_sha256"]
+    assert first["model"] == names
     assert all("not a diagnosis" in own["terms"]["notice"] for own in record["models"])
     assert record["settings"] == {
         "batch": 3,
@@ -159,7 +158,7 @@ def test_fail_on_bad_exits_with_1_after_all_rows(folder, tmp_path):
         (
             ["screen", "x.jpg", "--out", "o", "--point", "best"],
             3,
-            "--point best: allowed are high_sensitivity, balanced, high_specificity",
+            "operating point best: allowed are high_sensitivity, balanced, high_specificity",
         ),
         (["screen", "x.jpg", "--out", "o", *["--model", "multitask"] * 2], 3, "a second model of the kind multi-task"),
         (
@@ -204,13 +203,14 @@ def test_evaluate_gives_pure_json_on_stdout(tmp_path, fundus):
     assert figures["split"] == "test"
     assert figures["sets"]["clinic"]["n"] == 3
     assert figures["sets"]["clinic"]["disc_dice"]["n"] == 3
-    assert figures["sets"]["clinic"]["auc"]["network"]["n"] == 3
+    assert figures["sets"]["clinic"]["scores"]["glaucoma_network"]["n"] == 3
+    assert figures["sets"]["clinic"]["decisions"]["glaucoma"]["auc"]["n"] == 3
 
 
 def test_info_shows_the_contract(model_sha256):
     done = run("info")
     assert done.returncode == 0
-    assert all(contract.read(name).sha256 in done.stdout for name in contract.embedded())
+    assert all(models.load(name).sha256 in done.stdout for name in models.embedded())
     assert "not a diagnosis" in " ".join(done.stdout.split())
     as_json = run("info", "multitask", "--json")
     assert json.loads(as_json.stdout)["sha256"] == model_sha256
@@ -219,7 +219,7 @@ def test_info_shows_the_contract(model_sha256):
 
 @pytest.fixture(scope="module")
 def model_sha256() -> str:
-    return contract.read("multitask").sha256
+    return models.load("multitask").sha256
 
 
 # with a classifier
@@ -260,7 +260,7 @@ def test_both_models_fill_their_columns(classified, classifier, model_sha256):
     found = rows(out)
     assert [row["status"] for row in found] == ["ok", "ok", "ok", "error", "ok"]
     for row in found:
-        assert (row["model_sha256"], row["classifier_sha256"]) == (model_sha256, classifier.sha256)
+        assert row["model_sha256"] == [model_sha256, classifier.sha256]
         if row["status"] == "ok":
             assert (row["operating_point"], row["referable_dr_threshold"]) == ("high_sensitivity", 0.3)
             assert row["referable_dr"] is (row["referable_dr_probability"] >= 0.3)
@@ -287,8 +287,9 @@ def test_each_screened_picture_has_contours_and_heat(classified):
 
 def test_the_report_has_the_second_opinion(classified):
     text = (classified[1] / "report.html").read_text(encoding="utf-8")
-    assert text.count('alt="heat of retinopathy"') == text.count('alt="heat of glaucoma"') == 4
-    assert text.count("(from 0.200)") == text.count("(from 0.300)") == 4
+    assert text.count('alt="heat of referable retinopathy"') == text.count('alt="heat of glaucoma"') == 4
+    for threshold in ("0.200", "0.300", "0.250"):
+        assert text.count(f">from {threshold}<") == 4
     assert "channels 7" in text
 
 
@@ -312,7 +313,7 @@ def test_patients_have_their_rows(classified):
 def test_a_run_without_patients_removes_those_of_an_earlier_one(eyes, classifier, tmp_path):
     (tmp_path / "patients.csv").write_text("of an earlier run")
     assert run("screen", eyes / "none.png", "--out", tmp_path, "--model", classifier.path).returncode == 0
-    assert rows(tmp_path)[0]["model"] is None
+    assert rows(tmp_path)[0]["model"] == ["channels"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json", "screenings.csv", "screenings.jsonl"]
 
 
@@ -336,16 +337,16 @@ def test_evaluate_measures_a_classifier(tmp_path, fundus, classifier):
     assert done.returncode == 0
     figures = json.loads(done.stdout)
     assert [own["sha256"] for own in figures["models"]] == [classifier.sha256]
-    found = figures["sets"]["clinic"]["classifier"]
-    assert set(found) == {"glaucoma", "referable_dr", "any_dr"}
-    assert (found["glaucoma"]["auc"]["n"], found["glaucoma"]["at_threshold"]["threshold"]) == (3, 0.6)
+    found = figures["sets"]["clinic"]["decisions"]
+    assert set(found) == {"glaucoma_second", "referable_dr", "any_dr"}
+    assert (found["glaucoma_second"]["auc"]["n"], found["glaucoma_second"]["at_threshold"]["threshold"]) == (3, 0.6)
     assert found["any_dr"]["heat_in_disc"]["n"] == 3
     told = " ".join(run("evaluate", classifier.path, folder).stdout.split())
     assert "clinic, test: 3 pictures, 0 rejected" in told
     for words in (
-        "classifier, glaucoma: auc",
-        "classifier, glaucoma: from 0.400",
-        "classifier, any_dr: heat at the disc",
+        "glaucoma_second: auc",
+        "glaucoma_second: from 0.400",
+        "any_dr: heat at the disc",
     ):
         assert words in told
     assert f"by chance {found['any_dr']['heat_in_disc']['chance']:.3f}" in told

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from funduscope.engine import contract, runners
+from funduscope.engine import models, runners
+from funduscope.engine.contract import Model
 from funduscope.engine.runners.tensorrt import engines
 
 onnx = pytest.importorskip("onnx")
@@ -58,17 +59,17 @@ def clinic(tmp_path_factory, fundus) -> Path:
 
 
 @pytest.fixture(scope="module")
-def multitask() -> contract.Model:
-    return contract.read("multitask")
+def multitask() -> Model:
+    return models.load("multitask")
 
 
-def changed(model: contract.Model, change, out: Path, precision: str = "fp32") -> contract.Model:
+def changed(model: Model, change, out: Path, precision: str = "fp32") -> Model:
     document = model.contract if precision == "fp32" else model.converted(precision)
     return stamp(change(onnx.load_from_string(model.data)), document, out)
 
 
 @pytest.fixture(scope="module")
-def halved(multitask, tmp_path_factory) -> contract.Model:
+def halved(multitask, tmp_path_factory) -> Model:
     """The bundled multi-task model in half precision."""
     return changed(multitask, half.to_half, tmp_path_factory.mktemp("half") / "half.onnx", "fp16")
 
@@ -85,9 +86,9 @@ def wrong_disc(proto):
 def test_a_model_is_converted_to_half_with_views_of_the_own_photograph(funduscope, clinic, tmp_path):
     done = funduscope("convert", "classifier", "--to", "fp16", "--out", tmp_path / "half.onnx")
     assert done.returncode == 0, done.stderr
-    written = contract.read(tmp_path / "half.onnx")
+    written = models.load(tmp_path / "half.onnx")
     assert written.contract.precision == "fp16"
-    assert written.contract.name == contract.read("classifier").contract.name
+    assert written.contract.name == models.load("classifier").contract.name
     assert done.stdout.startswith(f"{tmp_path / 'half.onnx'} ")
     assert done.stdout.rstrip().endswith(f"sha256 {written.sha256}")
     assert "pictures 32" in message(done)  # the gate's report
@@ -104,12 +105,12 @@ def test_a_model_is_converted_to_int8_with_a_data_set(funduscope, clinic, tmp_pa
     out = tmp_path / "int8.onnx"
     done = funduscope("convert", "multitask", "--to", "int8", "--signed", "--data", clinic, "--out", out)
     assert done.returncode == 0, done.stderr
-    written = contract.read(out)
+    written = models.load(out)
     assert written.contract.precision == "int8"
     assert done.stderr.splitlines()[0].startswith("0 layers in float: passes")  # the frontier
     assert "pictures 4" in message(done)  # the val split
     assert written.sha256 in done.stdout
-    assert len(written.data) < 0.4 * len(contract.read("multitask").data)
+    assert len(written.data) < 0.4 * len(models.load("multitask").data)
     assert [path.name for path in tmp_path.iterdir()] == ["int8.onnx"]
 
 
@@ -130,14 +131,17 @@ def test_a_conversion_that_cannot_be_is_said_with_code_3(funduscope, tmp_path, a
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("place", "advice"), [("a_file/x.onnx", "another folder"), ("a_folder", "another name")])
-def test_a_place_that_takes_no_file_is_said_with_code_5(funduscope, clinic, tmp_path, place, advice):
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("a_file/x.onnx", "choose another folder or make room"), ("a_folder", "is a folder; choose another name")],
+)
+def test_a_place_that_takes_no_file_is_said_with_code_5(funduscope, clinic, tmp_path, place, words):
     (tmp_path / "a_file").write_text("")
     (tmp_path / "a_folder").mkdir()
     for command in (["convert", "classifier", "--to", "fp16"], ["export", tmp_path, "--data", clinic]):
         done = funduscope(*command, "--out", tmp_path / place)
         assert done.returncode == 5, done.stderr
-        assert f"choose {advice}" in message(done)
+        assert words in message(done)
         assert list((tmp_path / "a_folder").iterdir()) == []
 
 
@@ -183,12 +187,13 @@ def test_a_second_build_says_that_they_were_there(funduscope, built, classifier)
     assert [line.split("  ")[-1] for line in done.stdout.splitlines()] == ["was there", "built"]
 
 
-def test_without_a_name_all_models_are_built_into_the_cache(funduscope, tmp_path):
+@pytest.mark.parametrize("names", [(), ("default",)], ids=["", "default"])
+def test_without_a_name_and_by_default_all_models_are_built_into_the_cache(funduscope, tmp_path, names):
     pytest.importorskip("tensorrt_rtx")
-    done = funduscope("build", "--for", "sm_89", "--batch", "1,1,2", FUNDUSCOPE_ENGINES=str(tmp_path / "cache"))
+    done = funduscope("build", *names, "--for", "sm_89", "--batch", "1,1,2", FUNDUSCOPE_ENGINES=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     found = {engines.facts_of(path).facts.model for path in (tmp_path / "cache").glob("*.engine")}
-    assert found == {contract.read(name).contract.name for name in contract.embedded()}
+    assert found == {models.load(name).contract.name for name in models.embedded()}
     assert len(done.stdout.splitlines()) == len(found)
 
 
@@ -196,10 +201,10 @@ def test_without_a_name_all_models_are_built_into_the_cache(funduscope, tmp_path
     ("arguments", "code", "words"),
     [
         ([], 4, GPU_CAUSE),
-        (["--for", "sm_60"], 3, "sm_60: this TensorRT-RTX"),
+        (["--for", "sm_60"], 3, "--for sm_60: this TensorRT-RTX"),
         (["--for", "sm_89", "--library", "tensorrt"], 3, "tensorrt builds only for the GPU that it runs on"),
-        (["--library", "abacus"], 3, "library abacus: allowed are tensorrt-rtx, tensorrt"),
-        (["--for", "sm_89", "--batch", "8,1,32"], 3, "batches of 8,1,32: must be three rising numbers"),
+        (["--library", "abacus"], 3, "--library abacus: allowed are tensorrt-rtx, tensorrt"),
+        (["--for", "sm_89", "--batch", "8,1,32"], 3, "--batch 8,1,32: must be three rising numbers"),
         (["--for", "sm_89", "--optimisation-level", "6"], 2, "--optimisation-level"),
     ],
     ids=lambda value: (" ".join(value) or "for this machine") if isinstance(value, list) else None,
@@ -331,7 +336,7 @@ def test_openvino_screens_as_onnx_runtime_does_and_the_row_says_so(funduscope, c
         done = funduscope("screen", cc0, "--out", tmp_path / backend, "--backend", backend)
         assert done.returncode == 0, done.stderr
         rows[backend] = screened(tmp_path / backend)
-        assert rows[backend]["backend"] == rows[backend]["classifier_backend"] == backend
+        assert rows[backend]["backend"].split() == [backend] * len(models.embedded())
         record = json.loads((tmp_path / backend / "run.json").read_text())
         assert {model["backend"] for model in record["models"]} == {backend}
     for column in ("vcdr", "glaucoma_probability", "referable_dr_probability"):
@@ -350,6 +355,6 @@ def test_auto_says_what_it_takes_and_why_not_the_others(funduscope, cc0, tmp_pat
         "onnxruntime (auto)",
     ]
     assert all(GPU_CAUSE in line for line in lines[:3])
-    assert screened(tmp_path / "loud")["classifier_backend"] == "onnxruntime"
+    assert screened(tmp_path / "loud")["backend"] == "onnxruntime"
     quiet = funduscope("screen", cc0, "--out", tmp_path / "quiet", "--model", "classifier")
     assert "backend: " not in quiet.stderr

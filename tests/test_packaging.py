@@ -101,7 +101,7 @@ def test_the_installed_wheel_screens_from_anywhere(wheel, tmp_path, cc0):
 import funduscope, funduscope.engine.screener, funduscope.postprocess.masks
 import sys
 with funduscope.Screener.open(threads=1) as screener:
-    print(screener(sys.argv[1]).model.name, *(own.name for own in screener.contracts))
+    print(screener(sys.argv[1]).models[0].name, *(own.name for own in screener.contracts))
 print(funduscope.__file__)
 print(funduscope.postprocess.masks.__file__)
 """

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import funduscope
-from funduscope.engine import contract, errors
+from funduscope.engine import contract, errors, models
 from funduscope.engine.pictures import photo
+from funduscope.engine.runners.tensorrt.engines import Engine, Facts, Profile, Unverified
 
 PUBLIC = {
-    *("Screener", "Screening", "Rejected", "Result", "Outline", "ModelName", "Photo", "Contract", "Code"),
+    *("Screener", "ScreenerSettings", "Screening", "Rejected", "Result", "Run", "columns", "Contract", "ModelName"),
+    *("Findings", "Decision", "HeatMap", "Outline", "Eyes", "Listed", "Photo", "Patient", "Patients"),
     *("FunduscopeError", "PhotoError", "ModelError", "SettingsError", "DataError", "BackendError", "MissingExtra"),
-    *("Classification", "Opinion", "HeatMap", "Eyes", "Listed", "OutputError", "Patient", "Patients", "__version__"),
+    *("OutputError", "Code", "__version__"),
 }
 CLASSES = [value for value in vars(funduscope).values() if inspect.isclass(value)]
 CLASSES.append(contract.Model)
@@ -80,14 +89,14 @@ PATHS = ["", ".", "absent.jpg", "null\0.jpg", "a" * 5000, "/dev/null", "\udcff.j
 @pytest.mark.parametrize("source", BYTES + PATHS, ids=lambda source: ascii(source)[:40])
 def test_reading_a_photo_raises_photo_errors_only(source):
     with pytest.raises(funduscope.PhotoError) as caught:
-        photo.read(source)
+        photo.load(source)
     assert caught.value.reason
 
 
 @pytest.mark.parametrize("name", [*PATHS, "unknown", "multitask.onnx"], ids=lambda name: ascii(name)[:40])
 def test_reading_a_model_raises_model_errors_only(name):
     with pytest.raises(funduscope.ModelError):
-        contract.read(name)
+        models.load(name)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +117,7 @@ def test_reading_a_model_raises_model_errors_only(name):
 )
 def test_parsing_a_contract_raises_model_errors_only(document):
     with pytest.raises(funduscope.ModelError, match="label"):
-        contract.parse(document, "label")
+        models.parse(document, "label")
 
 
 def test_a_rejected_photo_is_a_result_and_no_exception():
@@ -116,3 +125,153 @@ def test_a_rejected_photo_is_a_result_and_no_exception():
         for source in BYTES + PATHS[2:4]:
             assert isinstance(screener(source), funduscope.Rejected)
         assert isinstance(screener(np.zeros((200, 200, 3), np.uint8)), funduscope.Rejected)
+
+
+# everything public travels to another process and back
+
+LIVE = {"Screener", "Run"}  # these hold threads and models
+
+
+def travelled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))
+
+
+def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """Where two values differ: attributes, arrays and all."""
+    if type(one) is not type(other):
+        return [f"{path}: {type(one)} and {type(other)}"]
+    if isinstance(one, np.ndarray):
+        same = one.dtype == other.dtype and np.array_equal(one, other)
+        return [] if same else [path]
+    if isinstance(one, Mapping):
+        if list(one) != list(other):
+            return [f"{path}: {list(one)} and {list(other)}"]
+        return [own for key in one for own in differences(one[key], other[key], f"{path}[{key}]")]
+    if isinstance(one, tuple | list) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [own for k, pair in pairs for own in differences(*pair, f"{path}[{k}]")]
+    if isinstance(one, funduscope.Patients):
+        return differences(vars(one), vars(other), path)
+    if dataclasses.is_dataclass(one) or isinstance(one, Exception):
+        told = [] if str(one) == str(other) else [f"{path}: {one} and {other}"]
+        more = differences(one.args, other.args, f"{path}.args") if isinstance(one, Exception) else []
+        return told + more + differences(vars(one), vars(other), path)
+    return [] if one == other else [f"{path}: {one} and {other}"]
+
+
+def photo_error() -> errors.PhotoError:
+    error = errors.PhotoError(errors.Code.DAMAGED, "cut")
+    error.name, error.sha256, error.patient, error.eye = "eye.dcm", "0" * 64, "p1", "left"
+    error.listed = funduscope.Listed("eye.dcm", "p1", "left")
+    return error
+
+
+@pytest.fixture(scope="module")
+def values(cc0) -> dict[str, Any]:
+    """One of each public name, and of what hangs on these."""
+    listed = funduscope.Listed(str(cc0), "p1", "right")
+    with funduscope.Screener.open(threads=1) as screener:
+        found, bare = screener(listed, keep_photo=True), screener(listed)
+        rejected = screener(funduscope.Listed("absent.jpg", "p1", "left"))
+        contracts = screener.contracts
+    assert {name for name, own in found.decisions.items() if own.heat is not None} >= {"referable_dr"}
+    patients = funduscope.Patients(Path("out"))
+    for result in (bare, rejected):
+        patients.write(result)
+    facts = Facts(
+        format="funduscope-engine/1",
+        library="tensorrt",
+        library_version="10",
+        compute_capability="sm_89",
+        os="linux",
+        model="m",
+        model_sha256="0" * 64,
+        precision="fp16",
+        profile=Profile(min=1, opt=8, max=32),
+        workspace_mb=1,
+        optimisation_level=3,
+        engine_sha256="0" * 64,
+        verified=False,
+    )
+    known = {
+        "Contract": contracts[0],
+        "Decision": found.decisions["referable_dr"],
+        "Eyes": found.eyes,
+        "Findings": funduscope.Findings(width=3, height=2, warnings=(errors.Code.CUP_NOT_FOUND,)),
+        "HeatMap": found.decisions["referable_dr"].heat,
+        "Listed": listed,
+        "ModelName": found.models[0],
+        "Outline": found.disc,
+        "Patient": patients.patients["p1"],
+        "Patients": patients,
+        "Photo": found.photo,
+        "PhotoError": photo_error(),
+        "Rejected": rejected,
+        "ScreenerSettings": funduscope.ScreenerSettings(("multitask",), batch=3, point=None, device=1),
+        "Screening": found,
+        "a screening without its photo": bare,
+        "a classifier's contract": contracts[1],
+        "a model": models.load("multitask"),
+        "a photo of a list": photo.load(listed),
+        "an engine that was not verified": Unverified(Path("x.onnx"), Engine(Path("x.engine"), facts)),
+    }
+    for name in set(funduscope.__all__) - known.keys() - LIVE:
+        own = getattr(funduscope, name)
+        is_error = inspect.isclass(own) and issubclass(own, funduscope.FunduscopeError)
+        known[name] = own("what is wrong", "what to do") if is_error else own
+    return known
+
+
+def test_all_that_is_public_travels_and_comes_back_the_same(values):
+    assert set(funduscope.__all__) - LIVE <= values.keys()
+    assert {name: told for name, value in values.items() if (told := differences(value, travelled(value)))} == {}
+
+
+def test_what_has_travelled_works_the_same(values, tmp_path):
+    found, back = values["Screening"], travelled(values["Screening"])
+    assert back == found
+    assert back.to_json() == found.to_json()
+    assert str(back) == str(found)
+    np.testing.assert_array_equal(back.mask("disc"), found.mask("disc"))
+    for k, own in enumerate((found, back)):
+        own.draw(tmp_path / f"{k}.png")
+        own.draw(tmp_path / f"{k}.heat.png", heat="referable_dr")
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+    assert (tmp_path / "0.heat.png").read_bytes() == (tmp_path / "1.heat.png").read_bytes()
+    assert travelled(values["Patient"]).to_dict() == values["Patient"].to_dict()
+    with pytest.raises(funduscope.PhotoError, match="DAMAGED: cut"):
+        raise travelled(values["PhotoError"])
+
+
+@pytest.mark.parametrize("name", ["PhotoError", "Photo", "Screening", "HeatMap", "Patient", "Contract"])
+def test_a_value_that_comes_back_changed_is_seen(values, name):  # the tests above can fail
+    value = travelled(values[name])
+    if name == "PhotoError":
+        value.listed = None
+    elif name == "Photo":
+        value.pixels[3, 3, 0] ^= 1
+    elif name == "HeatMap":
+        value.cells[0, 0] += 0.5
+    elif name == "Screening":
+        value.anatomy.region.disc[0, 0] ^= True
+    elif name == "Patient":
+        value.seen.add("other")
+    else:
+        value = value.model_copy(update={"name": "other"})
+    assert differences(values[name], value)
+
+
+def test_settings_open_the_same_screener_in_another_process(cc0):
+    settings = funduscope.ScreenerSettings(("classifier",), "onnxruntime", threads=1, point="high_sensitivity")
+    script = """
+import pickle, sys
+settings, path = pickle.load(sys.stdin.buffer)
+with settings.open() as screener:
+    sys.stdout.buffer.write(pickle.dumps((screener.settings, screener(path))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=pickle.dumps((settings, cc0)), capture_output=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    with settings.open() as screener:
+        assert differences(pickle.loads(done.stdout), (settings, screener(cc0))) == []

@@ -22,14 +22,16 @@ BUILD = "funduscope build"
 def listed(monkeypatch, capability: str | None) -> list[doctor.Finding]:
     """What the doctor says of engines on a machine with such a GPU."""
 
-    def device(index: int = 0):
+    def device(index=0):
         if capability is None:
             raise BackendError("no NVIDIA GPU here: told by a test")
         return gpu.Gpu("a GPU", capability, "13.0")
 
-    real = doctor._version
+    real = importlib.metadata.version
     monkeypatch.setattr(gpu, "device", device)
-    monkeypatch.setattr(doctor, "_version", lambda name: "1.7.1.116" if name.startswith("tensorrt-rtx") else real(name))
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "1.7.1.116" if name.startswith("tensorrt-rtx") else real(name)
+    )
     found = doctor.examine()
     assert not [own for own in found if own.state == "problem"]  # nothing of this keeps anyone from screening
     return [own for own in found if own.what.startswith(("engine", "TensorRT engines"))]
@@ -71,8 +73,15 @@ def test_the_doctor_says_which_engines_fit_and_why_others_do_not(cabinet, monkey
 
 @pytest.mark.parametrize("distribution", ["tensorrt", "tensorrt-cu12", "tensorrt-cu13"])
 def test_the_doctor_knows_tensorrt_by_each_name_that_it_is_installed_under(cabinet, monkeypatch, distribution):
+    installed = {distribution: "10.13", "filelock": "3.15"}
+
+    def version(name):
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
     monkeypatch.setattr(gpu, "device", lambda index=0: gpu.Gpu("a GPU", "sm_89", "13.0"))
-    monkeypatch.setattr(doctor, "_version", {distribution: "10.13", "filelock": "3.15"}.get)
+    monkeypatch.setattr(importlib.metadata, "version", version)
     found = doctor.examine()
     (own,) = [own for own in found if "-tensorrt-10.13-" in own.detail]
     assert (own.state, own.detail.split(" (")[0]) == ("ok", "fits; not verified yet")
@@ -95,18 +104,18 @@ def test_the_doctor_examines_what_is_not_installed_but_only_on_the_path(monkeypa
 def test_the_doctor_asks_of_an_extra_what_the_extras_in_it_need(monkeypatch):
     lines = [
         "a>=1",
-        'funduscope[one,two]; extra == "all"',
-        'c; extra == "all"',
-        'b>=1; extra == "one"',
-        'd; extra == "two"',
+        'funduscope[train,convert]; extra == "export"',
+        'c; extra == "export"',
+        'b>=1; extra == "train"',
+        'd; extra == "convert"',
     ]
     monkeypatch.setattr(importlib.metadata, "requires", lambda _: lines)
-    assert {extra: sorted(names) for extra, names in doctor._requirements().items()} == {
-        "": ["a"],
-        "one": ["b"],
-        "two": ["d"],
-        "all": ["b", "c", "d"],
-    }
+    found = {own.what: own for own in doctor.examine()}
+    assert found["a"] == doctor.Finding("problem", "a", "pip install a")
+    for extra, lacks in (("export", "c, b, d"), ("train", "b"), ("convert", "d")):
+        detail = f"lacks {lacks}: pip install 'funduscope[{extra}]'"
+        assert found[f"extra {extra}"] == doctor.Finding("absent", f"extra {extra}", detail)
+    assert found["extra dicom"].detail == "complete"
 
 
 def test_the_doctor_says_why_an_onnx_runtime_does_not_load(monkeypatch):

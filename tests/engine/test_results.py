@@ -34,7 +34,7 @@ def rejected(code: Code = Code.DAMAGED, **values) -> Rejected:
 @pytest.fixture
 def seen(fake, fundus):
     with fake() as opened:
-        return opened(fundus())
+        return opened(fundus(), keep_photo=True)
 
 
 # rows
@@ -181,7 +181,7 @@ def test_the_kept_photo_is_drawn_into_a_file(seen, tmp_path, name):
 
 def test_a_heat_map_is_drawn_by_its_disease(both, fundus, tmp_path):
     with both() as opened:
-        found = opened(fundus())
+        found = opened(fundus(), keep_photo=True)
     for disease, verdict in (("glaucoma", "glaucoma_second"), ("referable_dr", "referable_dr")):
         found.draw(tmp_path / "heat.png", heat=disease)
         wanted = drawing.heated(found.photo, found.decisions[verdict].heat)
@@ -191,7 +191,7 @@ def test_a_heat_map_is_drawn_by_its_disease(both, fundus, tmp_path):
 @pytest.mark.parametrize("heat", ["any_dr", "glaucoma_second", "x"])
 def test_a_heat_map_that_is_not_drawn_is_refused_with_those_there_are(both, fundus, tmp_path, heat):
     with both() as opened:
-        found = opened(fundus())
+        found = opened(fundus(), keep_photo=True)
     with pytest.raises(SettingsError, match=f"array: no heat map of {heat}; there are glaucoma, referable_dr$"):
         found.draw(tmp_path / "x.png", heat=heat)
     assert not list(tmp_path.iterdir())
@@ -206,7 +206,7 @@ def test_a_photo_that_was_not_kept_is_read_again(fake, fundus, tmp_path):
     path = tmp_path / "eye.png"
     cv2.imwrite(str(path), fundus()[..., ::-1])
     with fake() as opened:
-        kept, bare = opened(path), opened(path, keep_photo=False)
+        kept, bare = opened(path, keep_photo=True), opened(path)
     kept.draw(tmp_path / "kept.png")
     bare.draw(tmp_path / "bare.png")
     assert (tmp_path / "kept.png").read_bytes() == (tmp_path / "bare.png").read_bytes()
@@ -222,7 +222,7 @@ def test_an_array_that_was_not_kept_cannot_be_read_again(fake, fundus, tmp_path,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "array").write_bytes(b"something else")
     with fake() as opened:
-        found = opened(fundus(), keep_photo=False)
+        found = opened(fundus())
     with pytest.raises(SettingsError, match="array: there is no file of this name"):
         found.draw("x.png")
 
