@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from funduscope.engine.gate import labelled, shown
+from funduscope.engine.gate import shown
+from funduscope.engine.labelled import shown as labelled
 from funduscope.engine.pictures.preprocess import Geometry
 
 

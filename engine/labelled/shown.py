@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..labelled import dataset
+from ..gate.shown import ON_VIEWS, prepared, views
 from ..pictures import preprocess
-from .shown import ON_VIEWS, prepared, views
+from . import dataset
 
 
 def choose(data: Sequence[Path], split: str | None, count: int = 64) -> list[Path]:
