@@ -15,8 +15,8 @@ from rich.progress import Progress, TaskID
 
 from . import console
 from .engine import contract, errors, models
-from .engine.gate import labelled
 from .engine.gate.comparison import Report
+from .engine.labelled import shown
 
 DataOption = Annotated[
     list[Path] | None, typer.Option("--data", help="Labelled data sets, whose pictures go through the gate; repeat.")
@@ -105,7 +105,7 @@ def export(
         errors.require(module, "export")
     from .export.onnx import export as write
 
-    model, outcome = write(run, out, labelled.choose(data, None, 32), name=name or out.stem, version=version)
+    model, outcome = write(run, out, shown.chosen(data, None, 32), name=name or out.stem, version=version)
     _print_written(model, outcome)
 
 
@@ -122,7 +122,7 @@ def convert(
     int8 is calibrated on the train split of the data sets; the gate looks at their val split, and chooses by it which layers
     must stay float.
     """
-    from .engine.gate.shown import prepared
+    from .engine.gate.pictures import prepared
     from .export import convert as conversion
 
     if to not in ("fp16", "int8"):
@@ -131,16 +131,16 @@ def convert(
         raise errors.SettingsError("--to int8: name data sets with --data; it is calibrated on their pictures")
     read = models.load(model)
     geometry = read.contract.geometry.build()
-    images = labelled.shown(data, "val", geometry)
+    images = shown.shown(data, "val", geometry)
     if to == "fp16":
         written, outcome = conversion.to_fp16(read, out, images)
     else:
-        calibration = prepared(labelled.choose(data or [], "train"), geometry)
+        calibration = prepared(shown.chosen(data or [], "train"), geometry)
         written, outcome, frontier = conversion.to_int8(read, out, calibration, images, signed=signed)
         for step in frontier:
             verdict = "passes" if step.report.passes() else "refused"
             console.stderr.print(f"{len(step.in_float)} layers in float: {verdict}  {' '.join(step.in_float[-1:])}")
-    console.stderr.print(labelled.how(data))
+    console.stderr.print(shown.how(data))
     _print_written(written, outcome)
 
 
@@ -192,7 +192,7 @@ def build(
             facts = engine.facts
             size = f"{engine.path.stat().st_size / 1e6:.1f} MB"
             print(f"{engine.path}  {size}  {'built' if is_new else 'was there'}")
-            if facts.verified and (not data or facts.verified.how == labelled.how(data)):
+            if facts.verified and (not data or facts.verified.how == shown.how(data)):
                 continue
             try:
                 own = gpu.device().capability
@@ -203,8 +203,8 @@ def build(
                     f"not verified: it is for {facts.compute_capability}; the gate runs where it is first opened ({own})"
                 )
                 continue
-            images = labelled.shown(data, "test", read.contract.geometry.build())
-            for line in verify_engine(read, engine, images, labelled.how(data)).lines():
+            images = shown.shown(data, "test", read.contract.geometry.build())
+            for line in verify_engine(read, engine, images, shown.how(data)).lines():
                 console.stderr.print(line)
 
 
@@ -228,9 +228,9 @@ def verify_(
     from .engine.runners.tensorrt import engines
 
     read = models.load(reference)
-    images = labelled.shown(data, "test", read.contract.geometry.build())
+    images = shown.shown(data, "test", read.contract.geometry.build())
     if candidate.endswith(engines.PLAN):
-        report = verify_engine(read, engines.facts_of(Path(candidate)), images, labelled.how(data))
+        report = verify_engine(read, engines.facts_of(Path(candidate)), images, shown.how(data))
     else:
         sizes, other = engines.profile(batch).sizes, models.load(candidate)
         if read.contract.precision != "fp32":
@@ -243,7 +243,7 @@ def verify_(
             )
         with runners.open_runner(other, backend, max_batch=sizes[-1]) as runner:
             report = verify_model(read, runner, images, sizes)
-    for line in (*report.lines(), labelled.how(data)):
+    for line in (*report.lines(), shown.how(data)):
         print(line)
     if not report.passes():
         raise errors.ModelError(f"{candidate}: it differs from {reference} by more than its precision allows")
