@@ -201,10 +201,10 @@ def test_without_a_name_and_by_default_all_models_are_built_into_the_cache(fundu
     ("arguments", "code", "words"),
     [
         ([], 4, GPU_CAUSE),
-        (["--for", "sm_60"], 3, "--for sm_60: this TensorRT-RTX"),
+        (["--for", "sm_60"], 3, "sm_60: this TensorRT-RTX"),
         (["--for", "sm_89", "--library", "tensorrt"], 3, "tensorrt builds only for the GPU that it runs on"),
-        (["--library", "abacus"], 3, "--library abacus: allowed are tensorrt-rtx, tensorrt"),
-        (["--for", "sm_89", "--batch", "8,1,32"], 3, "--batch 8,1,32: must be three rising numbers"),
+        (["--library", "abacus"], 3, "library abacus: allowed are tensorrt-rtx, tensorrt"),
+        (["--for", "sm_89", "--batch", "8,1,32"], 3, "batches of 8,1,32: must be three rising numbers"),
         (["--for", "sm_89", "--optimisation-level", "6"], 2, "--optimisation-level"),
     ],
     ids=lambda value: (" ".join(value) or "for this machine") if isinstance(value, list) else None,
