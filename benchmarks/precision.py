@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from funduscope.engine import models, runners
-from funduscope.engine.gate.shown import prepared
+from funduscope.engine.gate.pictures import prepared
 from funduscope.engine.labelled import dataset, evaluation, shown
 from funduscope.engine.labelled.sample import Sample
 from funduscope.engine.readers.difference import BOUNDS
@@ -123,7 +123,7 @@ def frontier(folder: Path, data: Path, sets: Sequence[str], batch: int) -> None:
 
     read, folders = models.load("multitask"), [data / name for name in CALIBRATED_ON]
     geometry = read.contract.geometry.build()
-    calibration, images = (prepared(shown.choose(folders, split), geometry) for split in ("train", "val"))
+    calibration, images = (prepared(shown.chosen(folders, split), geometry) for split in ("train", "val"))
     quantiser = int8.Quantiser(convert.proto_of(read), calibration, signed=False)
     ranked: list[str] = []
     for step in itertools.islice(

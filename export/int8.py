@@ -62,7 +62,7 @@ def search(quantiser: Quantiser, verify: Verify) -> Iterator[Step]:
     yield step
     for _ in quantiser.layers[1:]:
         candidates = [tried(*step.in_float, layer) for layer in quantiser.layers if layer not in step.in_float]
-        step = min(candidates, key=lambda own: (not own.report.passes(), own.report.strain()))
+        step = min(candidates, key=lambda candidate: (not candidate.report.passes(), candidate.report.strain()))
         yield step
 
 
@@ -89,8 +89,8 @@ class Quantiser:
         for node in self._model.graph.node:
             if node.name in self._core:
                 before = [chosen[value] for value in node.input if value in chosen]
-                own = node.name not in without if node.name in self.layers else all(before)
-                chosen.update(dict.fromkeys(node.output, own))
+                in_int8 = node.name not in without if node.name in self.layers else all(before)
+                chosen.update(dict.fromkeys(node.output, in_int8))
         nodes = [n.name for n in self._model.graph.node if any(chosen.get(value) for value in n.output)]
         types = self._quantization.QuantType
         quantizer = require("onnxruntime.quantization.qdq_quantizer", "convert").QDQQuantizer(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..engine import contract, files, runners
 from ..engine.errors import SettingsError
 from ..engine.gate.comparison import Report, verify_outputs
-from ..engine.gate.shown import prepared
+from ..engine.gate.pictures import prepared
 from ..engine.gate.verify import reader_of
 from ..engine.readers import READERS
 from ..engine.readers.difference import FP32

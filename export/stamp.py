@@ -28,12 +28,12 @@ def stamp(model: onnx.ModelProto, document: contract.Contract, path: Path) -> co
     onnx = require("onnx", "export")
     _require_tensors(model, document)
     blank = document.model_copy(update={"sha256": contract.ZEROS}).to_json()
-    own = type(model)()
-    own.CopyFrom(model)
-    kept = {p.key: p.value for p in own.metadata_props if p.key != contract.METADATA_KEY}
-    del own.metadata_props[:]
-    onnx.helper.set_model_props(own, kept | {contract.METADATA_KEY: blank})
-    head, _, tail = own.SerializeToString().partition(blank.encode())
+    stamped = type(model)()
+    stamped.CopyFrom(model)
+    kept = {p.key: p.value for p in stamped.metadata_props if p.key != contract.METADATA_KEY}
+    del stamped.metadata_props[:]
+    onnx.helper.set_model_props(stamped, kept | {contract.METADATA_KEY: blank})
+    head, _, tail = stamped.SerializeToString().partition(blank.encode())
     digest = hashlib.sha256(head + blank.encode() + tail).hexdigest()
     part = path.with_name(path.name + ".part")
     try:

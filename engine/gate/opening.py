@@ -9,7 +9,7 @@ from ..contract import Model
 from ..errors import BackendError, ModelError, OutputError
 from ..runners import AUTO, Runner
 from ..runners.tensorrt.engines import Engine, Unverified
-from .shown import ON_VIEWS, views
+from .pictures import ON_VIEWS, views
 from .verify import verify_engine
 
 _log = logging.getLogger("funduscope")

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..gate.shown import ON_VIEWS, prepared, views
+from ..gate.pictures import ON_VIEWS, prepared, views
 from ..pictures import preprocess
 from . import dataset
 
 
-def choose(data: Sequence[Path], split: str | None, count: int = 64) -> list[Path]:
+def chosen(data: Sequence[Path], split: str | None, count: int = 64) -> list[Path]:
     """About so many pictures of a split (None: of all), an equal part of each data set, drawn with a fixed seed: an index is
     often sorted by label."""
     per_set, paths = -(-count // len(data)), list[Path]()
@@ -26,7 +26,7 @@ def choose(data: Sequence[Path], split: str | None, count: int = 64) -> list[Pat
 
 def shown(data: Sequence[Path] | None, split: str, geometry: preprocess.Geometry) -> NDArray[np.uint8]:
     """What a candidate is shown: pictures of a split of the data sets, or the views."""
-    return prepared(choose(data, split), geometry) if data else views(geometry)
+    return prepared(chosen(data, split), geometry) if data else views(geometry)
 
 
 def how(data: Sequence[Path] | None) -> str:

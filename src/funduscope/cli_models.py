@@ -105,7 +105,7 @@ def export(
         errors.require(module, "export")
     from .export.onnx import export as write
 
-    model, outcome = write(run, out, shown.choose(data, None, 32), name=name or out.stem, version=version)
+    model, outcome = write(run, out, shown.chosen(data, None, 32), name=name or out.stem, version=version)
     _print_written(model, outcome)
 
 
@@ -122,7 +122,7 @@ def convert(
     int8 is calibrated on the train split of the data sets; the gate looks at their val split, and chooses by it which layers
     must stay float.
     """
-    from .engine.gate.shown import prepared
+    from .engine.gate.pictures import prepared
     from .export import convert as conversion
 
     if to not in ("fp16", "int8"):
@@ -135,7 +135,7 @@ def convert(
     if to == "fp16":
         written, outcome = conversion.to_fp16(read, out, images)
     else:
-        calibration = prepared(shown.choose(data or [], "train"), geometry)
+        calibration = prepared(shown.chosen(data or [], "train"), geometry)
         written, outcome, frontier = conversion.to_int8(read, out, calibration, images, signed=signed)
         for step in frontier:
             verdict = "passes" if step.report.passes() else "refused"

@@ -12,7 +12,7 @@ from torch import nn
 from funduscope.engine import contract, models, runners
 from funduscope.engine.errors import ModelError, SettingsError
 from funduscope.engine.gate import comparison as gate
-from funduscope.engine.gate import shown
+from funduscope.engine.gate import pictures
 from funduscope.engine.gate.verify import reader_of
 from funduscope.engine.pictures import preprocess
 from funduscope.engine.readers.difference import FP32
@@ -175,9 +175,9 @@ def test_a_file_that_fails_the_gate_is_refused_and_removed(proto, run, photograp
 def test_pictures_that_cannot_be_read_are_left_out_of_the_gate(photographs, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 broken")
     geometry = preprocess.Geometry(64, 24, "brightest")
-    assert len(shown.prepared([tmp_path / "broken.jpg", *photographs[:2]], geometry)) == 2
+    assert len(pictures.prepared([tmp_path / "broken.jpg", *photographs[:2]], geometry)) == 2
     with pytest.raises(SettingsError, match="at least one readable photograph"):
-        shown.prepared([tmp_path / "broken.jpg"], geometry)
+        pictures.prepared([tmp_path / "broken.jpg"], geometry)
 
 
 def test_an_exported_file_becomes_a_network_in_torch_again(model, images, network):

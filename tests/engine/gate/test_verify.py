@@ -11,7 +11,7 @@ import pytest
 from funduscope.engine import models
 from funduscope.engine.contract import Model
 from funduscope.engine.errors import BackendError, ModelError
-from funduscope.engine.gate import shown, verify
+from funduscope.engine.gate import pictures, verify
 from funduscope.engine.readers.difference import FP16
 from funduscope.engine.readers.multitask import MultiTask
 from funduscope.engine.runners import FakeRunner, gpu
@@ -38,7 +38,7 @@ class Case:
 @pytest.fixture(scope="module", params=["multitask", "classifier"])
 def case(request) -> Case:
     model = models.load(request.param)
-    images = shown.views(model.contract.geometry.build())
+    images = pictures.views(model.contract.geometry.build())
     with OnnxRuntime(model, max_batch=8, threads=None) as runner:
         parts = [runner(images[k : k + 8]) for k in range(0, len(images), 8)]
     return Case(model, images, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
@@ -82,7 +82,7 @@ def remembered(case, reference):
 def test_the_views_are_32_and_always_the_same(case):
     size = case.model.contract.geometry.size
     assert (case.images.shape, case.images.dtype) == ((32, size, size, 3), np.uint8)
-    np.testing.assert_array_equal(case.images, shown.views(case.model.contract.geometry.build()))
+    np.testing.assert_array_equal(case.images, pictures.views(case.model.contract.geometry.build()))
     assert len({image.tobytes() for image in case.images}) == 32
 
 
@@ -218,7 +218,7 @@ def fake_gpu(monkeypatch):
 
 @pytest.fixture(scope="module")
 def few(model):
-    return shown.views(model.contract.geometry.build())[:4]
+    return pictures.views(model.contract.geometry.build())[:4]
 
 
 def test_an_engine_that_passes_says_so_in_its_facts(model, engine, on_gpu, few):

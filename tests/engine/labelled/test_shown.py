@@ -7,24 +7,24 @@ import shutil
 import numpy as np
 import pytest
 
-from funduscope.engine.gate import shown
-from funduscope.engine.labelled import shown as labelled
+from funduscope.engine.gate import pictures
+from funduscope.engine.labelled import shown
 from funduscope.engine.pictures.preprocess import Geometry
 
 
 def test_pictures_are_drawn_from_the_whole_index_with_a_fixed_seed(clinics):
-    chosen = labelled.choose(clinics, "test", 8)
-    assert chosen == labelled.choose(clinics, "test", 8)
+    chosen = shown.chosen(clinics, "test", 8)
+    assert chosen == shown.chosen(clinics, "test", 8)
     numbers = [[int(path.stem) for path in chosen if path.parent.parent == folder] for folder in clinics]
     assert [len(own) for own in numbers] == [4, 4]
     assert numbers[0] != sorted(numbers[0])[:4] or max(numbers[0]) > 3
-    assert len(labelled.choose(clinics, None, 1000)) == 60
-    assert len(labelled.choose(clinics, "val", 1000)) == 20
+    assert len(shown.chosen(clinics, None, 1000)) == 60
+    assert len(shown.chosen(clinics, "val", 1000)) == 20
 
 
 def test_what_the_word_rests_on_is_named(clinics):
-    assert labelled.how(None) == "self-check"
-    assert labelled.how(clinics) == "verified on one, two"
+    assert shown.how(None) == "self-check"
+    assert shown.how(clinics) == "verified on one, two"
 
 
 @pytest.fixture
@@ -44,6 +44,6 @@ def test_a_candidate_is_shown_a_splits_pictures_or_the_views(clinics, cc0):
     geometry = Geometry(64, 24, "brightest")
     for k in range(20, 23):  # of the val split; all others cannot be read
         shutil.copy(cc0, clinics[0] / "images" / f"{k}.jpg")
-    wanted = shown.prepared([cc0], geometry)
-    np.testing.assert_array_equal(labelled.shown(clinics, "val", geometry), np.repeat(wanted, 3, axis=0))
-    np.testing.assert_array_equal(labelled.shown(None, "val", geometry), shown.views(geometry))
+    wanted = pictures.prepared([cc0], geometry)
+    np.testing.assert_array_equal(shown.shown(clinics, "val", geometry), np.repeat(wanted, 3, axis=0))
+    np.testing.assert_array_equal(shown.shown(None, "val", geometry), pictures.views(geometry))

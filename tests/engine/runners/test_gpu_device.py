@@ -19,7 +19,7 @@ import pytest
 
 from funduscope.engine import runners
 from funduscope.engine.errors import BackendError, ModelError
-from funduscope.engine.gate.shown import ON_VIEWS
+from funduscope.engine.gate.pictures import ON_VIEWS
 from funduscope.engine.gate.verify import verify_engine, verify_model
 from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.readers.difference import FP32
