@@ -34,7 +34,8 @@ import torch
 from funduscope.engine import contract, models, runners
 from funduscope.engine.errors import FunduscopeError
 from funduscope.engine.files import write_text
-from funduscope.engine.gate import verify
+from funduscope.engine.gate import pictures
+from funduscope.engine.gate.verify import verify_engine
 from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.results import Rejected
 from funduscope.engine.runners import gpu
@@ -148,7 +149,7 @@ def engine(model: contract.Model, library: Name, graphs: bool, trained: bool, wh
     """A TensorRT engine for this batch alone, let through the gate where the weights are such that it can tell."""
     made, _ = tensorrt.build(model, library, Profile(min=batch, opt=batch, max=batch), None, where)
     if trained and not made.facts.verified:
-        verify.engine(model, made, verify.views(model.contract.geometry.build()), verify.SELF_CHECK)
+        verify_engine(model, made, pictures.views(model.contract.geometry.build()), pictures.ON_VIEWS)
     with RUNNERS[library](model, max_batch=batch, engine=made, graphs=graphs) as runner:
         yield runner
 
@@ -234,7 +235,7 @@ def rows(work: Path) -> Iterator[tuple[str, Row]]:
     yield "device", asdict(gpu.device()) | _versions()
     yield "ceilings", attempted(ceilings)
     shipped = models.load("multitask")
-    views = verify.views(shipped.contract.geometry.build())
+    views = pictures.views(shipped.contract.geometry.build())
     compact = [shipped, convert.to_fp16(shipped, work / "multitask-fp16.onnx", views)[0]]
     yield from (
         ("ladder", row) for row in ladder("compact", from_weights(export.weights_of(shipped)), compact, True, where)

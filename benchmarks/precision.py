@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from funduscope.engine import models, runners
-from funduscope.engine.gate import verify
+from funduscope.engine.gate.pictures import prepared
 from funduscope.engine.labelled import dataset, evaluation, shown
 from funduscope.engine.labelled.sample import Sample
 from funduscope.engine.readers.difference import BOUNDS
@@ -115,7 +115,7 @@ def differences(reference: Seen, seen: Seen, precision: str) -> dict[str, str]:
 def frontier(folder: Path, data: Path, sets: Sequence[str], batch: int) -> None:
     """What int8 costs and brings with ever more layers in float, as `int8.search` takes them.
 
-    At width 1 these are the same layers, which were searched for the embedded network: untrained weights cannot be judged.
+    At width 1 these are the same layers, which were searched for the embedded network: untrained weights cannot be verified.
     """
     from funduscope.export import convert, int8
     from funduscope.export import onnx as export
@@ -123,13 +123,15 @@ def frontier(folder: Path, data: Path, sets: Sequence[str], batch: int) -> None:
 
     read, folders = models.load("multitask"), [data / name for name in CALIBRATED_ON]
     geometry = read.contract.geometry.build()
-    calibration, judged = (verify.pictures(shown.chosen(folders, split), geometry) for split in ("train", "val"))
+    calibration, images = (prepared(shown.chosen(folders, split), geometry) for split in ("train", "val"))
     quantiser = int8.Quantiser(convert.proto_of(read), calibration, signed=False)
     ranked: list[str] = []
     for step in itertools.islice(
         int8.search(
             quantiser,
-            lambda made: convert.against(read, models.load(written(made, "int8", folder / "trial.onnx")), judged),
+            lambda made: convert.verify_converted(
+                read, models.load(written(made, "int8", folder / "trial.onnx")), images
+            ),
         ),
         max(IN_FLOAT) + 1,
     ):
@@ -150,10 +152,10 @@ def frontier(folder: Path, data: Path, sets: Sequence[str], batch: int) -> None:
             ways[f"{count}, {backend}"] = written(own.quantised(without=layers[title][:count]), "int8", file), backend
         times[title] = times_of(eager, ways, batch)
         if title == "compact":
-            judged_ways = ways
+            measured_ways = ways
     samples = test_pictures(data, sets)
     reference, rows = looked_at("multitask", "onnxruntime", samples)[1], []
-    for label, (file, backend) in judged_ways.items():
+    for label, (file, backend) in measured_ways.items():
         row = {"layers in float, backend": label} | differences(reference, looked_at(file, backend, samples)[1], "int8")
         for title, seconds in times.items():
             cell = f"{batch / seconds[label]:.1f} ({seconds[EAGER] / seconds[label]:.1f})"
@@ -169,11 +171,9 @@ def _cells(figures: dict[str, Any]) -> list[tuple[str, str]]:
         cells += [(f"{key.replace('_', ' ')}, {name}", f"{row[key]['mean']:.3f}") for key in means]
         if "fovea_error_percent" in row:
             cells.append((f"fovea error, % of width, {name}", f"{row['fovea_error_percent']['mean']:.2f}"))
-        if "auc" in row:
-            cells.append((f"glaucoma AUC, {name}", f"{row['auc']['averaged']['value']:.3f}"))
-        for disease, own in row.get("classifier", {}).items():
-            if own.get("auc", {}).get("value") is not None:
-                cells.append((f"{disease} AUC, {name}", f"{own['auc']['value']:.3f}"))
+        for verdict, figures_of in row["decisions"].items():
+            if "auc" in figures_of and figures_of["auc"]["value"] is not None:
+                cells.append((f"{verdict} AUC, {name}", f"{figures_of['auc']['value']:.3f}"))
     return cells
 
 

@@ -1,4 +1,4 @@
-"""From one exported model to the same in FP16 or INT8. ONNX to ONNX, without torch; each is stamped and gated."""
+"""From one exported model to the same in FP16 or INT8. ONNX to ONNX, without torch; each is stamped and verified."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from ..engine import contract, files
 from ..engine.errors import ModelError, require
-from ..engine.gate import comparison as gate
-from ..engine.gate import verify
+from ..engine.gate.comparison import Report
+from ..engine.gate.verify import verify_model
 from ..engine.runners.onnx_runtime import OnnxRuntime
 from . import half, int8
-from .stamp import admit, stamp
+from .stamp import stamp, stamp_verified
 
 if TYPE_CHECKING:
     import onnx
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BATCHES = (1, 8)
 
 
-def to_fp16(model: contract.Model, out: Path, images: NDArray[np.uint8]) -> tuple[contract.Model, gate.Report]:
+def to_fp16(model: contract.Model, out: Path, images: NDArray[np.uint8]) -> tuple[contract.Model, Report]:
     """Write the model in half precision.
 
     Args: images: prepared pictures for the gate, uint8 (N, S, S, 3). Raises: ModelError where the model is not fp32, or
@@ -30,12 +30,12 @@ def to_fp16(model: contract.Model, out: Path, images: NDArray[np.uint8]) -> tupl
     """
     files.expect(out)
     proto = half.to_half(proto_of(model))
-    return admit(proto, model.converted("fp16"), out, lambda made: against(model, made, images))
+    return stamp_verified(proto, model.converted("fp16"), out, lambda made: verify_converted(model, made, images))
 
 
 def to_int8(
     model: contract.Model, out: Path, calibration: NDArray[np.uint8], images: NDArray[np.uint8], *, signed: bool
-) -> tuple[contract.Model, gate.Report, list[int8.Step]]:
+) -> tuple[contract.Model, Report, list[int8.Step]]:
     """Write the model quantised, with as few layers in float as the gate allows.
 
     Args: calibration, images: prepared pictures, to calibrate on and for the gate; signed: see `int8.to_int8`.
@@ -48,18 +48,18 @@ def to_int8(
         proto, steps = int8.to_int8(
             proto_of(model),
             calibration,
-            lambda made: against(model, stamp(made, document, trial), images),
+            lambda made: verify_converted(model, stamp(made, document, trial), images),
             signed=signed,
         )
     finally:
         trial.unlink(missing_ok=True)
-    return *admit(proto, document, out, lambda made: against(model, made, images)), steps
+    return *stamp_verified(proto, document, out, lambda made: verify_converted(model, made, images)), steps
 
 
-def against(reference: contract.Model, candidate: contract.Model, images: NDArray[np.uint8]) -> gate.Report:
+def verify_converted(reference: contract.Model, candidate: contract.Model, images: NDArray[np.uint8]) -> Report:
     """The gate between two model files, both on ONNX Runtime's CPU."""
     with OnnxRuntime(candidate, max_batch=max(BATCHES), threads=None) as runner:
-        return verify.run(reference, runner, images, BATCHES)
+        return verify_model(reference, runner, images, BATCHES)
 
 
 def proto_of(model: contract.Model) -> onnx.ModelProto:

@@ -42,7 +42,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     part = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     # the converter is given the core alone: around it, it would cast pixels to half and back
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells of every weight that underflows; the gate judges what comes of it
+        warnings.simplefilter("ignore")  # it tells of every weight that underflows; the gate sees what comes of it
         part = float16.convert_float_to_float16(part, keep_io_types=True, op_block_list=_ALWAYS_FLOAT)
     _keep_scales(part.graph, weights)
     _use_inside(part.graph, onnx.TensorProto.FLOAT)

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.errors import ModelError, require
-from ..engine.gate import comparison as gate
+from ..engine.gate.comparison import Report
 from .half import core, learned
 
 if TYPE_CHECKING:
     import onnx
 
 _OPERATORS = ["Conv", "Gemm", "MatMul", "Relu", "MaxPool", "Concat", "Resize", "ReduceMax", "Add", "AveragePool"]
-Judge = Callable[["onnx.ModelProto"], gate.Report]
+Verify = Callable[["onnx.ModelProto"], Report]
 
 
 @dataclass(frozen=True)
@@ -31,38 +31,38 @@ class Step:
     """One point of the frontier: which layers were in float, and what the gate saw."""
 
     in_float: tuple[str, ...]
-    report: gate.Report
+    report: Report
 
 
 def to_int8(
-    model: onnx.ModelProto, images: NDArray[np.uint8], judge: Judge, *, signed: bool = False
+    model: onnx.ModelProto, images: NDArray[np.uint8], verify: Verify, *, signed: bool = False
 ) -> tuple[onnx.ModelProto, list[Step]]:
     """Quantise all learned layers; where the gate refuses that, keep as few of them in float as `search` needs.
 
-    Args: images: for calibration, uint8 (N, S, S, 3); judge: the gate on pictures that are not among these; signed:
+    Args: images: for calibration, uint8 (N, S, S, 3); verify: the gate on pictures that are not among these; signed:
     symmetric signed activations, which TensorRT needs (on a CPU unsigned ones are faster and more exact).
     Returns: the graph, and the steps that led to it.
     Raises: ModelError where it does not pass with a single layer left in int8.
     """
     quantiser, steps = Quantiser(model, images, signed), list[Step]()
-    for step in search(quantiser, judge):
+    for step in search(quantiser, verify):
         steps.append(step)
         if step.report.passes():
             return quantiser.quantised(without=step.in_float), steps
     raise ModelError("int8: the gate refuses it with any choice of layers\n  " + "\n  ".join(steps[0].report.lines()))
 
 
-def search(quantiser: Quantiser, judge: Judge) -> Iterator[Step]:
+def search(quantiser: Quantiser, verify: Verify) -> Iterator[Step]:
     """Ever more layers in float: none, then each time the one more with which the candidate uses least of the gate's bounds."""
 
     def tried(*in_float: str) -> Step:
-        return Step(in_float, judge(quantiser.quantised(without=in_float)))
+        return Step(in_float, verify(quantiser.quantised(without=in_float)))
 
     step = tried()
     yield step
     for _ in quantiser.layers[1:]:
         candidates = [tried(*step.in_float, layer) for layer in quantiser.layers if layer not in step.in_float]
-        step = min(candidates, key=lambda own: (not own.report.passes(), own.report.strain()))
+        step = min(candidates, key=lambda candidate: (not candidate.report.passes(), candidate.report.strain()))
         yield step
 
 
@@ -89,8 +89,8 @@ class Quantiser:
         for node in self._model.graph.node:
             if node.name in self._core:
                 before = [chosen[value] for value in node.input if value in chosen]
-                own = node.name not in without if node.name in self.layers else all(before)
-                chosen.update(dict.fromkeys(node.output, own))
+                in_int8 = node.name not in without if node.name in self.layers else all(before)
+                chosen.update(dict.fromkeys(node.output, in_int8))
         nodes = [n.name for n in self._model.graph.node if any(chosen.get(value) for value in n.output)]
         types = self._quantization.QuantType
         quantizer = require("onnxruntime.quantization.qdq_quantizer", "convert").QDQQuantizer(

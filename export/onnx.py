@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from ..engine import contract, files, runners
 from ..engine.errors import SettingsError
-from ..engine.gate import comparison as gate
-from ..engine.gate import verify
+from ..engine.gate.comparison import Report, verify_outputs
+from ..engine.gate.pictures import prepared
+from ..engine.gate.verify import reader_of
 from ..engine.readers import READERS
 from ..engine.readers.difference import FP32
 from ..training import train
 from ..training.system import Deployed
 from ..training.systems import SYSTEMS
-from .stamp import admit
+from .stamp import stamp_verified
 
 OPSET = 20
 _GATE_BATCH = 8
@@ -41,9 +42,7 @@ class Plan:
     document: contract.Contract
 
 
-def export(
-    run: Path, out: Path, pictures: list[Path], *, name: str, version: str
-) -> tuple[contract.Model, gate.Report]:
+def export(run: Path, out: Path, pictures: list[Path], *, name: str, version: str) -> tuple[contract.Model, Report]:
     """Export a run's best checkpoint, with its calibration in the contract.
 
     Args:
@@ -63,9 +62,9 @@ def export(
     """
     files.expect(out)
     plan = planned(run, name, version)
-    images = verify.pictures(pictures, plan.document.geometry.build())
+    images = prepared(pictures, plan.document.geometry.build())
     proto = to_onnx(plan.network.folded(), plan.document.geometry.size)
-    return admit(proto, plan.document, out, lambda model: check(plan.network, model, images))
+    return stamp_verified(proto, plan.document, out, lambda model: verify_export(plan.network, model, images))
 
 
 def planned(run: Path, name: str, version: str) -> Plan:
@@ -128,7 +127,7 @@ def to_onnx(network: Deployed, size: int) -> onnx.ModelProto:
     return model
 
 
-def check(network: Deployed, model: contract.Model, images: NDArray[np.uint8]) -> gate.Report:
+def verify_export(network: Deployed, model: contract.Model, images: NDArray[np.uint8]) -> Report:
     """The gate between a network in torch and its exported file, on prepared pictures uint8 (N, S, S, 3)."""
 
     @torch.inference_mode()
@@ -136,7 +135,7 @@ def check(network: Deployed, model: contract.Model, images: NDArray[np.uint8]) -
         return {n: o.numpy() for n, o in zip(network.outputs, network(torch.from_numpy(batch)), strict=True)}
 
     with runners.open_runner(model, "onnxruntime", max_batch=_GATE_BATCH) as runner:
-        return gate.compare(reference, runner, images, verify.reader_of(model), FP32, (1, _GATE_BATCH))
+        return verify_outputs(reference, runner, images, reader_of(model), FP32, (1, _GATE_BATCH))
 
 
 def weights_of(model: contract.Model) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine import contract, models
 from ..engine.errors import ModelError, require
 from ..engine.files import write_bytes
-from ..engine.gate import comparison as gate
+from ..engine.gate.comparison import Report
 
 if TYPE_CHECKING:
     import onnx
@@ -26,14 +26,14 @@ def stamp(model: onnx.ModelProto, document: contract.Contract, path: Path) -> co
     Raises: OutputError; ModelError where the model keeps weights outside itself, or lacks the contract's tensors.
     """
     onnx = require("onnx", "export")
-    _check(model, document)
+    _require_tensors(model, document)
     blank = document.model_copy(update={"sha256": contract.ZEROS}).to_json()
-    own = type(model)()
-    own.CopyFrom(model)
-    kept = {p.key: p.value for p in own.metadata_props if p.key != contract.METADATA_KEY}
-    del own.metadata_props[:]
-    onnx.helper.set_model_props(own, kept | {contract.METADATA_KEY: blank})
-    head, _, tail = own.SerializeToString().partition(blank.encode())
+    stamped = type(model)()
+    stamped.CopyFrom(model)
+    kept = {p.key: p.value for p in stamped.metadata_props if p.key != contract.METADATA_KEY}
+    del stamped.metadata_props[:]
+    onnx.helper.set_model_props(stamped, kept | {contract.METADATA_KEY: blank})
+    head, _, tail = stamped.SerializeToString().partition(blank.encode())
     digest = hashlib.sha256(head + blank.encode() + tail).hexdigest()
     part = path.with_name(path.name + ".part")
     try:
@@ -45,17 +45,17 @@ def stamp(model: onnx.ModelProto, document: contract.Contract, path: Path) -> co
     return models.load(path)
 
 
-def admit(
-    model: onnx.ModelProto, document: contract.Contract, path: Path, check: Callable[[contract.Model], gate.Report]
-) -> tuple[contract.Model, gate.Report]:
+def stamp_verified(
+    model: onnx.ModelProto, document: contract.Contract, path: Path, verify: Callable[[contract.Model], Report]
+) -> tuple[contract.Model, Report]:
     """Stamp, and keep the file only where the gate lets it pass: until then `path` stays as it was.
 
     Raises: ModelError with the gate's report where it does not.
     """
-    candidate = path.with_name(path.name + ".unchecked")
+    candidate = path.with_name(path.name + ".unverified")
     try:
         stamped = stamp(model, document, candidate)
-        report = check(stamped)
+        report = verify(stamped)
         if not report.passes():
             raise ModelError(f"{path}: refused: it differs from its reference\n  " + "\n  ".join(report.lines()))
         candidate.replace(path)
@@ -64,7 +64,7 @@ def admit(
     return replace(stamped, path=path), report
 
 
-def _check(model: onnx.ModelProto, document: contract.Contract) -> None:
+def _require_tensors(model: onnx.ModelProto, document: contract.Contract) -> None:
     onnx = require("onnx", "export")
     tensors = [*model.graph.initializer, *(a.t for node in model.graph.node for a in node.attribute if a.HasField("t"))]
     if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in tensors):

@@ -140,7 +140,7 @@ def _plan(
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model.data):
         wrong = [parser.get_error(k) for k in range(parser.num_errors)]  # a description may be "false" alone
-        told = "; ".join(f"{own.node_operator()} {own.node_name()}: {own.desc()}".strip(" :") for own in wrong)
+        told = "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}".strip(" :") for error in wrong)
         raise ModelError(f"{model.path}: {trt.__name__} cannot read it: {told}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, facts.workspace_mb << 20)

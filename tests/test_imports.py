@@ -233,6 +233,17 @@ def test_labelled_data_is_for_those_who_make_and_judge_models():
     assert "training" in users
 
 
+def test_the_tables_are_above_the_loop():
+    tables = "funduscope.training.tables"
+    users = {
+        f"{room}/{path.name}"
+        for room, path, package in FILES
+        for name in imported(path, package)
+        if name.startswith(tables)
+    }
+    assert users == {"face/cli_models.py"}
+
+
 @pytest.fixture
 def drawn(tmp_path):
     """A drawn package: `drawn(**{"folder/file": source})`."""

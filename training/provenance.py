@@ -19,13 +19,15 @@ def provenance(
 ) -> dict[str, Any]:
     """The part `training` of a contract. Args: network, strategy: in words; state: of the checkpoint; pairs: the pictures
     that could be prepared, with their sets; figures: of the validation split."""
-    sets = {own.path: own for _, own in pairs}
-    counts = Counter(own.path for sample, own in pairs if sample.split == "train")
+    sets = {set_settings.path: set_settings for _, set_settings in pairs}
+    counts = Counter(set_settings.path for sample, set_settings in pairs if sample.split == "train")
     return {
         "network": network,
         "strategy": strategy,
         "steps": state["step"],
         "device": state["device"],
-        "data": [{"name": path, "pictures": counts[path], "terms": own.terms} for path, own in sets.items()],
+        "data": [
+            {"name": path, "pictures": counts[path], "terms": set_settings.terms} for path, set_settings in sets.items()
+        ],
         "figures": figures,
     }

@@ -94,14 +94,14 @@ def tables(
         raise SettingsError(f"{base_file}: its kind must be classifier")
     results = out / "results.jsonl"
     train.make_folder(out)
-    done = read_results(results)
+    done = load_results(results)
     settings = {cell: settings_of(base, grid, cell) for cell in cells(grid)}  # a wrong one is told before the first run
     finished = {Cell(**row["cell"]): row["settings"] for row in done}
-    for cell, own in settings.items():
+    for cell, cell_settings in settings.items():
         if cell not in finished:
-            if own.network.imagenet:
-                pretrained.find(base_file.parent / own.network.imagenet)
-        elif finished[cell] != fingerprint(own):
+            if cell_settings.network.imagenet:
+                pretrained.find(base_file.parent / cell_settings.network.imagenet)
+        elif finished[cell] != fingerprint(cell_settings):
             raise SettingsError(f"{results}: {cell.name} was run under other settings; choose another folder")
     shared: ClassifierJob | None = None
     for cell in settings:
@@ -159,8 +159,8 @@ def cells(grid: Grid) -> Iterator[Cell]:
 def settings_of(base: Config, grid: Grid, cell: Cell) -> Config:
     """The base configuration with one cell's variant, loss, rate and seed. Raises SettingsError for unknown keys."""
     document = _merged(base.model_dump(), grid.variants[cell.variant])
-    own = {"name": cell.name, "seed": cell.seed, "loss": grid.losses[cell.loss].model_dump()}
-    document = _merged(document, {"schedule": {"lr": cell.lr}}) | own
+    of_cell = {"name": cell.name, "seed": cell.seed, "loss": grid.losses[cell.loss].model_dump()}
+    document = _merged(document, {"schedule": {"lr": cell.lr}}) | of_cell
     try:
         settings = Config.model_validate(document)
     except ValidationError as error:
@@ -210,7 +210,7 @@ def samples_of(pictures: Sequence[batches.Picture]) -> list[Sample]:
     return [picture.sample for picture in pictures]
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
+def load_results(path: Path) -> list[dict[str, Any]]:
     """The finished cells. Raises SettingsError for a damaged file."""
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -249,8 +249,8 @@ def table(done: Sequence[dict[str, Any]], grid: Grid, lr: float, split: Literal[
         _line(columns),
         _line(["---"] * len(columns)),
     ]
-    for (variant, loss, own), runs in _by_row(done, grid).items():
-        if own != lr:
+    for (variant, loss, rate), runs in _by_row(done, grid).items():
+        if rate != lr:
             continue
         row = [f"{variant} ({len(runs)})", loss, "/".join(str(run["best"]["step"]) for run in runs)]
         for target in validation.CHOSEN_BY:

@@ -1,4 +1,4 @@
-"""A rewritten or compiled model beside its reference, on outputs, measures and decisions.
+"""What a candidate computes beside what its reference computes: outputs, measures and decisions.
 
 Nothing that fails here is served: not an export, not a converted file, not an engine.
 """
@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pictures import preprocess
-from ..pictures.photo import Photo
 from ..readers import Reader
 from ..readers.difference import Bounds, Difference
 from ..readers.outputs import Outputs
 
-Run = Callable[[NDArray[np.uint8]], Outputs]
+Infer = Callable[[NDArray[np.uint8]], Outputs]
+"""Outputs of pictures uint8 (N, S, S, 3): a runner, or a network in torch."""
 
 
 @dataclass(frozen=True)
@@ -54,26 +52,26 @@ class Report:
         return rows
 
 
-def compare(
-    reference: Run,
-    candidate: Run,
+def verify_outputs(
+    reference: Infer,
+    candidate: Infer,
     images: NDArray[np.uint8],
     reader: Reader,
     bounds: Bounds,
     batches: Sequence[int],
 ) -> Report:
-    """Run both on the same pictures and measure how they differ: the candidate once for each size of batch, the worst kept.
+    """Show both the same pictures and measure how they differ: the candidate once for each size of batch, the worst kept.
 
     Args: images: uint8 (N, S, S, 3); reader: of the outputs; batches: pictures at once: fewer pictures than
     the largest are shown repeatedly, so that each size is seen full. The largest is also run on one picture repeated:
     engines have been seen that are right at batch 1 only.
     """
-    assert len(images), "the gate compares on pictures"
+    assert len(images), "the gate needs pictures"
     count, most = len(images), max(batches)
-    expected = _run(reference, images, most)
+    expected = _outputs(reference, images, most)
     reports = []
     for batch in batches:
-        outputs = _run(candidate, images[np.arange(max(count, batch)) % count], batch)
+        outputs = _outputs(candidate, images[np.arange(max(count, batch)) % count], batch)
         reports += [_differences(expected, part, reader, bounds) for part in _parts(outputs, count)]
     alike = candidate(np.repeat(images[:1], most, axis=0))
     reports += [_differences(expected, row, reader, bounds) for row in _parts(alike, 1)]
@@ -83,19 +81,6 @@ def compare(
     ]
     spread = np.max([np.abs(output - output[:1]).max() for name, output in alike.items() if "_map" not in name])
     return Report(count, (*worst, Difference("max |d identical rows|", float(spread), bounds.identical)))
-
-
-def views(photo: Photo, geometry: preprocess.Geometry, count: int = 32, seed: int = 0) -> NDArray[np.uint8]:
-    """Prepared views of one photograph, uint8 (count, S, S, 3): turned by up to 180 degrees, 0.8 to 1.1 times as large,
-    0.7 to 1.2 times as bright. For a self-check where no other pictures are at hand."""
-    rng, made = np.random.default_rng(seed), []
-    height, width = photo.pixels.shape[:2]
-    for _ in range(count):
-        turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-180, 180), rng.uniform(0.8, 1.1))
-        seen = cv2.warpAffine(photo.pixels, turn, (width, height), flags=cv2.INTER_AREA)
-        bright = np.clip(seen * rng.uniform(0.7, 1.2), 0, 255).astype(np.uint8)
-        made.append(preprocess.prepare(Photo(bright, photo.name), geometry).image)
-    return np.stack(made)
 
 
 def _differences(first: Outputs, second: Outputs, reader: Reader, bounds: Bounds) -> dict[str, Difference]:
@@ -110,8 +95,8 @@ def _differences(first: Outputs, second: Outputs, reader: Reader, bounds: Bounds
     return {each.name: each for each in seen if count == total or not each.name.startswith("mean")}
 
 
-def _run(run: Run, images: NDArray[np.uint8], batch: int) -> dict[str, NDArray[np.float32]]:
-    parts: Sequence[Outputs] = [run(images[start : start + batch]) for start in range(0, len(images), batch)]
+def _outputs(infer: Infer, images: NDArray[np.uint8], batch: int) -> dict[str, NDArray[np.float32]]:
+    parts: Sequence[Outputs] = [infer(images[start : start + batch]) for start in range(0, len(images), batch)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -8,8 +8,9 @@ from .. import runners
 from ..contract import Model
 from ..errors import BackendError, ModelError, OutputError
 from ..runners import AUTO, Runner
-from ..runners.tensorrt.engines import Unverified
-from . import verify
+from ..runners.tensorrt.engines import Engine, Unverified
+from .pictures import ON_VIEWS, views
+from .verify import verify_engine
 
 _log = logging.getLogger("funduscope")
 
@@ -35,7 +36,11 @@ def open_runner(
     for name in AUTO[:-1]:
         try:
             runner = _open(model, name, max_batch, threads, device)
-        except (BackendError, ModelError, OutputError) as error:  # the last: a self-check cannot be written down
+        except (
+            BackendError,
+            ModelError,
+            OutputError,
+        ) as error:  # the last: that it was verified cannot be written down
             _log.info("backend: not %s: %s", name, str(error).splitlines()[0])
             continue
         _log.info("backend: %s (auto)", name)
@@ -48,5 +53,11 @@ def _open(model: Model, backend: str, max_batch: int, threads: int | None, devic
     try:
         return runners.open_runner(model, backend, max_batch=max_batch, threads=threads, device=device)
     except Unverified as error:
-        verify.first_open(model, error.engine, device)
+        verify_new(model, error.engine, device)
     return runners.open_runner(model, backend, max_batch=max_batch, threads=threads, device=device)
+
+
+def verify_new(model: Model, engine: Engine, device: int = 0) -> None:
+    """Verify an engine that was built elsewhere, on the views, before it serves here for the first time; see `verify_engine`."""
+    _log.info("%s: first opened here; %s", engine.path, ON_VIEWS)
+    verify_engine(model, engine, views(model.contract.geometry.build()), ON_VIEWS, device)

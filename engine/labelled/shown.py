@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..gate.verify import SELF_CHECK, pictures, views
+from ..gate.pictures import ON_VIEWS, prepared, views
 from ..pictures import preprocess
 from . import dataset
 
@@ -26,9 +26,9 @@ def chosen(data: Sequence[Path], split: str | None, count: int = 64) -> list[Pat
 
 def shown(data: Sequence[Path] | None, split: str, geometry: preprocess.Geometry) -> NDArray[np.uint8]:
     """What a candidate is shown: pictures of a split of the data sets, or the views."""
-    return pictures(chosen(data, split), geometry) if data else views(geometry)
+    return prepared(chosen(data, split), geometry) if data else views(geometry)
 
 
 def how(data: Sequence[Path] | None) -> str:
     """What the gate's word rests on."""
-    return f"verified on {', '.join(folder.resolve().name for folder in data)}" if data else SELF_CHECK
+    return f"verified on {', '.join(folder.resolve().name for folder in data)}" if data else ON_VIEWS

@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID
 
 from . import console
 from .engine import contract, errors, models
-from .engine.gate import comparison as gate
+from .engine.gate.comparison import Report
 from .engine.labelled import shown
 
 DataOption = Annotated[
@@ -122,7 +122,7 @@ def convert(
     int8 is calibrated on the train split of the data sets; the gate looks at their val split, and chooses by it which layers
     must stay float.
     """
-    from .engine.gate import verify
+    from .engine.gate.pictures import prepared
     from .export import convert as conversion
 
     if to not in ("fp16", "int8"):
@@ -131,12 +131,12 @@ def convert(
         raise errors.SettingsError("--to int8: name data sets with --data; it is calibrated on their pictures")
     read = models.load(model)
     geometry = read.contract.geometry.build()
-    judged = shown.shown(data, "val", geometry)
+    images = shown.shown(data, "val", geometry)
     if to == "fp16":
-        written, outcome = conversion.to_fp16(read, out, judged)
+        written, outcome = conversion.to_fp16(read, out, images)
     else:
-        calibration = verify.pictures(shown.chosen(data or [], "train"), geometry)
-        written, outcome, frontier = conversion.to_int8(read, out, calibration, judged, signed=signed)
+        calibration = prepared(shown.chosen(data or [], "train"), geometry)
+        written, outcome, frontier = conversion.to_int8(read, out, calibration, images, signed=signed)
         for step in frontier:
             verdict = "passes" if step.report.passes() else "refused"
             console.stderr.print(f"{len(step.in_float)} layers in float: {verdict}  {' '.join(step.in_float[-1:])}")
@@ -168,7 +168,7 @@ def build(
     Precision lies in the model: `funduscope convert` makes fp16 and int8 files. Engines in another folder than the cache
     are found through the environment variable FUNDUSCOPE_ENGINES.
     """
-    from .engine.gate import verify
+    from .engine.gate.verify import verify_engine
     from .engine.runners import gpu
     from .engine.runners.tensorrt import engines
     from .export import tensorrt
@@ -204,7 +204,7 @@ def build(
                 )
                 continue
             images = shown.shown(data, "test", read.contract.geometry.build())
-            for line in verify.engine(read, engine, images, shown.how(data)).lines():
+            for line in verify_engine(read, engine, images, shown.how(data)).lines():
                 console.stderr.print(line)
 
 
@@ -224,14 +224,13 @@ def verify_(
     is marked as verified; one that fails is deleted.
     """
     from .engine import runners
-    from .engine.gate import verify
-    from .engine.labelled import shown
+    from .engine.gate.verify import verify_engine, verify_model
     from .engine.runners.tensorrt import engines
 
     read = models.load(reference)
     images = shown.shown(data, "test", read.contract.geometry.build())
     if candidate.endswith(engines.PLAN):
-        report = verify.engine(read, engines.facts_of(Path(candidate)), images, shown.how(data))
+        report = verify_engine(read, engines.facts_of(Path(candidate)), images, shown.how(data))
     else:
         sizes, other = engines.profile(batch).sizes, models.load(candidate)
         if read.contract.precision != "fp32":
@@ -243,7 +242,7 @@ def verify_(
                 f"{candidate}: it has other inputs or outputs than {reference}; compare like with like"
             )
         with runners.open_runner(other, backend, max_batch=sizes[-1]) as runner:
-            report = verify.run(read, runner, images, sizes)
+            report = verify_model(read, runner, images, sizes)
     for line in (*report.lines(), shown.how(data)):
         print(line)
     if not report.passes():
@@ -254,7 +253,7 @@ def _show_phase(bar: Progress, task: TaskID, phase: str, done: int, total: int) 
     bar.update(task, description=phase, completed=done, total=total)
 
 
-def _print_written(model: contract.Model, outcome: gate.Report) -> None:
+def _print_written(model: contract.Model, outcome: Report) -> None:
     for line in outcome.lines():
         console.stderr.print(line)
     print(f"{model.path}  {len(model.data) / 1e6:.2f} MB  sha256 {model.sha256}")

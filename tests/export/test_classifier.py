@@ -89,7 +89,7 @@ def test_a_calibration_of_other_weights_is_refused(classifier_run, photographs, 
 
 def test_the_file_passes_the_gate_and_gives_what_torch_gives(model, classifier_network, images):
     deployed = Deployed(classifier_network, TEMPERATURES).eval()
-    report = export.check(deployed, model, images)
+    report = export.verify_export(deployed, model, images)
     assert report.passes(), report.lines()
     outputs, expected = ran(model.data, images), in_torch(deployed, images)
     assert largest_difference(outputs, expected) < 1e-4
@@ -102,7 +102,7 @@ def test_the_gate_refuses_another_network_and_other_temperatures(model, classifi
     with torch.no_grad():
         other.network.fc.bias += 0.01
     for deployed in (Deployed(other, TEMPERATURES), Deployed(classifier_network, TEMPERATURES | {"any_dr": 1.26})):
-        report = export.check(deployed.eval(), model, images)
+        report = export.verify_export(deployed.eval(), model, images)
         assert not report.passes()
         assert report["max |d probability|"] > 1e-5
 

@@ -147,7 +147,7 @@ def test_the_file_passes_the_gate_and_says_what_it_is(request, name, images, tmp
     assert [path.name for path in out.parent.iterdir()] == ["int8.onnx"]
 
 
-class Judge:
+class Gate:
     """Refuses while the int8 layers together do more damage than 1; remembers what it was shown."""
 
     def __init__(self, layers, damage):
@@ -162,29 +162,29 @@ class Judge:
 
 def test_the_most_damaging_layers_stay_in_float_as_few_as_it_takes(proto, layers, images):
     damage = {layers[3]: 0.7, layers[20]: 2.0, layers[8]: 1.5, layers[0]: 0.2}
-    judge = Judge(layers, damage)
-    made, frontier = int8.to_int8(proto, images[:2], judge)
+    verify = Gate(layers, damage)
+    made, frontier = int8.to_int8(proto, images[:2], verify)
     first, second = layers[20], layers[8]
     assert [step.in_float for step in frontier] == [(), (first,), (first, second)]
     assert [round(step.report["damage"], 6) for step in frontier] == [4.4, 2.4, 0.9]
     assert [step.report.passes() for step in frontier] == [False, False, True]
     assert in_int8(made, layers) == set(layers) - {first, second}
-    in_float = [set(layers) - seen for seen in judge.seen]  # each layer is tried, then each beside the first
+    in_float = [set(layers) - seen for seen in verify.seen]  # each layer is tried, then each beside the first
     assert in_float[1 : 1 + len(layers)] == [{layer} for layer in layers]
     assert in_float[1 + len(layers) :] == [{first, layer} for layer in layers if layer != first]
 
 
 def test_a_graph_that_passes_at_once_is_not_searched(proto, layers, images):
-    judge = Judge(layers, {layers[5]: 0.9})
-    made, frontier = int8.to_int8(proto, images[:2], judge)
-    assert judge.seen == [set(layers)]
+    verify = Gate(layers, {layers[5]: 0.9})
+    made, frontier = int8.to_int8(proto, images[:2], verify)
+    assert verify.seen == [set(layers)]
     assert [step.in_float for step in frontier] == [()]
     assert in_int8(made, layers) == set(layers)
 
 
 @pytest.mark.parametrize("k", [0, 1, 12, 24])
 def test_a_layer_in_float_is_float_up_to_the_next_layer(proto, layers, images, k):
-    made, _ = int8.to_int8(proto, images[:2], Judge(layers, {layers[k]: 2.0}))
+    made, _ = int8.to_int8(proto, images[:2], Gate(layers, {layers[k]: 2.0}))
     assert in_int8(made, layers) == set(layers) - {layers[k]}
     producer, known, inside = makers(made), constants(made), half.core(proto.graph)
     (layer,) = [node for node in made.graph.node if node.name == layers[k]]
@@ -205,10 +205,10 @@ def test_a_layer_in_float_is_float_up_to_the_next_layer(proto, layers, images, k
 
 
 def test_a_file_without_a_single_layer_in_int8_is_not_called_int8(proto, layers, images):
-    judge = Judge(layers, dict.fromkeys(layers, 2.0))
+    verify = Gate(layers, dict.fromkeys(layers, 2.0))
     with pytest.raises(ModelError, match="with any choice of layers"):
-        int8.to_int8(proto, images[:2], judge)
-    assert min(len(seen) for seen in judge.seen) == 1
+        int8.to_int8(proto, images[:2], verify)
+    assert min(len(seen) for seen in verify.seen) == 1
 
 
 def refusing(*_):
@@ -221,7 +221,7 @@ def test_what_the_gate_never_lets_pass_is_refused_with_its_report(proto, images)
 
 
 def test_a_refused_conversion_leaves_no_file_and_the_older_one(tiny, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, "against", refusing)
+    monkeypatch.setattr(convert, "verify_converted", refusing)
     monkeypatch.setattr(int8, "learned", lambda graph: half.learned(graph)[:2])  # a shorter search
     with pytest.raises(ModelError, match="the gate refuses it"):
         convert.to_int8(tiny, tmp_path / "int8.onnx", images[:2], images[:2], signed=False)

@@ -12,7 +12,8 @@ from torch import nn
 from funduscope.engine import contract, models, runners
 from funduscope.engine.errors import ModelError, SettingsError
 from funduscope.engine.gate import comparison as gate
-from funduscope.engine.gate import verify
+from funduscope.engine.gate import pictures
+from funduscope.engine.gate.verify import reader_of
 from funduscope.engine.pictures import preprocess
 from funduscope.engine.readers.difference import FP32
 from funduscope.export import onnx as export
@@ -54,7 +55,7 @@ def in_torch(deployed):
 
 def compared(network, model, images, batch):
     with runners.open_runner(model, "onnxruntime", max_batch=batch, threads=1) as runner:
-        return gate.compare(in_torch(Deployed(network)), runner, images, verify.reader_of(model), FP32, [batch])
+        return gate.verify_outputs(in_torch(Deployed(network)), runner, images, reader_of(model), FP32, [batch])
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
@@ -82,12 +83,12 @@ def test_another_network_does_not_pass(network, model, images):
 
 
 def test_the_gate_of_an_export_is_between_the_network_and_its_file(network, model, images):
-    report = export.check(Deployed(network), model, images)
+    report = export.verify_export(Deployed(network), model, images)
     assert report.passes(), report.lines()
     other = copy.deepcopy(network)
     with torch.no_grad():
         other.heads["disc"].bias += 0.2
-    assert not export.check(Deployed(other), model, images).passes()
+    assert not export.verify_export(Deployed(other), model, images).passes()
 
 
 def test_the_batch_is_symbolic_and_the_pixels_are_bytes(proto):
@@ -174,9 +175,9 @@ def test_a_file_that_fails_the_gate_is_refused_and_removed(proto, run, photograp
 def test_pictures_that_cannot_be_read_are_left_out_of_the_gate(photographs, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 broken")
     geometry = preprocess.Geometry(64, 24, "brightest")
-    assert len(verify.pictures([tmp_path / "broken.jpg", *photographs[:2]], geometry)) == 2
+    assert len(pictures.prepared([tmp_path / "broken.jpg", *photographs[:2]], geometry)) == 2
     with pytest.raises(SettingsError, match="at least one readable photograph"):
-        verify.pictures([tmp_path / "broken.jpg"], geometry)
+        pictures.prepared([tmp_path / "broken.jpg"], geometry)
 
 
 def test_an_exported_file_becomes_a_network_in_torch_again(model, images, network):

@@ -18,7 +18,7 @@ from onnx import helper
 from funduscope.engine import models
 from funduscope.engine.errors import BackendError, MissingExtra, ModelError, OutputError, SettingsError
 from funduscope.engine.gate import comparison as gate
-from funduscope.engine.gate import verify
+from funduscope.engine.gate import pictures
 from funduscope.engine.readers.difference import Difference
 from funduscope.engine.runners import gpu
 from funduscope.engine.runners.tensorrt import engines, libraries
@@ -55,7 +55,7 @@ def in_half(model, out):
 
 def in_int8(model, photograph, out):
     """Signed, calibrated on one picture: which numbers it has does not matter here."""
-    images = verify.pictures([photograph], model.contract.geometry.build())
+    images = pictures.prepared([photograph], model.contract.geometry.build())
     passed = gate.Report(1, (Difference("damage", 0.0, 1.0),))
     proto, _ = int8.to_int8(onnx.load_from_string(model.data), images, lambda _: passed, signed=True)
     return stamp(proto, model.converted("int8"), out)

@@ -302,7 +302,7 @@ def test_the_results_in_the_documentation_can_be_gone_on_with(root, grid, folder
     configs = root / "training" / "configs"
     own = tables.load(configs / f"{grid}.toml")
     base = tables.configs.load(configs / own.base)
-    results = tables.read_results(root / "docs" / "tables" / folder / "results.jsonl")
+    results = tables.load_results(root / "docs" / "tables" / folder / "results.jsonl")
     stated = {Cell(**row["cell"]): row["settings"] for row in results}
     asked = {cell: tables.fingerprint(tables.settings_of(base, own, cell)) for cell in tables.cells(own)}
     assert len(stated) == len(results) > 0

@@ -420,12 +420,12 @@ def test_what_cannot_be_trained_on_is_refused_before_the_first_step(
 
 
 def test_the_unspoilt_set_is_not_refused(plan, build, drawn_root):
-    assert len(job.read_samples(build(plan), drawn_root)) == 10
+    assert len(job.load_samples(build(plan), drawn_root)) == 10
 
 
 def test_pictures_that_teach_nothing_are_left_out(plan, build, drawn_root, edit_rows):
     edit_rows(set_cell(2, mask="", mask_has="", fovea_x="", fovea_y="", glaucoma=""))
-    assert len(job.read_samples(build(plan), drawn_root)) == 9
+    assert len(job.load_samples(build(plan), drawn_root)) == 9
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

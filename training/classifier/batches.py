@@ -57,9 +57,9 @@ def prepare_all(
     """
 
     def one(pair: tuple[Sample, SetSettings]) -> Picture | None:
-        sample, own = pair
+        sample, set_settings = pair
         try:
-            return Picture(sample, own, preprocess.prepare(photo.load(sample.image), geometry).image)
+            return Picture(sample, set_settings, preprocess.prepare(photo.load(sample.image), geometry).image)
         except PhotoError as error:
             if error.code == Code.NO_FIELD_OF_VIEW:
                 return None
@@ -134,6 +134,6 @@ def _balanced(pictures: Sequence[Picture]) -> NDArray[np.float64]:
                 groups[picture.settings.path, known].append(k)
                 weights[picture.settings.path] = weight
         for (path, _), members in groups.items():
-            classes = sum(own == path for own, _ in groups)
+            classes = sum(its_path == path for its_path, _ in groups)
             chances[members] += weights[path] / sum(weights.values()) / classes / len(members)
     return np.asarray(chances / chances.sum())

@@ -38,7 +38,7 @@ def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: st
     if fit_on != "predicted":
         raise SettingsError(f"fit_on {fit_on}: a classifier measures no masks; leave it out")
     network = job.from_checkpoint(settings, state["network"]).eval()
-    pairs = job.read_samples(settings, root)
+    pairs = job.load_samples(settings, root)
     geometry = settings.preparation(settings.geometry.size).build()
     seen = [pair for pair in pairs if pair[0].split != "test"]
     pictures = batches.prepare_all(seen, geometry, settings.data.workers)
@@ -56,8 +56,8 @@ def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: st
             logits[target][has], truth, equal_weights(groups), own_peaks, settings.reading
         )
     thresholds = {
-        target: scores.logit(own["points"]["balanced"]["threshold"]) * own["temperature"]
-        for target, own in decisions.items()
+        target: scores.logit(decision_part["points"]["balanced"]["threshold"]) * decision_part["temperature"]
+        for target, decision_part in decisions.items()
     }
     return {
         "decisions": decisions,
@@ -76,9 +76,9 @@ def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: st
 
 def describe(settings: Config) -> str:
     """The network in words."""
-    own = settings.network
-    pooling = f", dense layers of {own.hidden}" if own.hidden else ", global average pooling"
-    return f"{own.architecture}{pooling}, {own.input} {settings.geometry.size} px"
+    network = settings.network
+    pooling = f", dense layers of {network.hidden}" if network.hidden else ", global average pooling"
+    return f"{network.architecture}{pooling}, {network.input} {settings.geometry.size} px"
 
 
 def decision(
@@ -131,7 +131,7 @@ def map_peaks(network: Classifier, pictures: Sequence[batches.Picture]) -> Logit
     if not isinstance(network.network, Pooled):
         return None
     maps = (network.network.maps(network.pixels(torch.from_numpy(picture.image[None]))) for picture in pictures)
-    return np.concatenate([own.amax(dim=(2, 3)).double().numpy() for own in maps])
+    return np.concatenate([of_picture.amax(dim=(2, 3)).double().numpy() for of_picture in maps])
 
 
 def _point(cut: float, z: Logits, truth: NDArray[np.int64], uncertain_share: float) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class ClassifierJob:
 
     def __init__(self, settings: Config, root: Path) -> None:
         self.settings = settings
-        self.samples = read_samples(settings, root)
+        self.samples = load_samples(settings, root)
         self.pictures: tuple[list[batches.Picture], list[batches.Picture]] | None = None
 
     def start(self, device: torch.device, folder: Path | None) -> None:
@@ -72,23 +72,23 @@ class ClassifierJob:
         return figures, validation.score(figures, self.settings.schedule.select)
 
 
-def elementwise(own: config.Loss, logits: Tensor, targets: Tensor) -> Tensor:
+def elementwise(loss: config.Loss, logits: Tensor, targets: Tensor) -> Tensor:
     """The configured loss, one value per element. Args: logits, targets (N, K)."""
-    match own:
+    match loss:
         case config.ExpUwbce():
-            return losses.exp_uwbce(logits, targets, own.positive, own.negative, own.linear_from)
+            return losses.exp_uwbce(logits, targets, loss.positive, loss.negative, loss.linear_from)
         case config.Uwbce():
-            return losses.uwbce(logits, targets, own.positive, own.negative)
+            return losses.uwbce(logits, targets, loss.positive, loss.negative)
         case config.Bce():
             return losses.uwbce(logits, targets, 1.0, 1.0)
         case config.Focal():
-            return losses.focal(logits, targets, own.gamma)
+            return losses.focal(logits, targets, loss.gamma)
 
 
 def prepared(settings: Config, samples: list[Pair]) -> tuple[list[batches.Picture], list[batches.Picture]]:
     """Training pictures at the cache's size, validation pictures at the network's."""
-    own, workers = settings.geometry, settings.data.workers
-    parts = (("train", own.cache), ("val", own.size))
+    sides, workers = settings.geometry, settings.data.workers
+    parts = (("train", sides.cache), ("val", sides.size))
     taught, held = (
         batches.prepare_all(
             [pair for pair in samples if pair[0].split == split], settings.preparation(size).build(), workers
@@ -100,17 +100,17 @@ def prepared(settings: Config, samples: list[Pair]) -> tuple[list[batches.Pictur
     return taught, held
 
 
-def read_samples(settings: Config, root: Path) -> list[Pair]:
+def load_samples(settings: Config, root: Path) -> list[Pair]:
     """All pictures of the configured sets, with only the labels that their set is meant to teach.
 
     Raises: DataError where a target lacks one of its classes in the training or the validation split.
     """
     pairs: list[Pair] = []
-    for own in settings.data.sets:
-        for sample in dataset.load(root / own.path):
-            kept = sample.teaching(own.weights)
+    for set_settings in settings.data.sets:
+        for sample in dataset.load(root / set_settings.path):
+            kept = sample.teaching(set_settings.weights)
             if kept.glaucoma is not None or kept.dr_grade is not None:
-                pairs.append((kept, own))
+                pairs.append((kept, set_settings))
     for split in ("train", "val"):
         check_classes([sample for sample, _ in pairs if sample.split == split], split)
     return pairs

@@ -317,17 +317,17 @@ class Classifier(nn.Module):
         Raises: SettingsError for others.
         """
         stored = pretrained.load(file)
-        own: Mapping[str, Tensor] = self.network.state_dict()
-        first = next(name for name in own if name.endswith("weight"))  # the first convolution
-        channels = own[first].shape[1]
+        ours: Mapping[str, Tensor] = self.network.state_dict()
+        first = next(name for name in ours if name.endswith("weight"))  # the first convolution
+        channels = ours[first].shape[1]
         if channels == 1 and first in stored and stored[first].shape[1] == 3:
             stored |= _folded(stored, first)
         if channels == 6 and first in stored and stored[first].shape[1] == 3:  # contrast is looked at as colour is
             stored[first] = _SHARED * torch.cat([stored[first]] * 2, dim=1)
-        last = list(own)[-2:]  # weight and bias
-        usable = {k: v for k, v in stored.items() if k in own and k not in last and own[k].shape == v.shape}
+        last = list(ours)[-2:]  # weight and bias
+        usable = {k: v for k, v in stored.items() if k in ours and k not in last and ours[k].shape == v.shape}
         body = {
-            k for k in own if k.startswith(("features", "conv1", "bn1", "layer")) and not k.endswith("batches_tracked")
+            k for k in ours if k.startswith(("features", "conv1", "bn1", "layer")) and not k.endswith("batches_tracked")
         }
         if missing := sorted(body - usable.keys()):
             raise SettingsError(f"{file}: lacks {', '.join(missing[:3])} in torchvision's names and shapes")

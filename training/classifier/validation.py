@@ -45,9 +45,9 @@ def measure(samples: Sequence[Sample], logits: Mapping[str, NDArray[np.float64]]
     for group in (*dict.fromkeys(names), "all"):
         row: dict[str, float] = {}
         inside = np.array([group in (name, "all") for name in names])
-        own = [sample for sample, take in zip(samples, inside, strict=True) if take]
+        members = [sample for sample, take in zip(samples, inside, strict=True) if take]
         for target in OUTPUTS:
-            has, truth = known(own, target)
+            has, truth = known(members, target)
             if truth.size:
                 row |= {f"{target}_{k}": v for k, v in _figures(logits[target][inside][has], truth).items()}
         if row:

@@ -121,10 +121,10 @@ def _pool(pictures: Sequence[Cached], task: TaskName, config: Config) -> tuple[N
     for settings in config.data.sets:
         if task not in settings.weights:
             continue
-        own = [k for k, p in enumerate(pictures) if p.settings is settings and teaches(p, task)]
-        groups = [own]
+        members = [k for k, p in enumerate(pictures) if p.settings is settings and teaches(p, task)]
+        groups = [members]
         if task == "glaucoma" and config.data.balance_glaucoma:
-            groups = [[k for k in own if pictures[k].sample.glaucoma == label] for label in (0, 1)]
+            groups = [[k for k in members if pictures[k].sample.glaucoma == label] for label in (0, 1)]
         groups = [group for group in groups if group]
         for group in groups:
             indices += group

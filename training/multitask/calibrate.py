@@ -48,9 +48,9 @@ def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: st
     if fit_on not in _FIT_ON:
         raise SettingsError(f"fit_on {fit_on}: allowed are {', '.join(_FIT_ON)}")
     network = job.from_checkpoint(settings, state["network"])
-    pairs = job.read_samples(settings, root)
+    pairs = job.load_samples(settings, root)
     geometry = settings.preparation(settings.geometry.size).build()
-    cases = [prepare(s, geometry) for s, own in pairs if s.split == "val" and own.region == "full"]
+    cases = [prepare(sample, geometry) for sample in job.held_out(pairs)]
     images = [case.prepared.image for case in cases]
     maps = list(validation.predict(Deployed(network), images, torch.device("cpu")))
 

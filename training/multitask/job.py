@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from .config import Config, Reading, SetSettings
 from .mtl import MultiTaskOptimiser
 from .networks import TASKS, Deployed, MultiTaskUNet
 
+Pair = tuple[Sample, SetSettings]
 CURVES = {
     "disc_dice": "disc Dice",
     "cup_dice": "cup Dice",
@@ -40,7 +41,7 @@ class MultiTaskJob:
 
     def __init__(self, settings: Config, root: Path) -> None:
         self.settings = settings
-        self._samples = read_samples(settings, root)
+        self._samples = load_samples(settings, root)
 
     def start(self, device: torch.device, folder: Path | None) -> None:
         settings, plan = self.settings, self.settings.schedule
@@ -50,9 +51,11 @@ class MultiTaskJob:
         held, cached = (
             settings.preparation(side).build() for side in (settings.geometry.size, settings.geometry.cache)
         )
-        self._held = [cases.prepare(s, held) for s, own in self._samples if s.split == "val" and own.region == "full"]
+        self._held = [cases.prepare(sample, held) for sample in held_out(self._samples)]
         pictures = batches.cache_all(
-            [(s, own) for s, own in self._samples if s.split == "train"], cached, settings.data.workers
+            [(s, set_settings) for s, set_settings in self._samples if s.split == "train"],
+            cached,
+            settings.data.workers,
         )
         self._drawer = batches.Batches(pictures, settings)
         self._device = device
@@ -84,35 +87,42 @@ def task_losses(
     joint: dict[str, Tensor] = {}  # one forward pass serves all tasks where the parameters do not move in between
 
     def loss(task: str) -> Tensor:
-        own = batch[task].to(device)
+        own_batch = batch[task].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.schedule.bf16):
             if together:
-                joint.update(joint or network(own.images, batch.keys()))
-            logits = joint[task] if together else network(own.images, (task,))[task]
-        return losses.labelled_mean(functions[task](logits, own.targets[task]), own.has[task])
+                joint.update(joint or network(own_batch.images, batch.keys()))
+            logits = joint[task] if together else network(own_batch.images, (task,))[task]
+        return losses.labelled_mean(functions[task](logits, own_batch.targets[task]), own_batch.has[task])
 
-    return {task: lambda task=task: loss(task) for task, own in batch.items() if own.has[task].any()}  # type: ignore[misc]
+    return {task: lambda task=task: loss(task) for task, part in batch.items() if part.has[task].any()}  # type: ignore[misc]
 
 
-def read_samples(settings: Config, root: Path) -> list[tuple[Sample, SetSettings]]:
+def load_samples(settings: Config, root: Path) -> list[Pair]:
     """All pictures of the configured sets that teach at least one task; refuses what cannot be trained on."""
     pairs = []
-    for own in settings.data.sets:
-        samples = dataset.load(root / own.path)
+    for set_settings in settings.data.sets:
+        samples = dataset.load(root / set_settings.path)
         for sample in samples:
             sample.read_masks()  # a missing file or a foreign value is an error now, not in epoch 7
-        pairs += [(s, own) for s in samples if any(s.labels(task) for task in own.weights)]
+        pairs += [(s, set_settings) for s in samples if any(s.labels(task) for task in set_settings.weights)]
     for task in settings.data.batch:
-        taught = [s for s, own in pairs if task in own.weights and s.labels(task) and s.split == "train"]
+        taught = [
+            s for s, set_settings in pairs if task in set_settings.weights and s.labels(task) and s.split == "train"
+        ]
         if not taught:
             raise DataError(f"no training picture is labelled for the task {task}")
         if task == "glaucoma" and len({s.glaucoma for s in taught}) == 1:
             raise DataError("all training pictures have the same glaucoma label; both classes are needed")
-        held = [s for s, own in pairs if s.split == "val" and own.region == "full" and s.labels(task)]
+        held = [s for s in held_out(pairs) if s.labels(task)]
         if not held or (task == "glaucoma" and len({s.glaucoma for s in held}) == 1):
             both = " of both classes" if task == "glaucoma" else ""
             raise DataError(f"the validation split needs full pictures labelled for the task {task}{both}")
     return pairs
+
+
+def held_out(pairs: Sequence[Pair]) -> list[Sample]:
+    """The validation pictures that show the full field: no camera gives crops of the disc."""
+    return [sample for sample, set_settings in pairs if sample.split == "val" and set_settings.region == "full"]
 
 
 def from_checkpoint(settings: Config, weights: Mapping[str, Any]) -> MultiTaskUNet:

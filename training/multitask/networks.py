@@ -136,8 +136,8 @@ class MultiTaskUNet(nn.Module):
         """Start the encoder from VGG-16 features in torchvision's names, no BatchNorm. Raises SettingsError."""
         stored = pretrained.load(file)
         weights = {k.removeprefix("features."): v for k, v in stored.items() if k.startswith("features.")}
-        own: Mapping[str, Tensor] = self.encoder.features.state_dict()
-        if weights.keys() != own.keys() or any(weights[k].shape != own[k].shape for k in own):
+        ours: Mapping[str, Tensor] = self.encoder.features.state_dict()
+        if weights.keys() != ours.keys() or any(weights[k].shape != ours[k].shape for k in ours):
             raise SettingsError(
                 f"{file}: not VGG-16's convolutions in torchvision's names; width 1 starts from those only"
             )

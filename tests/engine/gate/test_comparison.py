@@ -9,7 +9,6 @@ import pytest
 from funduscope.engine.contract import GeometryPart
 from funduscope.engine.diseases import DISEASES
 from funduscope.engine.gate import comparison as gate
-from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.readers.classifier import (
     Classifier,
     ClassifierReader,
@@ -102,7 +101,7 @@ def reader(threshold=THRESHOLD):
 
 
 def report(candidate, pictures=EYES, bounds=FP32, batch=8, threshold=THRESHOLD):
-    return gate.compare(reference, candidate, pictures, reader(threshold), bounds, [batch])
+    return gate.verify_outputs(reference, candidate, pictures, reader(threshold), bounds, [batch])
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
@@ -225,7 +224,7 @@ def test_every_size_of_batch_is_run_and_the_worst_is_kept():
 
     eyes = images(*range(40, 48))
     seen = {
-        batches: gate.compare(reference, damaged(in_fours), eyes, reader(), FP32, batches)
+        batches: gate.verify_outputs(reference, damaged(in_fours), eyes, reader(), FP32, batches)
         for batches in ((1, 8), (1, 4, 8), (4, 1))
     }
     assert [found.passes() for found in seen.values()] == [True, False, False]
@@ -282,19 +281,9 @@ def test_where_maps_are_not_bounded_something_must_be_measured():
     def blank(pictures):
         return {name: np.zeros_like(output) for name, output in reference(pictures).items()}
 
-    found = {bounds: gate.compare(blank, blank, EYES, reader(), bounds, [8]) for bounds in (FP16, INT8)}
+    found = {bounds: gate.verify_outputs(blank, blank, EYES, reader(), bounds, [8]) for bounds in (FP16, INT8)}
     assert [own.passes() for own in found.values()] == [True, False]
     assert math.isnan(found[INT8][NAMES["vcdr_mean"]])
-
-
-def test_the_views_of_one_photograph_are_seeded_and_differ(cc0):
-    geometry, read = preprocess.Geometry(96, 24, "brightest"), photo.load(cc0)
-    made = gate.views(read, geometry, count=4)
-    assert (made.shape, made.dtype) == ((4, 96, 96, 3), np.uint8)
-    np.testing.assert_array_equal(made, gate.views(read, geometry, count=4))
-    assert (gate.views(read, geometry, count=4, seed=1) != made).any()
-    assert len({one.tobytes() for one in made}) == 4
-    assert all(one.mean() > 20 for one in made)
 
 
 def test_one_bad_picture_among_many_fails():
@@ -391,7 +380,7 @@ def classified(change, pictures=TWO, bounds=FP32, batch=8, grid=True, points=(0.
         change(outputs)
         return outputs
 
-    return gate.compare(second_look, candidate, pictures, ClassifierReader(document, None), bounds, [batch])
+    return gate.verify_outputs(second_look, candidate, pictures, ClassifierReader(document, None), bounds, [batch])
 
 
 def nothing(_outputs):

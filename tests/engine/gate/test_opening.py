@@ -10,7 +10,7 @@ from example_engine import facts  # which conftest.py loads
 
 from funduscope.engine import runners
 from funduscope.engine.errors import BackendError, MissingExtra, ModelError, OutputError, SettingsError
-from funduscope.engine.gate import opening, verify
+from funduscope.engine.gate import opening
 from funduscope.engine.runners import AUTO, FakeRunner
 from funduscope.engine.runners.tensorrt.engines import Engine, Unverified
 
@@ -21,7 +21,7 @@ OPTIONS = {"max_batch": 4, "threads": 3, "device": 1}
 @pytest.fixture
 def machine(monkeypatch):
     """What backends there are: `machine(backend=error or None)`; those that are not named work. Gives a list of all that
-    happens: the backends that are opened, with what, and the self-checks."""
+    happens: the backends that are opened, with what, and the engines that are verified."""
 
     def make(**answers):
         happened = []
@@ -36,7 +36,7 @@ def machine(monkeypatch):
             return FakeRunner(lambda images: {})
 
         monkeypatch.setattr(runners, "open_runner", open_runner)
-        monkeypatch.setattr(verify, "first_open", lambda model, engine, device: happened.append((engine, device)))
+        monkeypatch.setattr(opening, "verify_new", lambda model, engine, device: happened.append((engine, device)))
         return happened
 
     return make
@@ -59,20 +59,20 @@ def test_what_the_backend_says_is_passed_on(machine, model):
         assert caught.value is error
 
 
-def test_an_engine_that_is_new_here_is_checked_and_then_opened(machine, model):
+def test_an_engine_that_is_new_here_is_verified_and_then_opened(machine, model):
     happened = machine(tensorrt=[Unverified(model.path, ENGINE), None])
     name, _ = opening.open_runner(model, "tensorrt", **OPTIONS)
     assert name == "tensorrt"
     assert happened == [("tensorrt", OPTIONS), (ENGINE, 1), ("tensorrt", OPTIONS)]
 
 
-def test_an_engine_that_fails_its_check_is_not_opened(machine, model, monkeypatch):
+def test_an_engine_that_does_not_pass_is_not_opened(machine, model, monkeypatch):
     happened = machine(tensorrt=[Unverified(model.path, ENGINE), None])
 
     def fails(*arguments):
         raise ModelError("deleted")
 
-    monkeypatch.setattr(verify, "first_open", fails)
+    monkeypatch.setattr(opening, "verify_new", fails)
     with pytest.raises(ModelError, match="deleted"):
         opening.open_runner(model, "tensorrt", max_batch=1)
     assert len(happened) == 1
@@ -93,20 +93,20 @@ def test_auto_takes_the_first_that_works_and_says_why_not_the_others(machine, mo
     ]
 
 
-def test_auto_checks_an_engine_that_is_new_here_too(machine, model):
+def test_auto_verifies_an_engine_that_is_new_here_too(machine, model):
     happened = machine(tensorrt=[Unverified(model.path, ENGINE), None])
     assert opening.open_runner(model, "auto", max_batch=1)[0] == "tensorrt"
     assert (ENGINE, 0) in happened
 
 
-def test_auto_takes_the_next_where_a_check_fails_or_cannot_be_written_down(machine, model, monkeypatch):
+def test_auto_takes_the_next_where_an_engine_does_not_pass_or_that_cannot_be_written_down(machine, model, monkeypatch):
     for error in (ModelError("deleted"), OutputError("cannot be written")):
         machine(tensorrt=[Unverified(model.path, ENGINE)], tensorrt_rtx=None)
 
         def fails(*arguments, error=error):
             raise error
 
-        monkeypatch.setattr(verify, "first_open", fails)
+        monkeypatch.setattr(opening, "verify_new", fails)
         assert opening.open_runner(model, "auto", max_batch=1)[0] == "tensorrt-rtx"
 
 

@@ -10,9 +10,8 @@ import pytest
 
 from funduscope.engine import models
 from funduscope.engine.contract import Model
-from funduscope.engine.errors import BackendError, ModelError, SettingsError
-from funduscope.engine.gate import verify
-from funduscope.engine.pictures import preprocess
+from funduscope.engine.errors import BackendError, ModelError
+from funduscope.engine.gate import pictures, verify
 from funduscope.engine.readers.difference import FP16
 from funduscope.engine.readers.multitask import MultiTask
 from funduscope.engine.runners import FakeRunner, gpu
@@ -39,7 +38,7 @@ class Case:
 @pytest.fixture(scope="module", params=["multitask", "classifier"])
 def case(request) -> Case:
     model = models.load(request.param)
-    images = verify.views(model.contract.geometry.build())
+    images = pictures.views(model.contract.geometry.build())
     with OnnxRuntime(model, max_batch=8, threads=None) as runner:
         parts = [runner(images[k : k + 8]) for k in range(0, len(images), 8)]
     return Case(model, images, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
@@ -60,7 +59,7 @@ def remembering(case: Case, change=lambda outputs: None, precision="fp32") -> Fa
 
 @pytest.fixture
 def reference(case, monkeypatch):
-    """`verify.run` does not compute the reference again."""
+    """`verify.verify_model` does not compute the reference again."""
 
     def opened(model, *, max_batch, threads):
         assert model is case.model
@@ -75,7 +74,7 @@ def remembered(case, reference):
 
     def run(change=lambda outputs: None, sizes=(1, 8, 32)):
         candidate = remembering(case, change)
-        return verify.run(case.model, candidate, case.images, sizes), candidate
+        return verify.verify_model(case.model, candidate, case.images, sizes), candidate
 
     return run
 
@@ -83,7 +82,7 @@ def remembered(case, reference):
 def test_the_views_are_32_and_always_the_same(case):
     size = case.model.contract.geometry.size
     assert (case.images.shape, case.images.dtype) == ((32, size, size, 3), np.uint8)
-    np.testing.assert_array_equal(case.images, verify.views(case.model.contract.geometry.build()))
+    np.testing.assert_array_equal(case.images, pictures.views(case.model.contract.geometry.build()))
     assert len({image.tobytes() for image in case.images}) == 32
 
 
@@ -99,7 +98,7 @@ def test_there_is_something_to_see_in_most_views(case):  # on its head, an eye i
 
 def test_a_model_passes_against_itself(case):
     with OnnxRuntime(case.model, max_batch=32, threads=None) as runner:
-        report = verify.run(case.model, runner, case.images, (1, 32))
+        report = verify.verify_model(case.model, runner, case.images, (1, 32))
     assert report.passes(), report.lines()
     assert report.pictures == 32
     assert report.strain() < 1
@@ -120,21 +119,21 @@ def flipped(model, bit, path):
     return stamp(proto, model.contract, path)
 
 
-def judged(case, changed):
+def report_of(case, changed):
     with OnnxRuntime(changed, max_batch=8, threads=None) as runner:
-        return verify.run(case.model, runner, case.images, (8,))
+        return verify.verify_model(case.model, runner, case.images, (8,))
 
 
 @pytest.mark.parametrize("bit", [LOWEST_EXPONENT, HIGHEST_EXPONENT])
 def test_one_exponent_bit_of_one_weight_of_the_first_layer_fails(case, reference, tmp_path, bit):
-    report = judged(case, flipped(case.model, bit, tmp_path / "flipped.onnx"))
+    report = report_of(case, flipped(case.model, bit, tmp_path / "flipped.onnx"))
     assert not report.passes(), report.lines()
 
 
 def test_the_lowest_bit_of_the_same_weight_passes(case, reference, tmp_path):  # not every change matters
     changed = flipped(case.model, LOWEST_MANTISSA, tmp_path / "flipped.onnx")
     assert changed.sha256 != case.model.sha256
-    report = judged(case, changed)
+    report = report_of(case, changed)
     assert report.passes(), report.lines()
 
 
@@ -161,21 +160,9 @@ def test_the_bounds_are_those_of_the_candidates_precision(case, remembered):
         outputs["glaucoma"] += np.float32(1e-3)
 
     assert not remembered(shifted)[0].passes()
-    report = verify.run(case.model, remembering(case, shifted, "fp16"), case.images, (8,))
+    report = verify.verify_model(case.model, remembering(case, shifted, "fp16"), case.images, (8,))
     assert {own.bound for own in report.figures if own.name == "max |d probability|"} == {FP16.probability}
     assert report.passes(), report.lines()
-
-
-def test_pictures_that_cannot_be_read_are_left_out(cc0, tmp_path):
-    geometry = preprocess.Geometry(64, 24, "brightest")
-    (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "text.jpg").write_text("not a picture")
-    bad = [tmp_path / "empty.jpg", tmp_path / "text.jpg", tmp_path / "absent.jpg", tmp_path]
-    made = verify.pictures([bad[0], cc0, *bad[1:], cc0], geometry)
-    assert (made.shape, made.dtype) == ((2, 64, 64, 3), np.uint8)
-    np.testing.assert_array_equal(made, verify.pictures([cc0, cc0], geometry))
-    with pytest.raises(SettingsError, match=r"at least one readable photograph; name data sets that have some"):
-        verify.pictures(bad, geometry)
 
 
 # engines: what the gate does with its verdict
@@ -231,12 +218,12 @@ def fake_gpu(monkeypatch):
 
 @pytest.fixture(scope="module")
 def few(model):
-    return verify.views(model.contract.geometry.build())[:4]
+    return pictures.views(model.contract.geometry.build())[:4]
 
 
 def test_an_engine_that_passes_says_so_in_its_facts(model, engine, on_gpu, few):
     opened = on_gpu()
-    report = verify.engine(model, engine, few, "verified on clinic")
+    report = verify.verify_engine(model, engine, few, "verified on clinic")
     assert report.passes()
     assert opened == [(4, engine)]
     found = engines.facts_of(engine.path)
@@ -254,14 +241,14 @@ def test_an_engine_that_fails_is_deleted_and_the_report_is_told(model, engine, o
 
     on_gpu(change)
     with pytest.raises(ModelError, match=r"deleted: on A Test GPU it differs from (.|\n)*d probability.* FAILS"):
-        verify.engine(model, engine, few, "self-check")
+        verify.verify_engine(model, engine, few, "self-check")
     assert list(engine.path.parent.iterdir()) == []
 
 
 def test_an_engine_of_another_model_is_refused_and_stays(engine, on_gpu, few):
     on_gpu()
     with pytest.raises(ModelError, match=r"it was built of another model \(multitask\) than .*classifier\.onnx"):
-        verify.engine(models.load("classifier"), engine, few, "self-check")
+        verify.verify_engine(models.load("classifier"), engine, few, "self-check")
     assert engines.plan_of(engine) == b"plan"
 
 
@@ -270,7 +257,7 @@ def test_an_engine_of_a_converted_file_is_held_against_the_fp32_model(model, eng
     (tmp_path / "fp32.onnx").write_bytes(model.data)
     facts = engine.facts.model_copy(update={"model_sha256": half.sha256, "precision": "fp16"})
     on_gpu(lambda outputs: outputs.update(glaucoma=outputs["glaucoma"] + np.float32(1e-3)))
-    verify.engine(half, engines.write(tmp_path, facts, b"plan"), few, "self-check")
+    verify.verify_engine(half, engines.write(tmp_path, facts, b"plan"), few, "self-check")
     (found,) = [path for path in tmp_path.glob("*.engine") if half.sha256[:16] in path.name]
     assert engines.facts_of(found).facts.verified.against == model.sha256
 
@@ -304,6 +291,6 @@ def test_without_a_gpu_an_engine_is_neither_verified_nor_deleted(model, engine, 
 
     monkeypatch.setattr(gpu, "device", none)
     with pytest.raises(BackendError, match="told by a test"):
-        verify.engine(model, engine, few, "self-check")
+        verify.verify_engine(model, engine, few, "self-check")
     assert engines.facts_of(engine.path) == engine
     assert engines.plan_of(engine) == b"plan"

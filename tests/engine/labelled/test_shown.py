@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from funduscope.engine.gate import verify
+from funduscope.engine.gate import pictures
 from funduscope.engine.labelled import shown
 from funduscope.engine.pictures.preprocess import Geometry
 
@@ -44,7 +44,7 @@ def test_a_candidate_is_shown_a_splits_pictures_or_the_views(clinics, cc0, monke
     geometry = Geometry(64, 24, "brightest")
     for k in range(20, 23):  # of the val split; all others cannot be read
         shutil.copy(cc0, clinics[0] / "images" / f"{k}.jpg")
-    wanted = verify.pictures([cc0], geometry)
+    wanted = pictures.prepared([cc0], geometry)
     np.testing.assert_array_equal(shown.shown(clinics, "val", geometry), np.repeat(wanted, 3, axis=0))
     monkeypatch.setattr(shown, "views", lambda asked: ("views", asked))
     assert shown.shown(None, "val", geometry) == ("views", geometry)

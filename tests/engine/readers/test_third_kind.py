@@ -168,8 +168,8 @@ def test_the_gate_reads_it(redness):
     def other(batch):
         return {"redness": means(batch)["redness"] + np.float32(0.1)}
 
-    assert comparison.compare(means, means, images, reader, FP32, [1, 4]).passes()
-    report = comparison.compare(means, other, images, reader, FP32, [1, 4])
+    assert comparison.verify_outputs(means, means, images, reader, FP32, [1, 4]).passes()
+    report = comparison.verify_outputs(means, other, images, reader, FP32, [1, 4])
     assert not report.passes()
     assert report["max |d redness|"] == pytest.approx(0.1, abs=1e-6)
 

@@ -16,8 +16,7 @@ import pytest
 from fake_tensorrt import VERSION, Library, LoadedRtx  # which conftest.py loads
 
 from funduscope.engine.errors import ModelError
-from funduscope.engine.gate import comparison as gate
-from funduscope.engine.gate import verify
+from funduscope.engine.gate import pictures
 from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.readers.difference import FP16, FP32
 from funduscope.engine.runners import gpu
@@ -70,7 +69,7 @@ def test_it_comes_to_its_end_whatever_does_not_run(ladder, run_main, model, monk
     compact = from_weights(export.weights_of(model)), convert.proto_of(model), None
     small = create_autospec(ladder.precision.width_1, return_value=compact)  # called as the real one, which takes long
     monkeypatch.setattr(ladder.precision, "width_1", small)
-    monkeypatch.setattr(verify, "views", lambda geometry: gate.views(photo.load(ladder.PICTURE), geometry, 2))
+    monkeypatch.setattr(pictures, "views", lambda geometry: pictures.views_of(photo.load(ladder.PICTURE), geometry, 2))
     monkeypatch.setattr(gpu, "device", lambda index=0: HERE)
 
     @contextmanager
@@ -206,7 +205,7 @@ def test_an_engine_is_built_for_its_batch_passes_the_gate_and_pads_nothing(
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)
         monkeypatch.setattr(libraries, "_loggers", {})
         monkeypatch.setattr(gpu, "device", lambda index=0: HERE)
-        monkeypatch.setattr(verify, "views", lambda geometry: images)
+        monkeypatch.setattr(pictures, "views", lambda geometry: images)
         monkeypatch.setattr(ladder.tensorrt, "build", build)
         with ladder.engine(classifier, "tensorrt-rtx", True, True, tmp_path, 8) as run:
             outputs, wanted = run(images), exact(images)
@@ -214,7 +213,7 @@ def test_an_engine_is_built_for_its_batch_passes_the_gate_and_pads_nothing(
     assert {shape[0] for shape in library.shapes} == {8}
     assert [profile.sizes for profile in built] == [(8,)]
     (engine,) = tmp_path.glob(f"*{engines.PLAN}")
-    assert engines.facts_of(engine).facts.verified.how == verify.SELF_CHECK
+    assert engines.facts_of(engine).facts.verified.how == pictures.ON_VIEWS
 
 
 def python(root, *arguments):

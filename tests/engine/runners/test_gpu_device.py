@@ -19,7 +19,8 @@ import pytest
 
 from funduscope.engine import runners
 from funduscope.engine.errors import BackendError, ModelError
-from funduscope.engine.gate import verify
+from funduscope.engine.gate.pictures import ON_VIEWS
+from funduscope.engine.gate.verify import verify_engine, verify_model
 from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.readers.difference import FP32
 from funduscope.engine.runners import gpu
@@ -357,14 +358,14 @@ def engine(request, found, model, images, tmp_path_factory):
             if request.param == "tensorrt" or f"SM{found.capability[3:]}" in library.ComputeCapability.__members__:
                 raise
             pytest.skip(f"{found.capability}, which TensorRT-RTX {library.__version__} does not list: {error}")
-        verify.engine(model, built, images, verify.SELF_CHECK)  # raises where it does not pass
+        verify_engine(model, built, images, ON_VIEWS)  # raises where it does not pass
         yield built
 
 
 def test_an_engine_answers_as_onnx_runtime_does(engine, model, images):
     with runners.open_runner(model, engine.facts.library, max_batch=8) as runner:
         assert runner.engine.path == engine.path
-        report = verify.run(model, runner, images, range(1, 9))
+        report = verify_model(model, runner, images, range(1, 9))
     assert report.passes(), "\n".join(report.lines())
 
 

@@ -17,7 +17,8 @@ from fake_tensorrt import VERSION, Library, Loaded, LoadedRtx, Severity  # which
 
 from funduscope.engine import runners
 from funduscope.engine.errors import BackendError, MissingExtra, ModelError, OutputError
-from funduscope.engine.gate import opening, verify
+from funduscope.engine.gate import opening
+from funduscope.engine.gate.verify import verify_engine
 from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.readers.difference import FP32
 from funduscope.engine.runners import gpu
@@ -95,11 +96,11 @@ def build(library, classifier):
 
 
 @pytest.fixture
-def check(monkeypatch, images):
-    """The self-check with four drawn pictures in the place of 32 views. Gives the list of the checks that there were."""
-    checks: list[object] = []
-    monkeypatch.setattr(verify, "views", lambda geometry: checks.append(geometry) or images)
-    return checks
+def few_views(monkeypatch, images):
+    """Four drawn pictures in the place of 32 views. Gives a list with an entry for each time that they were shown."""
+    times: list[object] = []
+    monkeypatch.setattr(opening, "views", lambda geometry: times.append(geometry) or images)
+    return times
 
 
 def differs(outputs, wanted) -> list[str]:
@@ -354,7 +355,7 @@ def test_closing_gives_all_back(build, cuda, classifier, images):
         runner(images)
 
 
-# ---- the self-check
+# ---- the gate
 
 
 def test_an_unverified_engine_is_not_opened(build, cuda, classifier):
@@ -366,7 +367,7 @@ def test_an_unverified_engine_is_not_opened(build, cuda, classifier):
     assert cuda.held() == {}
 
 
-def test_an_engine_from_elsewhere_is_checked_when_first_opened(build, classifier, exact, images, check, caplog):
+def test_an_engine_from_elsewhere_is_verified_when_first_opened(build, classifier, exact, images, few_views, caplog):
     engine = build(verified=False)
     with caplog.at_level(logging.INFO, logger="funduscope"):
         name, runner = opening.open_runner(classifier, "tensorrt-rtx", max_batch=2)
@@ -379,10 +380,10 @@ def test_an_engine_from_elsewhere_is_checked_when_first_opened(build, classifier
     assert passed.pictures == len(images)
     assert passed.figures["max |d probability|"] <= FP32.probability
     runners.open_runner(classifier, "tensorrt-rtx", max_batch=2).close()
-    assert len(check) == 1
+    assert len(few_views) == 1
 
 
-def test_the_self_check_shows_the_views_of_the_packages_picture(build, classifier):
+def test_an_engine_from_elsewhere_is_shown_the_views_of_the_packages_picture(build, classifier):
     engine = build(verified=False)
     opening.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)[1].close()
     assert engines.facts_of(engine.path).facts.verified.pictures == 32
@@ -391,7 +392,7 @@ def test_the_self_check_shows_the_views_of_the_packages_picture(build, classifie
 @pytest.mark.parametrize(
     "plan", [{"adds": 0.1}, {"adds": 0.1, "from_row": 1}, {"adds": float("nan")}], ids=["wrong", "rows", "nan"]
 )
-def test_an_engine_that_fails_the_check_is_deleted_and_not_served(build, cuda, classifier, check, caplog, plan):
+def test_an_engine_that_does_not_pass_is_deleted_and_not_served(build, cuda, classifier, few_views, caplog, plan):
     engine = build(verified=False, plan=plan)
     with pytest.raises(ModelError, match=r"(?s)deleted: on NVIDIA Drawn 4090 it differs from .*\n.*FAILS"):
         opening.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)
@@ -402,9 +403,9 @@ def test_an_engine_that_fails_the_check_is_deleted_and_not_served(build, cuda, c
         opening.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)
 
 
-def test_the_check_runs_every_size_of_the_profile(build, library, classifier, check):
+def test_the_gate_shows_every_size_of_the_profile(build, library, classifier, few_views):
     engine = build((1, 3, 5), verified=False)
-    verify.first_open(classifier, engine)
+    opening.verify_new(classifier, engine)
     assert {shape[0] for shape in library.shapes} == {1, 3, 5}
 
 
@@ -414,7 +415,7 @@ def test_the_facts_can_be_written_of_the_multitask_model_too(build, library, mod
     engine = build((1, 2, 2), verified=False, model=model)
     with OnnxRuntime(model, max_batch=2, threads=1) as runner:
         library.answer = lambda batch: runner(batch)
-        report = verify.engine(model, engine, shown, "self-check")
+        report = verify_engine(model, engine, shown, "self-check")
     assert report.passes()
     assert engines.facts_of(engine.path).facts.verified.figures == report.record()
 
@@ -528,7 +529,7 @@ def test_auto_takes_the_next_where_no_engine_serves(build, library, classifier, 
     assert "backend: not onnxruntime-cuda: this ONNX Runtime has no CUDAExecutionProvider" in caplog.text
 
 
-def test_auto_takes_the_next_where_the_engine_fails_its_check(build, classifier, check, caplog):
+def test_auto_takes_the_next_where_the_engine_does_not_pass(build, classifier, few_views, caplog):
     build(verified=False, plan={"adds": 0.1})
     with auto(classifier, caplog) as (name, _):
         assert name == "onnxruntime"
@@ -537,7 +538,9 @@ def test_auto_takes_the_next_where_the_engine_fails_its_check(build, classifier,
     assert files() == []
 
 
-def test_auto_takes_the_next_where_the_check_cannot_be_written_down(build, classifier, check, caplog, monkeypatch):
+def test_auto_takes_the_next_where_that_it_passed_cannot_be_written_down(
+    build, classifier, few_views, caplog, monkeypatch
+):
     build(verified=False)
 
     def refused(*_arguments) -> None:

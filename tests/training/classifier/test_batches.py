@@ -22,7 +22,7 @@ def drawer(plan, build, graded_root):
 
     def make(changed=plan):
         config = build(changed)
-        taught, _ = job.prepared(config, job.read_samples(config, graded_root))
+        taught, _ = job.prepared(config, job.load_samples(config, graded_root))
         return batches.Batches(taught, config, OUTPUTS)
 
     return make

@@ -205,7 +205,7 @@ def test_a_run_learned_from_the_pictures_that_could_be_prepared(finished, graded
 
 def held_logits(run, root):
     settings, state = train.load_checkpoint(run / "best.pt")
-    pairs = [pair for pair in job.read_samples(settings, root) if pair[0].split == "val"]
+    pairs = [pair for pair in job.load_samples(settings, root) if pair[0].split == "val"]
     held = batches.prepare_all(pairs, settings.preparation(64).build(), 1)
     network = job.from_checkpoint(settings, state["network"])
     return held, validation.predict(network, held, torch.device("cpu"))

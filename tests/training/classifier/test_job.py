@@ -152,7 +152,7 @@ def test_the_network_of_a_checkpoint_comes_back(started, plan, build):
 
 
 def test_sets_teach_only_the_labels_among_their_weights(plan, build, graded_root):
-    pairs = job.read_samples(build(plan), graded_root)
+    pairs = job.load_samples(build(plan), graded_root)
     assert len(pairs) == 64
     for sample, own in pairs:
         assert sample.set_name == own.path
@@ -168,7 +168,7 @@ def test_pictures_without_a_label_to_teach_are_left_out(plan, build, graded_root
         rows[1].update(dr_grade="")
 
     edit_graded(change)
-    names = {sample.image.name for sample, own in job.read_samples(build(plan), graded_root) if own.path == "eyes"}
+    names = {sample.image.name for sample, own in job.load_samples(build(plan), graded_root) if own.path == "eyes"}
     assert names == {f"eye{k}.jpg" for k in range(1, 32)}
 
 
@@ -220,7 +220,7 @@ def test_a_test_split_of_one_class_is_not_refused(plan, build, graded_root, edit
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_split_of_dark_pictures_is_refused(plan, build, graded_root, split):
     black = np.zeros((160, 160, 3), np.uint8)
-    for sample, _ in job.read_samples(build(plan), graded_root):
+    for sample, _ in job.load_samples(build(plan), graded_root):
         if sample.split == split:
             assert batches.cv2.imwrite(str(sample.image), black)
 

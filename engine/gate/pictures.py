@@ -1,0 +1,52 @@
+"""Pictures that a candidate is shown at the gate: photographs as the engine prepares them, or views of a single one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import PhotoError, SettingsError
+from ..pictures import photo, preprocess
+from ..pictures.photo import Photo
+
+ON_VIEWS = "self-check"  # what an engine's facts call it where the views alone were shown
+
+
+def prepared(paths: Sequence[Path], geometry: preprocess.Geometry) -> NDArray[np.uint8]:
+    """The photographs as the engine prepares them, uint8 (N, S, S, 3); those that cannot be read are left out.
+
+    Raises: SettingsError where none can.
+    """
+    images: list[NDArray[np.uint8]] = []
+    for path in paths:
+        try:
+            images.append(preprocess.prepare(photo.load(path), geometry).image)
+        except PhotoError:
+            continue
+    if not images:
+        raise SettingsError("the gate needs at least one readable photograph; name data sets that have some")
+    return np.stack(images)
+
+
+def views(geometry: preprocess.Geometry) -> NDArray[np.uint8]:
+    """32 views of the photograph that comes with the package, uint8 (32, S, S, 3), for where no other pictures are at hand."""
+    data = (resources.files("funduscope.examples") / "retina_cc0.jpg").read_bytes()
+    return views_of(photo.load(data), geometry)
+
+
+def views_of(photograph: Photo, geometry: preprocess.Geometry, count: int = 32, seed: int = 0) -> NDArray[np.uint8]:
+    """Prepared views of one photograph, uint8 (count, S, S, 3): turned by up to 180 degrees, 0.8 to 1.1 times as large,
+    0.7 to 1.2 times as bright."""
+    rng, made = np.random.default_rng(seed), []
+    height, width = photograph.pixels.shape[:2]
+    for _ in range(count):
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-180, 180), rng.uniform(0.8, 1.1))
+        seen = cv2.warpAffine(photograph.pixels, turn, (width, height), flags=cv2.INTER_AREA)
+        bright = np.clip(seen * rng.uniform(0.7, 1.2), 0, 255).astype(np.uint8)
+        made.append(preprocess.prepare(Photo(bright, photograph.name), geometry).image)
+    return np.stack(made)
