@@ -10,7 +10,7 @@ import pytest
 from funduscope import Rejected, Screener, Screening
 from funduscope.engine import models, runners
 from funduscope.engine.contract import Model
-from funduscope.engine.gate import verify
+from funduscope.engine.gate.pictures import prepared
 from funduscope.engine.labelled import dataset, evaluation
 from funduscope.engine.pictures import photo, preprocess
 
@@ -167,9 +167,9 @@ def test_torch_and_onnx_agree_on_real_pictures(data_root: Path, name: str, sets:
     model = models.load(name)
     network = from_weights(onnx.weights_of(model)) if name == "multitask" else classifier_in_torch(model)
     paths = [path for own in sets for path in sorted((data_root / own / "images").iterdir())[:8]]
-    images = verify.pictures(paths, model.contract.geometry.build())
+    images = prepared(paths, model.contract.geometry.build())
     assert len(images) == 32
-    report = onnx.check(network, model, images)
+    report = onnx.verify_export(network, model, images)
     assert report.passes(), report
 
 
@@ -187,8 +187,8 @@ def test_a_changed_weight_is_seen(cc0: Path) -> None:
     twin = from_weights(weights)
     with torch.no_grad():
         twin.network.heads["cup"].bias += 0.5
-    assert onnx.check(from_weights(weights), model, image).passes()
-    assert not onnx.check(twin, model, image).passes()
+    assert onnx.verify_export(from_weights(weights), model, image).passes()
+    assert not onnx.verify_export(twin, model, image).passes()
 
 
 def test_identical_rows_give_identical_results(cc0: Path) -> None:
