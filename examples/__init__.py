@@ -1,1 +1,1 @@
-"""The sample photograph: for a first look, and for the self-check of engines. See CREDITS.md."""
+"""The sample photograph: for a first look, and for the gate where no other pictures are at hand. See CREDITS.md."""

@@ -10,7 +10,7 @@ import pytest
 from funduscope import Rejected, Screener, Screening
 from funduscope.engine import models, runners
 from funduscope.engine.contract import Model
-from funduscope.engine.gate import shown
+from funduscope.engine.gate.pictures import prepared
 from funduscope.engine.labelled import dataset, evaluation
 from funduscope.engine.pictures import photo, preprocess
 
@@ -167,7 +167,7 @@ def test_torch_and_onnx_agree_on_real_pictures(data_root: Path, name: str, sets:
     model = models.load(name)
     network = from_weights(onnx.weights_of(model)) if name == "multitask" else classifier_in_torch(model)
     paths = [path for own in sets for path in sorted((data_root / own / "images").iterdir())[:8]]
-    images = shown.prepared(paths, model.contract.geometry.build())
+    images = prepared(paths, model.contract.geometry.build())
     assert len(images) == 32
     report = onnx.verify_export(network, model, images)
     assert report.passes(), report

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+
+_COLUMNS = 3
 
 
 def draw(metrics_file: Path, png: Path, titles: Mapping[str, str]) -> None:
     """Losses and validation figures over steps.
 
-    Args: metrics_file: the run's metrics.jsonl; titles: of five figures, by their keys there.
+    Args: metrics_file: the run's metrics.jsonl; titles: of the figures to draw, by their keys there.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in metrics_file.read_text().splitlines()]
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    rows = math.ceil((1 + len(titles)) / _COLUMNS)
+    figure = Figure(figsize=(11, 3.5 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 3).ravel()
+    panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for panel in panels[1 + len(titles) :]:
+        panel.remove()
+    panels = panels[: 1 + len(titles)]
     steps = [line["step"] for line in lines]
     for task in lines[0]["losses"]:
         panels[0].semilogy(steps, [line["losses"][task] for line in lines], marker=".", label=task)
