@@ -104,6 +104,8 @@ def load(source: Source, name: str | None = None) -> Photo:
         return Photo(np.ascontiguousarray(pixels), label, digest, patient, eye, listed)
     except PhotoError as error:
         error.name, error.sha256, error.listed = label, digest, listed
+        if isinstance(what, Photo):
+            error.sha256, error.patient, error.eye, error.listed = what.sha256, what.patient, what.eye, what.listed
         raise
 
 

@@ -405,3 +405,12 @@ def test_a_png_with_a_flipped_bit_is_refused_or_unchanged(at, bit):
 
 def test_the_example_is_read(cc0: Path):
     assert photo.load(cc0).pixels.shape == (1411, 1411, 3)
+
+
+def test_a_photo_that_is_refused_keeps_what_is_known_of_it():
+    known = Photo(np.zeros((20, 20, 3), np.uint8), "small", "a" * 64, "p1", "left", Listed("small.png", "p2"))
+    with pytest.raises(PhotoError) as caught:
+        photo.load(known)
+    error = caught.value
+    assert (error.name, error.sha256, error.patient, error.eye) == ("small", "a" * 64, "p1", "left")
+    assert error.listed == known.listed
