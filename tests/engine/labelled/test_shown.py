@@ -40,10 +40,11 @@ def clinics(tmp_path):
     return folders
 
 
-def test_a_candidate_is_shown_a_splits_pictures_or_the_views(clinics, cc0):
+def test_a_candidate_is_shown_a_splits_pictures_or_the_views(clinics, cc0, monkeypatch):
     geometry = Geometry(64, 24, "brightest")
     for k in range(20, 23):  # of the val split; all others cannot be read
         shutil.copy(cc0, clinics[0] / "images" / f"{k}.jpg")
     wanted = pictures.prepared([cc0], geometry)
     np.testing.assert_array_equal(shown.shown(clinics, "val", geometry), np.repeat(wanted, 3, axis=0))
-    np.testing.assert_array_equal(shown.shown(None, "val", geometry), pictures.views(geometry))
+    monkeypatch.setattr(shown, "views", lambda asked: ("views", asked))
+    assert shown.shown(None, "val", geometry) == ("views", geometry)
