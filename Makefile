@@ -41,8 +41,9 @@ $(VENV)/python:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
+# OpenVINO where there is a wheel of it: on most processors of today it is the fastest
 $(VENV)/core: $(VENV)/python pyproject.toml constraints.txt
-	$(PIP) -c constraints.txt -e .
+	$(PIP) -c constraints.txt -e '.[openvino]' || $(PIP) -c constraints.txt -e .
 	touch $@
 
 $(VENV)/test: $(VENV)/python pyproject.toml constraints.txt

@@ -37,8 +37,9 @@ SITE = {  # files of the repository outside docs/, and what the site calls them
 }
 ROOMS = (("src/funduscope",), ("training", "export"), ("engine",), ("postprocess",))  # may import what stands below
 ENGINE = (  # the same within the engine: files and rooms
-    ("run", "labelled", "doctor"),
+    ("run", "tune", "labelled", "doctor"),
     ("screener", "outputs"),
+    ("tuning",),
     ("gate", "results", "schedule"),
     ("models", "runners", "drawing"),
     ("readers",),

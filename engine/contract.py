@@ -16,13 +16,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .pictures.preprocess import Geometry, Light
+from .pictures.preprocess import Geometry
 
 FORMAT = "funduscope/1"
 METADATA_KEY = "funduscope"
 ZEROS = "0" * 64
 Probability = Annotated[float, Field(ge=0, le=1)]
-PreparationPath = Literal["crop-pad-resize-1", "grey-crop-pad-resize-1"]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -45,19 +44,21 @@ class Tensor(Strict):
 
 
 class GeometryPart(Strict):
-    """Preparation: field-of-view crop, centred square, area resize, from a full-size decode.
+    """Preparation, see `pictures.preprocess`: the field of view of the reduced picture, cropped, resized by area, centred.
 
-    path: `crop-pad-resize-1` looks for the field of view in the brightest channel, `grey-crop-pad-resize-1` in grey.
+    Attributes:
+        path: Which version of it.
+        size: Of the square, px.
+        fov_threshold: Of the field of view.
     """
 
-    path: PreparationPath
+    path: Literal["reduced-crop-pad-resize-2"]
     size: int
     fov_threshold: Annotated[int, Field(ge=0, le=255)]
 
     def build(self) -> Geometry:
         """The values as preprocessing takes them."""
-        light: Light = "grey" if self.path.startswith("grey") else "brightest"
-        return Geometry(self.size, self.fov_threshold, light)
+        return Geometry(self.size, self.fov_threshold)
 
 
 class DataPart(Strict):

@@ -14,6 +14,7 @@ from .errors import BackendError, MissingExtra, ModelError, require
 from .runners import gpu
 from .runners.tensorrt import engines
 from .runners.tensorrt.libraries import LIBRARIES
+from .tuning import record
 
 _LISTED = ("train", "convert", "export", "dicom", "openvino", "tensorrt", "tensorrt-rtx", "cuda", "bench")
 _SAME = (("onnxruntime", "onnxruntime-gpu"), *(library.distributions for library in LIBRARIES.values()))
@@ -54,7 +55,7 @@ def examine() -> list[Finding]:
         pass  # its own line says so
     except BackendError as error:
         findings.append(Finding("problem", "ONNX Runtime providers", str(error)))
-    findings += [_gpu(), *_engines()]
+    findings += [_gpu(), *_engines(), *_tuning()]
     for extra in _LISTED if needed else ():
         missing = [name for name in needed[extra] if _installed(name) is None]
         detail = f"lacks {', '.join(missing)}: pip install 'funduscope[{extra}]'" if missing else "complete"
@@ -66,6 +67,33 @@ def examine() -> list[Finding]:
         except ModelError as error:
             findings.append(Finding("problem", f"model {name}", str(error)))
     return findings
+
+
+def _tuning() -> list[Finding]:
+    """What `tune` found for the embedded models, or what there is to find."""
+    machine, found = record.this_machine(), list[Finding]()
+    fast = [flag for flag in machine.flags if flag.startswith(("amx", "avx512_bf16", "avx512_vnni", "avx_vnni"))]
+    if fast and _version("openvino") is None:
+        told = f"{', '.join(fast)}: OpenVINO uses them, two to four times as fast: pip install 'funduscope[openvino]'"
+        found.append(Finding("absent", "fast instructions", told))
+    try:
+        opened = [models.load(path) for path in models.embedded().values()]
+    except ModelError:
+        return found  # its own line says so
+    kept = record.recall(model.sha256 for model in opened)
+    if kept is None:
+        return [
+            *found,
+            Finding("absent", "tuning", "not measured here yet; `funduscope tune` finds the fastest verified way"),
+        ]
+    for model in opened:
+        way = kept.ways[model.sha256]
+        trial = next(own for own in kept.trials if own.way.sha256 == way.sha256 and own.way.backend == way.backend)
+        told = f"{trial.precision} on {way.backend}, {way.threads} threads, {kept.slots} at once"
+        found.append(
+            Finding("ok", f"tuning of {model.contract.name}", f"{told}: {trial.pictures_per_second} pictures a second")
+        )
+    return found
 
 
 def _requirements() -> dict[str, list[str]]:

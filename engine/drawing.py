@@ -43,10 +43,8 @@ def heated(photo: Photo, heat: HeatMap, side: int = SIDE) -> NDArray[np.uint8]:
 
     Gives uint8 (h, w, 3) RGB, its longer side `side` px at most.
     """
-    height, width = photo.pixels.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = cv2.resize(photo.pixels, size, interpolation=cv2.INTER_AREA)
+    picture, scale = _whole(photo, side)
+    size = picture.shape[1], picture.shape[0]
     warmth = heat.on_photo(*size, scale)
     colours = cv2.applyColorMap((warmth * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     opacity = (_OPACITY * np.minimum(1, 2 * warmth))[..., None] * (picture.max(axis=2, keepdims=True) > _DARK)
@@ -55,28 +53,39 @@ def heated(photo: Photo, heat: HeatMap, side: int = SIDE) -> NDArray[np.uint8]:
 
 def contoured(photo: Photo, findings: Findings, side: int = SIDE) -> NDArray[np.uint8]:
     """The whole photo with contours and fovea: uint8 (h, w, 3) RGB, its longer side `side` px at most."""
-    height, width = photo.pixels.shape[:2]
-    return _draw(photo.pixels, findings, (0.0, 0.0), min(1.0, side / max(height, width)))
+    picture, scale = _whole(photo, side)
+    return _draw(picture, findings, (0.0, 0.0), scale)
 
 
 def close_up(photo: Photo, findings: Findings, side: int) -> NDArray[np.uint8]:
     """The disc and what is around it. Gives uint8 (side, side, 3) RGB; black beyond the photo's border."""
     assert findings.disc is not None
-    half = max(8, round(_CLOSE * findings.disc.vertical_diameter_px))
-    left, top = round(findings.disc.x) - half, round(findings.disc.y) - half
-    padded = np.zeros((2 * half, 2 * half, 3), np.uint8)
-    y0, y1 = max(0, top), min(photo.pixels.shape[0], top + 2 * half)
-    x0, x1 = max(0, left), min(photo.pixels.shape[1], left + 2 * half)
-    padded[y0 - top : y1 - top, x0 - left : x1 - left] = photo.pixels[y0:y1, x0:x1]
-    return _draw(padded, findings, (left, top), side / (2 * half))
+    half = max(8.0, _CLOSE * findings.disc.vertical_diameter_px)
+    scale = side / (2 * half)
+    seen = photo.at_least(round(min(photo.width, photo.height) * min(1.0, scale)))
+    left, top = findings.disc.x - half, findings.disc.y - half
+    here = seen.factor * scale  # the drawing's pixels across one of those that are seen
+    shift_x = (seen.left + (seen.factor - 1) / 2 - left) * scale
+    shift_y = (seen.top + (seen.factor - 1) / 2 - top) * scale
+    to_drawing = np.array([[here, 0, shift_x + (scale - 1) / 2], [0, here, shift_y + (scale - 1) / 2]])
+    flags = cv2.INTER_LINEAR if here < 1 else cv2.INTER_CUBIC
+    picture = cv2.warpAffine(seen.pixels, to_drawing, (side, side), flags=flags)
+    return _draw(np.asarray(picture, np.uint8), findings, (left, top), scale)
+
+
+def _whole(photo: Photo, side: int) -> tuple[NDArray[np.uint8], float]:
+    """The photo with a longer side of `side` px at most, and by how much it is smaller."""
+    scale = min(1.0, side / max(photo.height, photo.width))
+    size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    seen = photo.at_least(min(size)).pixels
+    return np.asarray(cv2.resize(seen, size, interpolation=cv2.INTER_AREA), np.uint8), scale
 
 
 def _draw(
-    pixels: NDArray[np.uint8], findings: Findings, origin: tuple[float, float], scale: float
+    picture: NDArray[np.uint8], findings: Findings, origin: tuple[float, float], scale: float
 ) -> NDArray[np.uint8]:
-    """Draw on a part of the photo whose first pixel is `origin` there."""
-    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-    picture = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    """Draw into a picture that shows a part of the photo. Args: origin: the photo's pixel at its corner; scale: of it."""
+    size = picture.shape[1], picture.shape[0]
     thick = max(2, round(max(size) / 500))
 
     def fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -22,8 +22,11 @@ _ANY_OPENING = b'{"format":"funduscope/'
 
 def embedded() -> dict[str, Path]:
     """The models that come with the package, by name."""
-    folder = Path(str(resources.files("funduscope"))) / "models"
-    return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
+    return {path.stem: path for path in sorted(_folder().glob("*.onnx"))}
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("funduscope"))) / "models"
 
 
 def locate(model: str | Path) -> Path:
@@ -49,6 +52,19 @@ def chosen(names: Sequence[str]) -> list[str]:
     if "default" in names:
         raise SettingsError("default means all embedded models; name it alone, or name each model")
     return list(names)
+
+
+def variants(model: Model) -> list[Model]:
+    """Conversions of an fp32 model: those that are embedded, and those beside its file. Files that are not whole are left out."""
+    found: dict[str, Model] = {}
+    for path in (*sorted(_folder().glob("*/*.onnx")), *sorted(model.path.parent.glob("*.onnx"))):
+        try:
+            other = load(path)
+        except ModelError:
+            continue
+        if other.contract.converted_from == model.sha256:
+            found.setdefault(other.sha256, other)
+    return list(found.values())
 
 
 def load(model: str | Path) -> Model:

@@ -5,6 +5,7 @@ Every open model looks at the same decoded picture; what each makes of its outpu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
@@ -14,9 +15,9 @@ from typing import Self, get_args
 
 import numpy as np
 
-from . import models
+from . import models, runners
 from .contract import Contract, Model
-from .errors import Code, ModelError, PhotoError, SettingsError
+from .errors import BackendError, Code, ModelError, PhotoError, SettingsError
 from .eyes import Eyes
 from .gate.opening import open_runner
 from .pictures import photo
@@ -28,6 +29,9 @@ from .readers.outputs import Outputs
 from .results import ModelName, Rejected, Result, Screening
 from .runners import Runner
 from .schedule import Schedule
+from .tuning.record import Record, Way, recall
+
+_log = logging.getLogger("funduscope")
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,22 @@ class ScreenerSettings:
             )
         if self.point is not None and self.point not in get_args(PointName):
             raise SettingsError(f"operating point {self.point}: allowed are {', '.join(get_args(PointName))}")
-        return Screener(self, [models.load(path) for path in models.chosen(self.models)])
+        opened = [models.load(path) for path in models.chosen(self.models)]
+        if self.tunable and (record := recall(own.sha256 for own in opened)):
+            try:
+                return tuned(self, opened, record)
+            except (BackendError, ModelError) as error:
+                _log.warning("what tuning found best does not open here (%s); not used", str(error).splitlines()[0])
+        return Screener(self, opened)
+
+    @property
+    def tunable(self) -> bool:
+        """Whether what `tune` found is asked for: of a backend or threads that are named, it is not."""
+        return self.backend == "auto" and self.threads is None
+
+    def record(self) -> Record | None:
+        """What `tune` has found for these models here; None where it was not asked yet."""
+        return recall(models.load(path).sha256 for path in models.chosen(self.models))
 
     def runner(self, model: Model) -> tuple[str, Runner]:
         """Open one model's runner.
@@ -91,6 +110,28 @@ class ScreenerSettings:
             ModelError: No TensorRT engine fits.
         """
         return open_runner(model, self.backend, max_batch=self.batch, threads=self.threads, device=self.device)
+
+
+def tuned(settings: ScreenerSettings, opened: Sequence[Model], record: Record) -> Screener:
+    """A screener that runs each model as was found best. Raises BackendError, ModelError where that is not to be had."""
+    files: list[Model] = []
+    ways: dict[str, Way] = {}
+    for model in opened:
+        way = record.ways[model.sha256]
+        found = next((own for own in (model, *models.variants(model)) if own.sha256 == way.sha256), None)
+        if found is None:
+            raise ModelError(f"{model.path}: its conversion {way.sha256[:16]} is no longer there")
+        files.append(found)
+        ways[found.sha256] = way
+
+    def opener(model: Model) -> tuple[str, Runner]:
+        way = ways[model.sha256]
+        runner = runners.open_runner(
+            model, way.backend, max_batch=settings.batch, threads=way.threads, device=settings.device
+        )
+        return way.backend, runner
+
+    return Screener(settings, files, opener, slots=record.slots)
 
 
 _Opener = Callable[[Model], tuple[str, Runner]]  # gives the backend's name too
@@ -141,11 +182,18 @@ class Screener:
         ```
     """
 
-    def __init__(self, settings: ScreenerSettings, opened: Sequence[Model], opener: _Opener | None = None) -> None:
+    def __init__(
+        self,
+        settings: ScreenerSettings,
+        opened: Sequence[Model],
+        opener: _Opener | None = None,
+        slots: int | None = None,
+    ) -> None:
         self.settings = settings
         self._looks: list[_Look] = []
         self._schedule: Schedule[tuple[Source, bool], _Ready | Rejected, Result] | None = None
         self._closed = False
+        self._slots = slots
         if not opened:
             raise ModelError("no models are embedded in this installation; install it again, or name model files")
         with ExitStack() as undo:
@@ -322,7 +370,7 @@ class Screener:
             raise RuntimeError("this Screener is closed; open another one")
 
     def _scheduled(self, workers: int) -> Schedule[tuple[Source, bool], _Ready | Rejected, Result]:
-        slots = max(look.runner.slots for look in self._looks)
+        slots = self._slots or max(look.runner.slots for look in self._looks)
         return Schedule(
             lambda pair: self._read(pair[0], None, pair[1]),
             self._batch,
@@ -342,12 +390,11 @@ class Screener:
             prepared, unusable = self._prepare(read)
         except PhotoError as error:
             return Rejected(read.name, read.sha256, error.code, error.reason, self.models, eyes, warnings)
-        height, width = read.pixels.shape[:2]
         screening = Screening(
             name=read.name,
             sha256=read.sha256,
-            width=width,
-            height=height,
+            width=read.width,
+            height=read.height,
             eyes=eyes,
             warnings=(*warnings, *unusable),
             models=self.models,
@@ -358,7 +405,7 @@ class Screener:
     def _prepare(self, read: Photo) -> tuple[tuple[Prepared | None, ...], tuple[Code, ...]]:
         """Each model's input, and a warning for each that cannot use the picture. Raises PhotoError where it is refused."""
         prepared: list[Prepared | None] = []
-        failures: list[PhotoError] = []
+        refusals: list[tuple[Code, str]] = []  # without the errors: their tracebacks hold the pixels
         unusable: list[Code] = []
         for look in self._looks:
             try:
@@ -367,10 +414,10 @@ class Screener:
                 if look.reader.unusable is None:
                     raise
                 prepared.append(None)
-                failures.append(error)
+                refusals.append((error.code, error.reason))
                 unusable.append(look.reader.unusable)
-        if len(failures) == len(self._looks):  # nothing could say anything of this picture
-            raise failures[0]
+        if len(refusals) == len(self._looks):  # nothing could say anything of this picture
+            raise PhotoError(*refusals[0])
         return tuple(prepared), tuple(unusable)
 
     def _batch(self, items: Sequence[_Ready | Rejected]) -> list[Result]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from funduscope.engine.readers.classifier import Classifier, PointsPart
 
 ROOT = Path(__file__).resolve().parents[1]
 
+os.environ["FUNDUSCOPE_TUNING"] = (
+    tempfile.mkdtemp()
+)  # whatever was found best on this machine, tests run ONNX Runtime in fp32
 settings.register_profile("funduscope", deadline=None, derandomize=True, database=None)
 settings.load_profile("funduscope")
 cv2.setNumThreads(1)
@@ -95,7 +99,7 @@ def classifier_document(size: int) -> dict[str, Any]:
         "precision": "fp32",
         "input": {"name": "images", "dtype": "uint8", "shape": ["batch", size, size, 3]},
         "outputs": outputs,
-        "geometry": {"path": "grey-crop-pad-resize-1", "size": size, "fov_threshold": 40},
+        "geometry": {"path": "reduced-crop-pad-resize-2", "size": size, "fov_threshold": 40},
         "decisions": {
             "glaucoma": decision(0.2, 0.4, 0.6),
             "referable_dr": decision(0.3, 0.5, 0.7),
@@ -158,3 +162,14 @@ def mapless(tmp_path_factory) -> contract.Model:
     """The same without heat maps."""
     pytest.importorskip("onnx")
     return write_classifier(tmp_path_factory.mktemp("classifier") / "mapless.onnx", maps=False)
+
+
+def compute_luma(pixels: np.ndarray) -> np.ndarray:
+    """Grey as the classifier's graph must compute it, in integers: uint8 (..., 3) RGB to uint8 (...)."""
+    return np.asarray((pixels @ np.array([19595, 38470, 7471], np.uint32) + 32768) >> 16, np.uint8)
+
+
+@pytest.fixture(scope="session")
+def luma():
+    """The function `compute_luma(pixels)`."""
+    return compute_luma

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 import pytest
 
-from funduscope import __version__
+from funduscope import SettingsError, __version__
+from funduscope.cli import app
 from funduscope.engine import models
 
 ENVIRONMENT = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100", "NO_COLOR": "1"}
@@ -370,7 +371,7 @@ def test_a_stopped_run_leaves_its_rows_under_part_names(tmp_path, cc0, stop):
     for k in range(500):
         (tmp_path / "pictures" / f"{k}.jpg").symlink_to(cc0)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "funduscope", "screen", str(tmp_path / "pictures"), "--out", str(out)]
+    command = [sys.executable, "-m", "funduscope", "screen", str(tmp_path / "pictures"), "--out", str(out), "--no-tune"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -390,3 +391,29 @@ def test_a_stopped_run_leaves_its_rows_under_part_names(tmp_path, cc0, stop):
     assert b"Traceback" not in told
     assert not (out / "screenings.jsonl").exists()
     assert json.loads(part.read_text().splitlines()[0])["name"].endswith(".jpg")
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "tunes"), [(201, [], True), (200, [], False), (201, ["--no-tune"], False)]
+)
+def test_many_pictures_are_screened_the_fastest_way(tmp_path, monkeypatch, count, options, tunes):
+    asked = []
+    monkeypatch.setattr("funduscope.engine.tune.tune", lambda *given: asked.append(given) or stop())
+    monkeypatch.setattr("funduscope.cli.Run", lambda *given, **more: stop())
+
+    def stop():
+        raise SettingsError("enough")
+
+    names = [f"absent{k}.jpg" for k in range(count)]
+    with pytest.raises(SettingsError, match="enough"):
+        app(["screen", *names, "--out", str(tmp_path), *options], standalone_mode=False)
+    assert bool(asked) == tunes
+
+
+def test_tune_prints_every_way_and_what_it_takes(tmp_path, classifier):
+    done = run("tune", "--model", classifier.path)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stderr.split())
+    assert "onnxruntime" in told
+    assert "taken" in told
+    assert "at a time" in told

@@ -132,10 +132,10 @@ ORDER = (  # rooms and files, from the lowest; each imports what stands in its o
     ("findings", "contract"),
     ("runners", "drawing"),
     ("readers",),
-    ("models", "results", "gate", "doctor"),
+    ("models", "results", "gate", "tuning", "doctor"),
     ("schedule", "screener"),
     ("outputs",),
-    ("run",),
+    ("run", "tune"),
 )
 LABELLED = "labelled"  # above gate, screener and results; nothing that is deployed imports it
 Arrows = dict[str, set[str]]  # who imports whom
@@ -399,3 +399,8 @@ except SystemExit as stop:
     )
     assert done.stdout.strip() == "4"
     assert "pip install 'funduscope[train]'" in " ".join(done.stderr.split())
+
+
+def test_importing_funduscope_needs_no_onnx_runtime():  # the doctor has to be able to say what is wrong with it
+    script = "import funduscope; from funduscope.engine import doctor; doctor.examine(); print('fine')"
+    assert run(script, "onnxruntime").strip() == "fine"

@@ -16,7 +16,7 @@ import pytest
 
 import funduscope
 from funduscope.engine import contract, errors, models
-from funduscope.engine.pictures import photo
+from funduscope.engine.pictures import decode, photo
 from funduscope.engine.runners.tensorrt.engines import Engine, Facts, Profile, Unverified
 
 PUBLIC = {
@@ -150,7 +150,7 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
     if isinstance(one, tuple | list) and len(one) == len(other):
         pairs = enumerate(zip(one, other, strict=True))
         return [own for k, pair in pairs for own in differences(*pair, f"{path}[{k}]")]
-    if isinstance(one, funduscope.Patients):
+    if isinstance(one, funduscope.Patients | funduscope.Photo | decode.Decoded | decode.Jpeg):
         return differences(vars(one), vars(other), path)
     if dataclasses.is_dataclass(one) or isinstance(one, Exception):
         told = [] if str(one) == str(other) else [f"{path}: {one} and {other}"]

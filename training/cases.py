@@ -34,4 +34,4 @@ def prepare(sample: Sample, geometry: preprocess.Geometry) -> Case:
         cup = placement.square_mask(drawn.cup, geometry.size) if drawn.cup is not None else None
         masks = Masks(placement.square_mask(drawn.disc, geometry.size), cup)
     fovea = placement.to_square(*sample.fovea) if sample.fovea else None
-    return Case(sample, prepared, masks, fovea, picture.pixels.shape[1] * placement.scale_x)
+    return Case(sample, prepared, masks, fovea, picture.width * placement.scale_x)

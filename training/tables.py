@@ -100,7 +100,7 @@ def tables(
     for cell, cell_settings in settings.items():
         if cell not in finished:
             if cell_settings.network.imagenet:
-                pretrained.find(base_file.parent / cell_settings.network.imagenet)
+                pretrained.locate(cell_settings.network.imagenet, base_file.parent)
         elif finished[cell] != fingerprint(cell_settings):
             raise SettingsError(f"{results}: {cell.name} was run under other settings; choose another folder")
     shared: ClassifierJob | None = None
@@ -173,8 +173,9 @@ def settings_of(base: Config, grid: Grid, cell: Cell) -> Config:
 
 
 def fingerprint(settings: Config) -> str:
-    """Of all settings but where the data lie and how many threads read them: 16 hex digits of SHA-256."""
-    document = settings.model_dump_json(exclude={"data": {"root", "workers"}})
+    """Of all settings but where the data lie and how many threads read them: 16 hex digits of SHA-256. A key with a default
+    is one that came later; at its default it changes nothing."""
+    document = settings.model_dump_json(exclude={"data": {"root", "workers"}}, exclude_defaults=True)
     return hashlib.sha256(document.encode()).hexdigest()[:16]
 
 

@@ -21,7 +21,8 @@ from torch import nn
 
 from ..engine import files
 from ..engine.errors import SettingsError
-from . import config, curves
+from . import config, curves, memory
+from .average import Average
 from .settings import BaseConfig, Schedule
 from .system import Job
 from .systems import SYSTEMS
@@ -66,12 +67,15 @@ def run(job: Job, out: Path, folder: Path, *, resume: bool, device: torch.device
         raise SettingsError(f"{last} exists; resume that run, or choose another folder")
     state = _saved_state(last, settings) if resume else None
 
+    memory.keep_freed()
     torch.manual_seed(settings.seed)
     console.print(f"{settings.name}: preparing the pictures", highlight=False)
     job.start(device, folder if state is None else None)
     step, best, smooth = 0, float("-inf"), dict[str, float]()
+    average = Average(job.network, plan.average)
     if state is not None:
         job.network.load_state_dict(state["network"])
+        average.load(state.get("average", {}))
         job.optimiser.load_state_dict(state["optimiser"])
         step, best, smooth = state["step"], state["best"], state["smooth"]
         if step > plan.steps:
@@ -90,6 +94,7 @@ def run(job: Job, out: Path, folder: Path, *, resume: bool, device: torch.device
             torch.manual_seed((settings.seed << 32) + step)  # dropout: step k draws the same in a resumed run
             values = job.step(batch, lr)
             step += 1
+            average.update(step)
             if not all(map(math.isfinite, values.values())):
                 raise SettingsError(
                     f"{settings.name}: the loss is {values} at step {step}: training has diverged; lower schedule.lr "
@@ -101,17 +106,19 @@ def run(job: Job, out: Path, folder: Path, *, resume: bool, device: torch.device
             stopping = minutes is not None and time.monotonic() - started > 60 * minutes
             regular = step % plan.validate_every == 0 or step == plan.steps
             if regular or stopping:
-                figures, score = job.validate()
+                with average:
+                    figures, score = job.validate()
+                    kept = average.copy()
                 line = {"step": step, "lr": lr, "losses": smooth, "score": score, "sets": figures, **record}
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 better = regular and score > best  # a stop must not choose a step that another run would not look at
                 best = max(best, score) if regular else best
                 checkpoint = {"config": settings.model_dump_json(), "step": step, "best": best, **record}
-                checkpoint["network"] = job.network.state_dict()
                 if better:  # before last.pt, which says that it is there
-                    save(checkpoint, out / "best.pt")
-                save(checkpoint | {"optimiser": job.optimiser.state_dict(), "smooth": dict(smooth)}, last)
+                    save(checkpoint | {"network": kept}, out / "best.pt")
+                running = {"network": job.network.state_dict(), "average": average.state}
+                save(checkpoint | running | {"optimiser": job.optimiser.state_dict(), "smooth": dict(smooth)}, last)
                 curves.draw(out / "metrics.jsonl", out / "curves.png", job.curves)
                 progress.console.print(
                     f"step {step}  score {score:.4f}  {_short(figures, job.curves)}", highlight=False

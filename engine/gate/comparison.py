@@ -37,6 +37,10 @@ class Report:
         """How much of its bounds the candidate used, summed over the figures: a measure of damage, smaller is better."""
         return sum(figure.strain for figure in self.figures)
 
+    def worst(self) -> float:
+        """The largest share of a bound that was used; more than 1 does not pass."""
+        return max(figure.strain for figure in self.figures)
+
     def record(self) -> dict[str, float]:
         """The figures by name."""
         return {figure.name: figure.seen for figure in self.figures}

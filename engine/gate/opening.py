@@ -10,7 +10,6 @@ from ..errors import BackendError, ModelError, OutputError
 from ..runners import AUTO, Runner
 from ..runners.tensorrt.engines import Engine, Unverified
 from .pictures import ON_VIEWS, views
-from .verify import verify_engine
 
 _log = logging.getLogger("funduscope")
 
@@ -59,5 +58,7 @@ def _open(model: Model, backend: str, max_batch: int, threads: int | None, devic
 
 def verify_new(model: Model, engine: Engine, device: int = 0) -> None:
     """Verify an engine that was built elsewhere, on the views, before it serves here for the first time; see `verify_engine`."""
+    from .verify import verify_engine  # which loads ONNX Runtime: to import funduscope, it need not be whole
+
     _log.info("%s: first opened here; %s", engine.path, ON_VIEWS)
     verify_engine(model, engine, views(model.contract.geometry.build()), ON_VIEWS, device)

@@ -40,13 +40,14 @@ def views(geometry: preprocess.Geometry) -> NDArray[np.uint8]:
 
 
 def views_of(photograph: Photo, geometry: preprocess.Geometry, count: int = 32, seed: int = 0) -> NDArray[np.uint8]:
-    """Prepared views of one photograph, uint8 (count, S, S, 3): turned by up to 180 degrees, 0.8 to 1.1 times as large,
-    0.7 to 1.2 times as bright."""
+    """Prepared views of one photograph, uint8 (count, S, S, 3): of either eye, turned by up to 20 degrees, 0.8 to 1.1
+    times as large, 0.7 to 1.2 times as bright."""
     rng, made = np.random.default_rng(seed), []
     height, width = photograph.pixels.shape[:2]
     for _ in range(count):
-        turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-180, 180), rng.uniform(0.8, 1.1))
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-20, 20), rng.uniform(0.8, 1.1))
         seen = cv2.warpAffine(photograph.pixels, turn, (width, height), flags=cv2.INTER_AREA)
+        seen = seen[:, ::-1] if rng.random() < 0.5 else seen
         bright = np.clip(seen * rng.uniform(0.7, 1.2), 0, 255).astype(np.uint8)
         made.append(preprocess.prepare(Photo(bright, photograph.name), geometry).image)
     return np.stack(made)

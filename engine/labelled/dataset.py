@@ -65,16 +65,20 @@ def _problems(sample: Sample) -> list[str]:
         return [f"{sample.image}: no such picture"]
     if sample.mask is not None and not sample.mask.is_file():
         return [f"{sample.mask}: no such mask"]
-    if sample.mask is None and sample.fovea is None:
+    if sample.lesions is not None and not sample.lesions.is_file():
+        return [f"{sample.lesions}: no such drawing of lesions"]
+    drawn = [drawing for drawing in (sample.mask, sample.lesions) if drawing is not None]
+    if not drawn and sample.fovea is None:
         return []
     try:
         width, height = _size(sample.image)
-        mask_size = _size(sample.mask) if sample.mask else (width, height)
+        sizes = [_size(drawing) for drawing in drawn]
     except (OSError, ValueError, SyntaxError) as error:
         return [f"{sample.image}, or its mask: the header cannot be read ({error})"]
     problems = []
-    if mask_size != (width, height):
-        problems.append(f"{sample.mask}: {mask_size[0]} x {mask_size[1]} px, but its picture has {width} x {height}")
+    for drawing, size in zip(drawn, sizes, strict=True):
+        if size != (width, height):
+            problems.append(f"{drawing}: {size[0]} x {size[1]} px, but its picture has {width} x {height}")
     if sample.fovea and not (-0.5 <= sample.fovea[0] < width and -0.5 <= sample.fovea[1] < height):
         problems.append(f"{sample.image}: the fovea {sample.fovea} lies outside the picture ({width} x {height})")
     return problems
@@ -149,7 +153,7 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
     eye = (cell("eye") or "").lower()
     if eye not in EYES:
         raise ValueError(f"eye {eye!r}; allowed are right, left, OD, OS, R, L and empty")
-    image, split, mask = cell("image"), row["split"], cell("mask")
+    image, split, mask, lesions = cell("image"), row["split"], cell("mask"), cell("lesions")
     if not image:
         raise ValueError("no picture is named")
     if split not in SPLITS:
@@ -179,4 +183,6 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
         patient=cell("patient"),
         eye=EYES[eye],
         scale=scale or 1.0,
+        lesions=folder / lesions if lesions else None,
+        twin=cell("twin"),
     )

@@ -24,6 +24,7 @@ from ..screener import Screener
 from .sample import Sample
 
 _LIT = 20  # brightest channel of a pixel inside the field of view
+_NEAR_LESION = 0.02  # of the picture's width: how far from a drawn lesion heat still counts as at it
 
 
 @dataclass
@@ -43,6 +44,7 @@ class _Tally:
     scores: dict[str, list[tuple[int, float | None]]] = field(default_factory=lambda: defaultdict(list))
     heat_in_disc: dict[str, list[list[float] | None]] = field(default_factory=lambda: defaultdict(list))
     heat_by_drawn: int = 0
+    heat_in_lesions: dict[str, list[list[float] | None]] = field(default_factory=lambda: defaultdict(list))
 
 
 def evaluate(
@@ -62,8 +64,10 @@ def evaluate(
         `auc`, rates `at_threshold` with their intervals (pictures on which the model abstains count by the side on which they
         lie), and on how many of the sick and the healthy it abstained; `heat_in_disc`: the share of the heat within a disc's
         radius of the disc, and that region's share of the field of view, which is what chance would give; a picture without
-        any heat is not measurable. The disc is the drawn one (`n_drawn`), else the one that was found. Every figure has `n`,
-        `n_not_measurable` and, where it can, a 95 % interval.
+        any heat is not measurable. The disc is the drawn one (`n_drawn`), else the one that was found. `heat_in_lesions`, of
+        retinopathy, where lesions are drawn: the share of the heat within 2 % of the picture's width of any, and in how many
+        pictures its hottest place lies there (`pointing`; Zhang et al., ECCV 2016); that region's share of the field of view
+        is what chance would give for both. Every figure has `n`, `n_not_measurable` and, where it can, a 95 % interval.
 
     Raises:
         DataError: There are no samples.
@@ -83,7 +87,7 @@ def evaluate(
             _add_measures(tally, sample, screening)
         _add_opinions(tally, sample, screening, readers)
         if screening is not None and any(own.heat is not None for own in screening.decisions.values()):
-            _add_heat(tally, sample, screening)
+            _add_heat(tally, sample, screening, readers)
     return {name: _figures(tally) for name, tally in tallies.items()}
 
 
@@ -92,7 +96,8 @@ def choose(samples: Iterable[Sample], split: str) -> list[Sample]:
     return [
         s
         for s in samples
-        if s.split == split and (s.mask or s.fovea or any(s.diseased(name) is not None for name in DISEASES))
+        if s.split == split
+        and (s.mask or s.lesions or s.fovea or any(s.diseased(name) is not None for name in DISEASES))
     ]
 
 
@@ -134,21 +139,47 @@ def _add_opinions(tally: _Tally, sample: Sample, result: Screening | None, reade
                 tally.scores[column.name].append((label, column.value(result) if result else None))
 
 
-def _add_heat(tally: _Tally, sample: Sample, result: Screening) -> None:
-    """How much of the heat lies at the disc."""
+def _add_heat(tally: _Tally, sample: Sample, result: Screening, readers: Sequence[type[Reader]]) -> None:
+    """How much of the heat lies at the disc, and of retinopathy's at drawn lesions."""
+    if result.photo is None:
+        return
+    lit = result.photo.pixels.max(axis=2) > _LIT
+    masses = {
+        name: decision.heat.on_photo(result.width, result.height) * lit
+        for name, decision in result.decisions.items()
+        if decision.heat is not None
+    }
+    lesions = sample.read_lesions()
+    if lesions is not None and lesions.any():
+        near = _near(lesions > 0, _NEAR_LESION * result.width)
+        for verdict in (verdict for reader in readers for verdict in reader.verdicts):
+            if verdict.name in masses and DISEASES[verdict.disease].dr_grade is not None:
+                tally.heat_in_lesions[verdict.name].append(_shares(masses[verdict.name], lit, near, pointing=True))
     drawn = sample.read_masks()
     disc = result.mask("disc") if drawn is None else drawn.disc
-    if result.photo is None or not disc.any():
+    if not disc.any():
         return
     tally.heat_by_drawn += drawn is not None
     radius = measures.vertical_diameter(disc) // 2
-    near = cv2.distanceTransform((~disc).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius
-    lit = result.photo.pixels.max(axis=2) > _LIT
-    for name, decision in result.decisions.items():
-        if decision.heat is not None:
-            mass = decision.heat.on_photo(result.width, result.height) * lit
-            shares = [float(part[near].sum() / part.sum()) for part in (mass, lit)] if mass.any() else None
-            tally.heat_in_disc[name].append(shares)
+    near = _near(disc, radius)
+    for name, mass in masses.items():
+        tally.heat_in_disc[name].append(_shares(mass, lit, near))
+
+
+def _near(mask: NDArray[np.bool_], distance_px: float) -> NDArray[np.bool_]:
+    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(away <= distance_px)
+
+
+def _shares(
+    mass: NDArray[np.float32], lit: NDArray[np.bool_], near: NDArray[np.bool_], *, pointing: bool = False
+) -> list[float] | None:
+    """Of the heat and of the field of view, how much lies in a region, and whether the hottest place does (half of several
+    that are equally hot, if half of them do); None without heat."""
+    if not mass.any():
+        return None
+    shares = [float(part[near].sum() / part.sum()) for part in (mass, lit)]
+    return [*shares, float(near[mass == mass.max()].mean())] if pointing else shares
 
 
 def _figures(tally: _Tally) -> dict[str, Any]:
@@ -176,6 +207,16 @@ def _figures(tally: _Tally) -> dict[str, Any]:
         share, chance = np.mean(hot, axis=0).tolist() if hot else (None, None)
         count = {"n": len(shares), "n_drawn": tally.heat_by_drawn, "n_not_measurable": len(shares) - len(hot)}
         decisions.setdefault(name, {})["heat_in_disc"] = {**count, "share": share, "chance": chance}
+    for name, shares in tally.heat_in_lesions.items():
+        hot = [own for own in shares if own is not None]
+        share, chance, pointing = np.mean(hot, axis=0).tolist() if hot else (None,) * 3
+        count = {"n": len(shares), "n_not_measurable": len(shares) - len(hot)}
+        decisions.setdefault(name, {})["heat_in_lesions"] = {
+            **count,
+            "share": share,
+            "chance": chance,
+            "pointing": pointing,
+        }
     figures["decisions"] = decisions
     figures["scores"] = {
         name: _auc([score for _, score in known], [label for label, _ in known]) for name, known in tally.scores.items()

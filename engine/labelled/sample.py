@@ -21,6 +21,7 @@ GRADES = {name: own.dr_grade for name, own in DISEASES.items() if own.dr_grade i
     "severe_dr": 3,
     "proliferative_dr": 4,
 }
+LESIONS = {"microaneurysm": 1, "haemorrhage": 2, "hard_exudate": 4, "soft_exudate": 8}  # bits of a drawing of lesions
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -41,6 +42,8 @@ class Sample:
         dr_grade: Of diabetic retinopathy, 0 to 4 (International Clinical scale).
         others: 1 or 0 of each other disease that has a label of its own.
         scale: Stored over original size.
+        lesions: A drawing, see `read_lesions`.
+        twin: Name of the same picture in another set, where one is known.
     """
 
     image: Path
@@ -56,6 +59,8 @@ class Sample:
     patient: str | None = None
     eye: Eye | None = None
     scale: float = 1.0
+    lesions: Path | None = None
+    twin: str | None = None
 
     def labels(self, task: str) -> bool:
         """Whether this picture is labelled for a task: disc, cup, fovea or glaucoma."""
@@ -93,6 +98,18 @@ class Sample:
             return Masks(values < 255, values == 0)
         _check_values(self.mask, values, {0, 1, 2} if self.mask_has_cup else {0, 1})
         return Masks(values > 0, values == 2 if self.mask_has_cup else None)
+
+    def read_lesions(self) -> NDArray[np.uint8] | None:
+        """Drawn lesions, uint8 (H, W): the bits of LESIONS. Raises DataError where the file is missing or holds others."""
+        if self.lesions is None:
+            return None
+        values = cv2.imread(str(self.lesions), cv2.IMREAD_UNCHANGED)
+        if values is None:
+            raise DataError(f"{self.lesions}: the drawing of lesions is missing or unreadable")
+        if values.ndim != 2:
+            raise DataError(f"{self.lesions}: has {values.shape[2]} channels; a drawing of lesions has one, of bits")
+        _check_values(self.lesions, values, set(range(sum(LESIONS.values()) + 1)))
+        return np.asarray(values, np.uint8)
 
 
 def _check_values(path: Path, values: NDArray[Any], allowed: set[int]) -> None:

@@ -20,7 +20,9 @@ class Overlays:
     def write(self, result: Result) -> None:
         """Draw one result; a rejected one has no drawing, but keeps its number. Raises OutputError."""
         if isinstance(result, Screening) and result.photo is not None:
-            stem = Path(result.name).stem.encode("utf-8", "replace").decode()[:60]
+            stem = (
+                Path(result.name).stem.encode("utf-8", "replace")[:180].decode("utf-8", "ignore")
+            )  # file names end at 255
             pictures = {"": drawing.contoured(result.photo, result)} if result.disc else {}
             for disease, heat in drawing.heat_maps(result).items():
                 pictures[f".{disease}"] = drawing.heated(result.photo, heat)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -21,25 +22,99 @@ MAX_PIXELS = 80_000_000  # the largest fundus cameras give 50 megapixels
 MIN_SIDE = 128  # below it a disc has fewer than 25 pixels
 ONE_CHANNEL = "the picture has one channel; a colour photograph is needed"
 
-_ORIENTATION = 274  # EXIF tag
+_ORIENTATION = 274  # EXIF tag; of its values, what they do to the pixels as stored:
+_TRANSPOSED, _ROWS_REVERSED, _COLUMNS_REVERSED = (
+    frozenset((5, 6, 7, 8)),
+    frozenset((3, 4, 7, 8)),
+    frozenset((2, 3, 6, 7)),
+)
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 # what Pillow raises on a damaged header, its warnings too where they are turned into errors
 _HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, Warning)
 
 
-def decode(data: bytes) -> NDArray[np.uint8]:
-    """The pixels of a JPEG, PNG, TIFF or BMP file, uint8 (H, W, 3) RGB in displayed orientation. Raises PhotoError."""
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """A picture at a fraction of its size.
+
+    Attributes:
+        pixels: uint8 (h, w, 3) RGB in displayed orientation.
+        factor: Pixels of the whole picture across one of these; a power of two.
+        left: Columns of the whole picture that lie left of the first pixel here.
+        top: Rows that lie above it.
+    """
+
+    pixels: NDArray[np.uint8]
+    factor: int = 1
+    left: int = 0
+    top: int = 0
+
+
+class Decoded:
+    """A picture whose pixels are all there.
+
+    Attributes:
+        width: px.
+        height: px.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self._pixels = pixels
+        self.height, self.width = pixels.shape[:2]
+
+    def reduced(self, factor: int) -> Reduced:
+        """The picture reduced by area. Args: factor: 1, 2, 4 or 8."""
+        if factor == 1:
+            return Reduced(self._pixels)
+        width, height = self.width // factor, self.height // factor
+        whole = self._pixels[: height * factor, : width * factor]
+        return Reduced(np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8), factor)
+
+
+class Jpeg:
+    """A JPEG that is decoded when it is asked for, at a fraction of its size where that will do: libjpeg then skips the rest.
+
+    Attributes:
+        width: As displayed, px.
+        height: As displayed, px.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        """Reads the header. Raises PhotoError."""
+        self._stored_width, self._stored_height = jpeg_size(data)
+        self._data, self._orientation = data, _orientation(data)
+        self.width, self.height = self._stored_width, self._stored_height
+        if self._orientation in _TRANSPOSED:
+            self.width, self.height = self.height, self.width
+
+    def reduced(self, factor: int) -> Reduced:
+        """Decode, all of its data strictly. Args: factor: 1, 2, 4 or 8. Raises PhotoError DAMAGED."""
+        pixels = decode_jpeg(self._data, factor)
+        pixels = pixels[
+            : self._stored_height // factor, : self._stored_width // factor
+        ]  # without pixels that are cut off
+        turned = _turned(pixels, self._orientation)
+        left = self.width % factor if self._orientation in _COLUMNS_REVERSED else 0
+        top = self.height % factor if self._orientation in _ROWS_REVERSED else 0
+        return Reduced(np.ascontiguousarray(turned), factor, left, top)
+
+
+Encoded = Decoded | Jpeg
+
+
+def decode(data: bytes) -> Encoded:
+    """The picture in a JPEG, PNG, TIFF or BMP file, in displayed orientation. Raises PhotoError."""
     if not data:
         raise PhotoError(Code.EMPTY_FILE, "the file has 0 bytes")
     if data[:2] == b"\xff\xd8":
-        pixels = _oriented(decode_jpeg(data), data)
-    elif data[:4] in (b"II*\0", b"MM\0*"):
+        return Jpeg(data)
+    if data[:4] in (b"II*\0", b"MM\0*"):
         pixels = _decode_tiff(data)
     elif data[:8] == b"\x89PNG\r\n\x1a\n" or data[:2] == b"BM":
         pixels = _decode_png_bmp(data)
     else:
         raise PhotoError(Code.UNKNOWN_FORMAT, "not a JPEG, PNG, TIFF, BMP or DICOM file (told by its first bytes)")
-    return np.ascontiguousarray(pixels)
+    return Decoded(np.ascontiguousarray(pixels))
 
 
 def check_size(width: int, height: int) -> None:
@@ -49,8 +124,8 @@ def check_size(width: int, height: int) -> None:
         raise PhotoError(Code.TOO_SMALL, f"{width} x {height} pixels; each side needs at least {MIN_SIDE}")
 
 
-def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
-    """Decode a JPEG strictly to uint8 RGB, as stored. Raises: PhotoError."""
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG as stored, px. Raises PhotoError where it is not to be decoded."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     except ValueError:
@@ -58,8 +133,27 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
     check_size(width, height)
     if space == "Gray":
         raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
+    return width, height
+
+
+def decode_jpeg(data: bytes, factor: int = 1) -> NDArray[np.uint8]:
+    """Decode a JPEG strictly, as stored.
+
+    Args:
+        data: The file.
+        factor: 1, 2, 4 or 8: how many pixels are averaged across, in the transform itself. (The factors between these are
+            slower than the whole.)
+
+    Returns:
+        uint8 (ceil(height / factor), ceil(width / factor), 3) RGB.
+
+    Raises:
+        PhotoError: It is damaged.
+    """
+    width, height = jpeg_size(data)
     try:
-        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True), np.uint8)
+        smallest = {"min_height": -(-height // factor), "min_width": -(-width // factor)} if factor > 1 else {}
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True, **smallest), np.uint8)
     except ValueError as error:
         raise PhotoError(Code.DAMAGED, f"the JPEG data is cut or corrupt ({error})") from None
 
@@ -78,7 +172,7 @@ def _decode_png_bmp(data: bytes) -> NDArray[np.uint8]:
         header.verify()
     except _HEADER_ERRORS as error:
         raise PhotoError(Code.DAMAGED, f"the data is cut or corrupt ({error})") from None
-    return _oriented(_decode_opencv(data, straight_alpha=True), data)
+    return _turned(_decode_opencv(data, straight_alpha=True), _orientation(data))
 
 
 def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
@@ -128,17 +222,22 @@ def _decode_opencv(data: bytes, straight_alpha: bool) -> NDArray[np.uint8]:
     return pixels[..., 2::-1]
 
 
-def _oriented(pixels: NDArray[np.uint8], data: bytes) -> NDArray[np.uint8]:
-    """Apply EXIF orientation 1 to 8; unknown values are 1, and so is a damaged EXIF block."""
+def _orientation(data: bytes) -> int:
+    """EXIF orientation, 1 to 8; unknown values are 1, and so is a damaged EXIF block."""
     try:
         header = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP"))
-        orientation = header.getexif().get(_ORIENTATION) if "exif" in header.info else 1
+        found = header.getexif().get(_ORIENTATION) if "exif" in header.info else 1
     except _HEADER_ERRORS:
-        orientation = 1
-    if orientation in (5, 6, 7, 8):
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Pixels as stored, as they are displayed."""
+    if orientation in _TRANSPOSED:
         pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
+    if orientation in _ROWS_REVERSED:
         pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
+    if orientation in _COLUMNS_REVERSED:
         pixels = pixels[:, ::-1]
     return pixels

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import stat
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,32 +17,46 @@ from numpy.typing import NDArray
 from ..errors import Code, PhotoError
 from ..eyes import Eye, Listed
 from . import dicom
-from .decode import check_size, decode
+from .decode import Decoded, Encoded, Reduced, check_size, decode
 
 MAX_BYTES = 512 * 1024 * 1024
+SIDE = (
+    560  # px of the shorter side from which networks' squares are made; a part of the preparation that contracts name
+)
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
 
 
-@dataclass(frozen=True, eq=False)
 class Photo:
-    """One photograph.
+    """One photograph. A JPEG is decoded at a fraction of its size where that will do.
 
     Attributes:
-        pixels: uint8 (H, W, 3) RGB in displayed orientation.
         name: How results call it.
         sha256: Of the file's bytes; None for arrays.
         patient: As a DICOM file says: 16 hex digits of SHA-256 over the patient ID and its issuer, the same for both eyes of
             one patient. That is a pseudonym, not anonymisation: who knows or guesses an ID can compute it.
         eye: As a DICOM file says (its laterality).
         listed: What its list says of it.
+        width: As displayed, px.
+        height: As displayed, px.
     """
 
-    pixels: NDArray[np.uint8]
-    name: str
-    sha256: str | None = None
-    patient: str | None = None
-    eye: Eye | None = None
-    listed: Listed | None = None
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8] | Encoded,
+        name: str,
+        sha256: str | None = None,
+        patient: str | None = None,
+        eye: Eye | None = None,
+        listed: Listed | None = None,
+    ) -> None:
+        """pixels: uint8 (H, W, 3) RGB in displayed orientation, or what gives them."""
+        self._encoded: Encoded = Decoded(pixels) if isinstance(pixels, np.ndarray) else pixels
+        self.name, self.sha256, self.patient, self.eye, self.listed = name, sha256, patient, eye, listed
+        self.width, self.height = self._encoded.width, self._encoded.height
+        self._reduced: dict[int, Reduced] = {}
+        self.boxes: dict[
+            tuple[int, int], tuple[int, int, int, int]
+        ] = {}  # where preparation has found the field of view
 
     @staticmethod
     def from_bgr(pixels: NDArray[np.uint8], name: str = "array") -> Photo:
@@ -57,6 +71,28 @@ class Photo:
         """
         _check_array(pixels)
         return Photo(np.ascontiguousarray(pixels[..., ::-1]), name)
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """All pixels, uint8 (H, W, 3) RGB in displayed orientation."""
+        return self.at_least(max(self.width, self.height)).pixels
+
+    def at_least(self, side: int) -> Reduced:
+        """The picture reduced by 8, 4, 2 or not at all: the smallest whose shorter side still has so many px.
+
+        Raises:
+            PhotoError: It is damaged.
+        """
+        factor = next((f for f in (8, 4, 2) if min(self.width, self.height) // f >= side), 1)
+        if factor not in self._reduced:
+            self._reduced[factor] = self._encoded.reduced(factor)
+        return self._reduced[factor]
+
+    def named(self, name: str) -> Photo:
+        """The same under another name."""
+        twin = copy.copy(self)
+        twin.name = name
+        return twin
 
 
 Source = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo | Listed
@@ -90,18 +126,20 @@ def load(source: Source, name: str | None = None) -> Photo:
     digest: str | None = None
     try:
         if isinstance(what, Photo):
-            check_size(what.pixels.shape[1], what.pixels.shape[0])
-            return what if name is None else replace(what, name=name)
+            check_size(what.width, what.height)
+            return what if name is None else what.named(name)
         if isinstance(what, np.ndarray):
             _check_array(what)
             check_size(what.shape[1], what.shape[0])
             return Photo(what, label)
         data = read_bytes(Path(what)) if isinstance(what, str | os.PathLike) else bytes(what)
         digest = hashlib.sha256(data).hexdigest()
-        if data[128:132] != b"DICM":
-            return Photo(decode(data), label, digest, listed=listed)
-        pixels, patient, eye = dicom.decode(data)
-        return Photo(np.ascontiguousarray(pixels), label, digest, patient, eye, listed)
+        if data[128:132] == b"DICM":
+            pixels, patient, eye = dicom.decode(data)
+            return Photo(np.ascontiguousarray(pixels), label, digest, patient, eye, listed)
+        photo = Photo(decode(data), label, digest, listed=listed)
+        photo.at_least(SIDE)  # damage is told here
+        return photo
     except PhotoError as error:
         error.name, error.sha256, error.listed = label, digest, listed
         if isinstance(what, Photo):

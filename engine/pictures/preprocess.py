@@ -6,30 +6,29 @@ Pixel arithmetic (scaling, mean, layout) is not here: it is inside the model's g
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Code, PhotoError
-from .photo import Photo
+from .photo import SIDE, Photo
 
-_LINES = 256  # the field of view is looked for on about so many rows and columns, whatever the size
 _LINE_SHARE = 0.02  # of a row or column must be bright, so that a date or a speck in the border does not count
 _MIN_SHARE = 0.1  # of the picture's width and height must remain
 
 
-Light = Literal["brightest", "grey"]
-
-
 @dataclass(frozen=True)
 class Geometry:
-    """How a photo becomes a square; part of the model's contract. size: pixels; fov_threshold: 0 to 255, on fov_light."""
+    """How a photo becomes a square; part of the model's contract.
+
+    Attributes:
+        size: Of the square, px.
+        fov_threshold: A pixel is lit where its brightest channel is above it, 0 to 255.
+    """
 
     size: int
     fov_threshold: int
-    fov_light: Light
 
 
 @dataclass(frozen=True)
@@ -69,48 +68,71 @@ class Prepared:
     placement: Placement
 
 
-def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Luma as 16-bit fixed point, to the last digit as the classifier's graph computes it. Args: uint8 (..., 3) RGB."""
-    return np.asarray((pixels @ np.array([19595, 38470, 7471], np.uint32) + 32768) >> 16, np.uint8)
+def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, int, int]:
+    """The box (left, top, right, bottom) around the lit part of a picture, in pixels, right and bottom exclusive.
 
+    Args:
+        pixels: uint8 (H, W, 3).
+        threshold: A pixel is lit where its brightest channel is above it.
 
-def field_of_view(pixels: NDArray[np.uint8], threshold: int, light: Light) -> tuple[int, int, int, int]:
-    """The box (left, top, right, bottom) around the lit part of a photo, in pixels, right and bottom exclusive.
-
-    Args: pixels: uint8 (H, W, 3); threshold: a pixel is lit where its `light` (brightest channel, or grey) is above it.
-    Raises: PhotoError NO_FIELD_OF_VIEW where next to nothing is lit.
+    Raises:
+        PhotoError: NO_FIELD_OF_VIEW where next to nothing is lit.
     """
     height, width = pixels.shape[:2]
-    stride = max(1, min(height, width) // _LINES)
-    seen = pixels[::stride, ::stride]
-    lit = (seen.max(axis=2) if light == "brightest" else grey(seen)) > threshold
-    rows = np.flatnonzero(np.count_nonzero(lit, axis=1) > _LINE_SHARE * lit.shape[1])
-    columns = np.flatnonzero(np.count_nonzero(lit, axis=0) > _LINE_SHARE * lit.shape[0])
-    if rows.size < _MIN_SHARE * lit.shape[0] or columns.size < _MIN_SHARE * lit.shape[1]:
+    red, green, blue = cv2.split(pixels)
+    lit = cv2.threshold(cv2.max(cv2.max(red, green), blue), threshold, 1, cv2.THRESH_BINARY)[1]
+    in_rows = cv2.reduce(lit, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
+    in_columns = cv2.reduce(lit, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
+    rows, columns = np.flatnonzero(in_rows > _LINE_SHARE * width), np.flatnonzero(in_columns > _LINE_SHARE * height)
+    if rows.size < _MIN_SHARE * height or columns.size < _MIN_SHARE * width:
         raise PhotoError(Code.NO_FIELD_OF_VIEW, "next to nothing in the picture is bright enough to be a retina")
-    top, bottom = int(rows[0]) * stride, min(height, int(rows[-1]) * stride + stride)
-    left, right = int(columns[0]) * stride, min(width, int(columns[-1]) * stride + stride)
-    return left, top, right, bottom
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def prepare(photo: Photo, geometry: Geometry) -> Prepared:
-    """Crop to the field of view, resize its longer side to the square's, centre it on black."""
-    left, top, right, bottom = field_of_view(photo.pixels, geometry.fov_threshold, geometry.fov_light)
-    size = geometry.size
+    """Crop to the field of view, resize its longer side to the square's, centre it on black.
+
+    The photo is looked at reduced (see `Photo.at_least`), the same way whatever else is open, and finer only where its field of
+    view is so small a part that the square would be larger than that.
+
+    Raises:
+        PhotoError: There is no field of view, or the picture is damaged.
+    """
+    size, side = geometry.size, SIDE
+    while True:
+        seen = photo.at_least(side)
+        key = seen.factor, geometry.fov_threshold
+        if key not in photo.boxes:
+            photo.boxes[key] = field_of_view(seen.pixels, geometry.fov_threshold)
+        left, top, right, bottom = photo.boxes[key]
+        longer = max(right - left, bottom - top)
+        if longer >= size or seen.factor == 1:
+            break
+        side *= 2
+    # the whole part of the reduction first, which is many times faster
+    whole = max(1, longer // size)
+    right, bottom = right - (right - left) % whole, bottom - (bottom - top) % whole
     longer = max(right - left, bottom - top)
+    part = seen.pixels[top:bottom, left:right]
+    if whole > 1:
+        part = _resized(part, (right - left) // whole, (bottom - top) // whole, cv2.INTER_AREA)
     width = max(1, round((right - left) * size / longer))
     height = max(1, round((bottom - top) * size / longer))
-    shrink = longer >= size
-    part = cv2.resize(
-        photo.pixels[top:bottom, left:right],
-        (width, height),
-        interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR,
-    )
+    part = _resized(part, width, height, cv2.INTER_AREA if longer >= size else cv2.INTER_LINEAR)
     x, y = (size - width) // 2, (size - height) // 2
     image = np.zeros((size, size, 3), np.uint8)
     image[y : y + height, x : x + width] = part
     scale_x, scale_y = width / (right - left), height / (bottom - top)
     return Prepared(
         image,
-        Placement(scale_x, scale_y, (0.5 - left) * scale_x - 0.5 + x, (0.5 - top) * scale_y - 0.5 + y),
+        Placement(
+            scale_x / seen.factor,
+            scale_y / seen.factor,
+            ((0.5 - seen.left) / seen.factor - left) * scale_x - 0.5 + x,
+            ((0.5 - seen.top) / seen.factor - top) * scale_y - 0.5 + y,
+        ),
     )
+
+
+def _resized(pixels: NDArray[np.uint8], width: int, height: int, interpolation: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=interpolation), np.uint8)

@@ -152,6 +152,12 @@ class MultiTaskReader:
         rules = "\n".join(f"{key} {value}" for key, value in vars(self._rules).items())
         return {"rules": rules, "glaucoma from": f"{self._threshold:.4f}"}
 
+    def _clear(self, outputs: Outputs, margin: float) -> bool:
+        """Whether the maps' peaks are farther from what makes a structure measurable than a decision may be to change."""
+        rules = self._rules
+        least = {"disc": rules.disc_threshold, "cup": rules.cup_threshold, "fovea": rules.fovea_min_peak}
+        return all(abs(float(outputs[name].max()) - value) > margin for name, value in least.items())
+
     def differences(self, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:
         """See Reader."""
         probability = map_value = height = fovea = 0.0
@@ -161,7 +167,7 @@ class MultiTaskReader:
             ours, theirs = anatomy.measure(a, self._rules), anatomy.measure(b, self._rules)
             probability = max(probability, abs(ours.glaucoma_network - theirs.glaucoma_network))
             if _measurable(ours) != _measurable(theirs):
-                unlike += 1
+                unlike += self._clear(a, bounds.flip_margin)
                 continue
             if ours.fovea and theirs.fovea:
                 fovea = max(fovea, float(np.hypot(*np.subtract(ours.fovea, theirs.fovea))))

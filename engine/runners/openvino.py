@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Mapping
@@ -29,7 +30,10 @@ class OpenVino:
         core = openvino.Core()
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.hint, "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
+            streams = (
+                _REQUESTS if threads * _REQUESTS <= (os.cpu_count() or 1) else 1
+            )  # calls at once, each with its own
+            settings |= {"INFERENCE_NUM_THREADS": threads * streams, "NUM_STREAMS": streams}
         self._check(core)
         try:
             compiled = core.compile_model(core.read_model(model.data), "CPU", settings)

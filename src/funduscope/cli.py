@@ -26,7 +26,7 @@ from .engine.readers import READERS
 from .engine.results import Result
 from .engine.run import Run
 from .engine.runners import BACKENDS
-from .engine.screener import Screener, ScreenerSettings
+from .engine.screener import ScreenerSettings
 from .version import __version__
 
 EXIT = {
@@ -47,6 +47,7 @@ app = typer.Typer(
     "A screening aid for research use, not a diagnosis.",
 )
 _SHOWN = 20  # rows of the printed table
+_TUNE_FROM = 200  # pictures, of which measuring first is repaid
 
 ModelOption = Annotated[
     list[str] | None,
@@ -76,6 +77,9 @@ def screen(
         bool, typer.Option("--overlays", help="Also write pictures with contours, fovea and heat maps.")
     ] = False,
     with_report: Annotated[bool, typer.Option("--report", help="Also write one HTML page.")] = False,
+    no_tune: Annotated[
+        bool, typer.Option("--no-tune", help="Do not measure the fastest way first, however many pictures there are.")
+    ] = False,
     fail_on_bad: Annotated[
         bool, typer.Option("--fail-on-bad", help="Exit with 1 where a picture has no result.")
     ] = False,
@@ -87,7 +91,11 @@ def screen(
     paths = inputs.expand(pictures, leave_out=out)
     shown: list[Result] = []
     noted: Counter[str] = Counter()
-    with _open(model or (), backend, batch, point) as screener, console.progress() as bar:
+    settings = _settings(model or (), backend, batch, point)
+    if len(paths) > _TUNE_FROM and not no_tune and settings.tunable and settings.record() is None:
+        console.stderr.print(f"{len(paths)} pictures: first the fastest way here is measured (not with --no-tune)")
+        _tune(settings)
+    with settings.open() as screener, console.progress() as bar:
         run = Run(screener, paths, out, overlays=overlays, report=with_report, workers=workers, inputs=list(pictures))
         for result in bar.track(run, total=len(run)):
             noted.update(map(str, result.warnings))
@@ -109,9 +117,49 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 
-def _open(names: Sequence[str], backend: str, batch: int, point: str | None) -> Screener:
+def _settings(names: Sequence[str], backend: str, batch: int, point: str | None) -> ScreenerSettings:
     """The library checks every value, and says what is wrong with it."""
-    return ScreenerSettings(tuple(names), backend, batch, point=cast(Any, point)).open()
+    return ScreenerSettings(tuple(names), backend, batch, point=cast(Any, point))
+
+
+@app.command()
+def tune(model: ModelOption = None) -> None:
+    """Measure every way to run the models on this machine, and keep the fastest that the gate lets pass.
+
+    Every backend that is installed, on every precision that there is a file of, in a process of its own. What is kept serves
+    wherever the same models are opened with the backend `auto`, until processor, cores, library versions or models change.
+    """
+    _tune(_settings(model or (), "auto", 8, None))
+
+
+def _tune(settings: ScreenerSettings) -> None:
+    from .engine import tune as tuning
+
+    opened = [models.load(name) for name in models.chosen(settings.models)]
+    record = tuning.tune(opened, lambda text: console.stderr.print(text, style="dim"))
+    table = Table(box=None)
+    for column in ("model", "backend", "precision", "pictures/s", "p50 of one, ms", "of the gate's bounds", "verdict"):
+        table.add_column(column)
+    for trial in record.trials:
+        chosen = trial.way in [way.model_copy(update={"threads": trial.way.threads}) for way in record.ways.values()]
+        table.add_row(
+            trial.model,
+            trial.way.backend,
+            trial.precision,
+            _plain(trial.pictures_per_second),
+            _plain(trial.p50_ms),
+            "–" if trial.strain is None else f"{trial.strain:.0%}",
+            "taken" if chosen else trial.verdict,
+            style="bold green" if chosen else "" if trial.verdict == "passes" else "dim",
+        )
+    console.stderr.print(table)
+    threads = {way.threads for way in record.ways.values()}
+    at_once = "batch at a time" if record.slots == 1 else "batches at a time"
+    console.stderr.print(f"{record.slots} {at_once}, {'/'.join(map(str, threads))} threads each")
+
+
+def _plain(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
 
 
 @app.command()
@@ -171,7 +219,7 @@ def evaluate(
     if split not in SPLITS:
         raise errors.SettingsError(f"--split {split}: allowed are {', '.join(SPLITS)}")
     samples = evaluation.choose(dataset.load(folder), split)
-    with _open([model], backend, 8, point) as screener:
+    with _settings([model], backend, 8, point).open() as screener:
         figures = evaluation.evaluate(screener, samples)
     if as_json:
         models = [own.__dict__ for own in screener.models]
@@ -209,6 +257,10 @@ def _add_decision(table: Table, name: str, row: dict[str, Any]) -> None:
         heat = row["heat_in_disc"]
         share = f"{_number(heat['share'])}, by chance {_number(heat['chance'])}"
         table.add_row(f"{name}: heat at the disc", str(heat["n"]), str(heat["n_not_measurable"]), share)
+    if "heat_in_lesions" in row:
+        heat = row["heat_in_lesions"]
+        share = f"{_number(heat['share'])}, hottest {_number(heat['pointing'])}, by chance {_number(heat['chance'])}"
+        table.add_row(f"{name}: heat at lesions", str(heat["n"]), str(heat["n_not_measurable"]), share)
 
 
 def _add_figure(table: Table, name: str, part: dict[str, Any]) -> None:

@@ -97,7 +97,11 @@ def test_any_values_of_a_classifier_return_from_their_json(classifier, threshold
     [
         ("map_grid", None, "has ..any_dr., .glaucoma., .referable_dr..$"),
         ("outputs", [], "outputs are"),
-        ("geometry", {"path": "grey-crop-pad-resize-1", "size": 64, "fov_threshold": 40}, "is not of geometry.size 64"),
+        (
+            "geometry",
+            {"path": "reduced-crop-pad-resize-2", "size": 64, "fov_threshold": 40},
+            "is not of geometry.size 64",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(classifier, key, value, told):
@@ -254,5 +258,5 @@ def test_values_reach_preparation_and_post_processing(model):
 
 
 def test_the_path_of_preparation_says_in_which_light(model, classifier):
-    assert model.contract.geometry.build() == Geometry(256, 24, "brightest")
-    assert classifier.contract.geometry.build() == Geometry(96, 40, "grey")
+    assert model.contract.geometry.build() == Geometry(256, 24)
+    assert classifier.contract.geometry.build() == Geometry(96, 40)

@@ -5,10 +5,12 @@ sameness is asked for. What both models make of one picture is in
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -488,3 +490,22 @@ def test_over_no_models_or_other_runners_than_models_there_is_no_screener(fake_r
         Screener.of([], [])
     with pytest.raises(ValueError, match="zip"):
         Screener.of([model], [])
+
+
+def test_a_picture_that_a_model_cannot_use_is_not_kept_alive(both):
+    alive = []
+
+    class Watched(np.ndarray):
+        pass
+
+    gc.disable()
+    try:
+        with both() as opened:
+            for _ in range(3):
+                pixels = np.full((200, 220, 3), 30, np.uint8).view(Watched)
+                alive.append(weakref.ref(pixels))
+                opened(pixels)
+                del pixels
+    finally:
+        gc.enable()
+    assert [one() is None for one in alive] == [True] * 3

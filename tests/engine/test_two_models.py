@@ -187,7 +187,7 @@ def test_without_a_first_opinion_there_is_no_disagreement(both, painter, opinion
 
 # what one of the two cannot use
 
-DARK = {"red": (100, 0, 0), "blue": (0, 0, 255), "violet": (60, 20, 60), "dim": (40, 40, 40)}
+DARK = {"red": (40, 0, 0), "blue": (0, 0, 40), "violet": (40, 20, 40), "dim": (40, 40, 40)}
 
 
 @pytest.mark.parametrize("colour", DARK)
@@ -264,7 +264,7 @@ def test_without_a_disc_there_is_no_probability_at_all(both, painter):
 @pytest.mark.parametrize("batch", [1, 3, 4, 32])
 def test_pictures_of_all_kinds_keep_their_order_and_their_rows(both, painter, fundus, batch):
     kinds = [fundus(seed=k) for k in range(5)]
-    kinds += [flat(100, 0, 0), flat(0, 0, 200), flat(0, 0, 0), b"no picture", "absent.jpg"]
+    kinds += [flat(40, 0, 0), flat(0, 0, 40), flat(0, 0, 0), b"no picture", "absent.jpg"]
     kinds += [flat(200 - 10 * k, 100 + 7 * k, 60, height=150 + 9 * k) for k in range(6)]
     order = np.random.default_rng(3).permutation(len(kinds) * 2) % len(kinds)
     sources = [kinds[k] for k in order]
@@ -285,7 +285,7 @@ def test_pictures_of_all_kinds_keep_their_order_and_their_rows(both, painter, fu
 def test_the_classifier_sees_only_the_pictures_that_it_can_use(fake_runner, model, classifier, opinions):
     first, second = fake_runner(), fake_runner(lambda image: opinions())
     with Screener.of([model, classifier], [first, second]) as opened:
-        sources = [flat(90, 90, 90), flat(100, 0, 0), flat(100, 0, 0), flat(90, 90, 90)] + [flat(100, 0, 0)] * 4
+        sources = [flat(90, 90, 90), flat(40, 0, 0), flat(40, 0, 0), flat(90, 90, 90)] + [flat(40, 0, 0)] * 4
         assert len(list(opened.stream(sources))) == 8
     assert first.batches == [4, 4]
     assert second.batches == [2]

@@ -50,7 +50,7 @@ def photographs(fundus, tmp_path_factory):
 def images(photographs):
     """The eyes as the engine prepares them: uint8 (10, 64, 64, 3)."""
     eyes = [cv2.imread(str(path))[..., ::-1] for path in photographs]
-    geometry = preprocess.Geometry(SIZE, 24, "brightest")
+    geometry = preprocess.Geometry(SIZE, 24)
     return np.stack([preprocess.prepare(Photo(np.ascontiguousarray(eye), "eye"), geometry).image for eye in eyes])
 
 
@@ -218,7 +218,7 @@ def document():
             "precision": "fp32",
             "input": {"name": "images", "dtype": "uint8", "shape": ["batch", 8, 8, 3]},
             "outputs": [*maps, {"name": "glaucoma", "dtype": "float32", "shape": ["batch"]}],
-            "geometry": {"path": "crop-pad-resize-1", "size": 8, "fov_threshold": 24},
+            "geometry": {"path": "reduced-crop-pad-resize-2", "size": 8, "fov_threshold": 24},
             "rules": RULES,
             "glaucoma_threshold": 0.5,
             "training": TRAINING,

@@ -10,7 +10,6 @@ from torch import nn
 
 from funduscope.engine import contract, models, runners
 from funduscope.engine.errors import ModelError, SettingsError
-from funduscope.engine.pictures import preprocess
 from funduscope.engine.readers.classifier import MapGridPart
 from funduscope.export import onnx as export
 from funduscope.training import train
@@ -70,7 +69,7 @@ def test_the_contract_of_a_classifier_reads_back(model, classifier_run, decision
     assert (document.kind, document.name, document.version, document.precision) == ("classifier", "two", "0.1", "fp32")
     assert document.model_dump()["decisions"] == decisions
     assert (document.point, document.disagreement) == ("balanced", 0.5)
-    assert document.geometry == contract.GeometryPart(path="grey-crop-pad-resize-1", size=64, fov_threshold=40)
+    assert document.geometry == contract.GeometryPart(path="reduced-crop-pad-resize-2", size=64, fov_threshold=40)
     assert document.map_grid == MapGridPart(stride_px=32.0, offset_px=15.0)
     assert [output.name for output in document.outputs] == [*OUTPUTS, *MAPS]
     assert [output.shape for output in document.outputs] == [["batch"]] * 3 + [["batch", 2, 2]] * 3
@@ -94,7 +93,7 @@ def test_the_file_passes_the_gate_and_gives_what_torch_gives(model, classifier_n
     outputs, expected = ran(model.data, images), in_torch(deployed, images)
     assert largest_difference(outputs, expected) < 1e-4
     assert expected["glaucoma"].std() > 1e-3
-    assert expected["glaucoma_map"].std() > 0.1
+    assert expected["glaucoma_map"].std() > 0.05
 
 
 def test_the_gate_refuses_another_network_and_other_temperatures(model, classifier_network, images):
@@ -152,8 +151,8 @@ def test_the_same_picture_gives_the_same_row_in_any_batch(model, images):
         assert np.abs(together[name][2] - alone[name][0]).max() > 1e-5
 
 
-def test_a_picture_and_its_grey_are_the_same_to_the_graph(proto, images):
-    grey = np.repeat(preprocess.grey(images)[..., None], 3, axis=3)
+def test_a_picture_and_its_grey_are_the_same_to_the_graph(proto, images, luma):
+    grey = np.repeat(luma(images)[..., None], 3, axis=3)
     assert largest_difference(ran(proto, images), ran(proto, grey)) < 1e-6
 
 
@@ -186,7 +185,14 @@ def untrained(own):
     return network
 
 
-EVERY = [("small-cnn", 0), ("alexnet", 0), ("alexnet", 16), ("resnet18", 0), ("densenet121", 0)]
+EVERY = [
+    ("small-cnn", 0),
+    ("alexnet", 0),
+    ("alexnet", 16),
+    ("resnet18", 0),
+    ("densenet121", 0),
+    ("efficientnet-lite0", 0),
+]
 LEFT_OUT = {("small-cnn", 64), ("densenet121", 64)}  # the one is exported above, the other takes ten seconds
 
 
@@ -254,7 +260,8 @@ def test_a_network_with_dense_layers_has_no_maps_in_its_contract(classifier_run,
 
 
 @pytest.mark.parametrize(
-    ("architecture", "cells"), [("small-cnn", 7), ("alexnet", 13), ("resnet18", 7), ("densenet121", 7)]
+    ("architecture", "cells"),
+    [("small-cnn", 7), ("alexnet", 13), ("resnet18", 7), ("densenet121", 7), ("efficientnet-lite0", 7)],
 )
 def test_the_contract_states_the_maps_sides(classifier_run, classifier_settings, architecture, cells):
     own = settings(architecture, 0, "grey")

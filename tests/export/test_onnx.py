@@ -147,7 +147,7 @@ def test_the_contract_holds_the_calibration(model, run):
     assert document.training.model_dump() == calibration["training"]
     assert (document.geometry.size, document.geometry.fov_threshold) == (64, 24)
     assert models.load(model.path) == model
-    assert (document.kind, document.geometry.path) == ("multi-task", "crop-pad-resize-1")
+    assert (document.kind, document.geometry.path) == ("multi-task", "reduced-crop-pad-resize-2")
 
 
 def test_a_run_that_is_not_calibrated_is_refused(run, photographs, tmp_path):
@@ -174,7 +174,7 @@ def test_a_file_that_fails_the_gate_is_refused_and_removed(proto, run, photograp
 
 def test_pictures_that_cannot_be_read_are_left_out_of_the_gate(photographs, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 broken")
-    geometry = preprocess.Geometry(64, 24, "brightest")
+    geometry = preprocess.Geometry(64, 24)
     assert len(pictures.prepared([tmp_path / "broken.jpg", *photographs[:2]], geometry)) == 2
     with pytest.raises(SettingsError, match="at least one readable photograph"):
         pictures.prepared([tmp_path / "broken.jpg"], geometry)

@@ -87,7 +87,7 @@ def _common(kind: str, outputs: list[dict[str, Any]]) -> dict[str, Any]:
         "precision": "fp32",
         "input": {"name": "images", "dtype": "uint8", "shape": ["batch", SIZE, SIZE, 3]},
         "outputs": outputs,
-        "geometry": {"path": "crop-pad-resize-1", "size": SIZE, "fov_threshold": 20},
+        "geometry": {"path": "reduced-crop-pad-resize-2", "size": SIZE, "fov_threshold": 20},
         "training": {"network": "", "strategy": "", "steps": 0, "device": "", "data": [], "figures": {}},
         "terms": {"licence": "CC0", "notice": "Drawn."},
     }

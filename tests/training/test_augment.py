@@ -97,7 +97,7 @@ def samples(drawn_root):
 
 def test_without_augmentation_training_sees_the_engines_own_picture(plan, samples):
     config = configured(plan, 64)
-    geometry = preprocess.Geometry(64, 24, "brightest")
+    geometry = preprocess.Geometry(64, 24)
     for sample in samples:
         engines = preprocess.prepare(photo.load(sample.image), geometry)
         cached = batches.prepare(sample, config.data.sets[0], geometry)
@@ -113,13 +113,13 @@ def test_without_augmentation_training_sees_the_engines_own_picture(plan, sample
 @pytest.mark.parametrize("change", [{"shift": 0.05}, {"log_gain": 0.2}, {"rotation_degrees": 5.0}, {"log_gamma": 0.2}])
 def test_with_any_augmentation_it_is_another_picture(plan, samples, change):
     config = configured(plan, 64, **change)
-    cached = batches.prepare(samples[0], config.data.sets[0], preprocess.Geometry(64, 24, "brightest"))
+    cached = batches.prepare(samples[0], config.data.sets[0], preprocess.Geometry(64, 24))
     image, *_ = batches.augmented(cached, config, np.random.default_rng(0))
     assert not np.array_equal(image, cached.image)
 
 
 def test_colour_leaves_the_labels_alone(plan, samples):
-    cached = batches.prepare(samples[0], configured(plan, 64).data.sets[0], preprocess.Geometry(64, 24, "brightest"))
+    cached = batches.prepare(samples[0], configured(plan, 64).data.sets[0], preprocess.Geometry(64, 24))
     _, mask, fovea, _ = batches.augmented(cached, configured(plan, 64, **COLOURS), np.random.default_rng(0))
     assert np.array_equal(mask, cached.mask)
     assert np.array_equal(fovea, batches.gaussian_map(*cached.fovea, 64, 10.0))
@@ -127,7 +127,7 @@ def test_colour_leaves_the_labels_alone(plan, samples):
 
 def test_a_flip_mirrors_about_half_of_the_pictures(plan, samples):
     config = configured(plan, 64, flip=True)
-    cached = batches.prepare(samples[0], config.data.sets[0], preprocess.Geometry(64, 24, "brightest"))
+    cached = batches.prepare(samples[0], config.data.sets[0], preprocess.Geometry(64, 24))
     mirrored = 0
     for seed in range(40):
         image, *_ = batches.augmented(cached, config, np.random.default_rng(seed))
@@ -166,6 +166,52 @@ def test_channels_get_gains_of_their_own():
     changed = augment.colour(image, settings(log_gain=0.3), np.random.default_rng(0))
     assert changed.shape == image.shape
     assert len(set(changed[0, 0].tolist())) == 3
+
+
+CAMERAS = [{"log_channel_gamma": 0.3}, {"log_saturation": 0.5}, {"log_resolution": 0.7}, {"jpeg_loss": 80}]
+
+
+def smooth(side=64):
+    """A picture with edges and colours."""
+    image = np.random.default_rng(5).integers(30, 200, (side // 8, side // 8, 3), np.uint8)
+    return np.kron(image, np.ones((8, 8, 1), np.uint8))
+
+
+@pytest.mark.parametrize("change", CAMERAS)
+def test_each_camera_changes_pictures_a_little(change):
+    image = smooth()
+    changed = [augment.colour(image, settings(**change), np.random.default_rng(seed)) for seed in range(30)]
+    assert {(one.shape, one.dtype) for one in changed} == {(image.shape, image.dtype)}
+    apart = [np.abs(one.astype(int) - image).mean() for one in changed]
+    assert max(apart) > 1
+    assert max(apart) < 40
+    if change.keys() & {"log_resolution", "jpeg_loss"}:  # those are for half of the pictures
+        assert 5 < sum(value == 0 for value in apart) < 25
+
+
+@pytest.mark.parametrize("change", CAMERAS)
+def test_the_same_draw_gives_the_same_camera(change):
+    first, second = (augment.colour(smooth(), settings(**change), np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_saturation_leaves_grey_alone():
+    grey = np.repeat(smooth()[..., :1], 3, axis=2)
+    for seed in range(10):
+        changed = augment.colour(grey, settings(log_saturation=0.5), np.random.default_rng(seed))
+        assert np.abs(changed.astype(int) - grey).max() <= 1
+
+
+def test_a_camera_that_is_off_draws_nothing():
+    rng, untouched = np.random.default_rng(0), np.random.default_rng(0)
+    augment.camera(smooth(), settings(), rng)
+    assert rng.random() == untouched.random()
+
+
+@pytest.mark.parametrize("change", [{"jpeg_loss": 96}, {"jpeg_loss": -1}, {"log_resolution": -0.1}])
+def test_a_camera_out_of_range_is_refused(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        settings(**change)
 
 
 def test_a_negative_range_is_refused():

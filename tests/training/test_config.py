@@ -69,7 +69,7 @@ def test_a_shipped_configuration_loads(path):
 
 def test_a_file_says_what_the_configuration_holds(either, write_config):
     loaded = config.load(write_config(either))
-    assert loaded.model_dump(mode="json", exclude={"data": {"sets"}}) == {
+    assert loaded.model_dump(mode="json", exclude={"data": {"sets"}}, exclude_unset=True) == {
         **either,
         "data": {key: value for key, value in either["data"].items() if key != "sets"},
     }
@@ -156,9 +156,12 @@ def test_a_wrong_value_is_named(plan, write_config, path, key, value):
         (("data",), "sampling", "each"),
         (("data",), "augment", "none"),
         (("data",), "sets", []),
+        (("data",), "shares", {"dr": 0.0}),
+        (("data",), "shares", {"disc": 1.0}),
         (("data", "sets", 0), "weights", {}),
         (("data", "sets", 0), "weights", {"disc": 1.0}),
         (("data", "sets", 0), "weights", {"dr": 0.0}),
+        (("schedule",), "average", 1.0),
         (("schedule",), "select", "recall"),
         (("schedule",), "steps", 0),
         (("reading",), "sensitivity", 1.0),
@@ -228,6 +231,29 @@ def test_contrast_needs_whole_cells(classifier_plan, write_config):
     assert config.load(write_config(contrast)).geometry.size == 64
     wrong = changed(changed(contrast, ("geometry",), "size", 80), ("geometry",), "cache", 80)
     assert "a multiple of 32 for network.input contrast" in refusal(write_config(wrong))
+
+
+def test_the_cells_of_efficientnet_are_whole(classifier_plan, write_config):
+    lite = changed(classifier_plan, ("network",), "architecture", "efficientnet-lite0")
+    assert config.load(write_config(lite)).geometry.size == 64
+    wrong = changed(changed(lite, ("geometry",), "size", 80), ("geometry",), "cache", 80)
+    assert "a multiple of 32 for EfficientNet" in refusal(write_config(wrong))
+
+
+def test_lesions_go_with_a_network_that_can_learn_them(classifier_plan, write_config):
+    part = {"path": "drawn", "twins": "grades", "terms": "drawn", "batch": 2, "weight": 1.0}
+    lite = changed(classifier_plan, ("network",), "architecture", "efficientnet-lite0")
+    whole = changed(lite, ("network",), "lesions", True) | {"lesions": part}
+    assert config.load(write_config(whole)).lesions.batch == 2
+    assert "go together" in refusal(write_config(lite | {"lesions": part}))
+    assert "go together" in refusal(write_config(changed(lite, ("network",), "lesions", True)))
+    assert "resnet18 cannot" in refusal(write_config(changed(whole, ("network",), "architecture", "resnet18")))
+    assert "others is none of data.sets" in refusal(write_config(changed(whole, ("lesions",), "twins", "others")))
+
+
+def test_one_start_is_enough(classifier_plan, write_config):
+    both = classifier_plan["network"] | {"architecture": "alexnet", "imagenet": "a.pth", "start": "b.safetensors"}
+    assert "start takes the place of imagenet" in refusal(write_config(classifier_plan | {"network": both}))
 
 
 def test_a_cache_below_the_size_is_refused(either, write_config):

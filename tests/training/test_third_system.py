@@ -76,7 +76,6 @@ class Reading(settings.Strict):
 
 
 class Config(settings.BaseConfig):
-    preparation_path: ClassVar = SYSTEMS["multi-task"].config.preparation_path
     kind: Literal["redness"]
     data: Data
     schedule: settings.Schedule

@@ -163,6 +163,19 @@ def test_training_teaches_a_classifier_to_tell_drawn_eyes_apart(classify, tmp_pa
     assert last["sets"]["all"]["referable_dr_auc"] > 0.9
 
 
+def test_the_averaged_weights_are_validated_and_kept(classify, tmp_path):
+    for average in (0.0, 0.9):
+        assert classify(f"{average}", steps=4, validate_every=4, average=average)
+    plain, own = state(tmp_path / "0.0"), state(tmp_path / "0.9")
+    assert differences(plain["network"], own["network"]) == []  # training itself goes on with the weights as they are
+    assert plain["average"] == {}
+    best = train.load_checkpoint(tmp_path / "0.9" / "best.pt")[1]
+    assert differences(best["network"], own["average"]) == []
+    assert "/network.fc.weight" in differences(best["network"], own["network"])
+    assert "average" not in best
+    assert lines(tmp_path / "0.0")[0]["losses"] == lines(tmp_path / "0.9")[0]["losses"]
+
+
 def test_a_run_that_diverges_ends_with_what_to_do(classify, tmp_path):
     with pytest.raises(SettingsError, match=r"at step \d: training has diverged; lower schedule.lr \(here 1e\+30\)"):
         classify(steps=4, validate_every=4, lr=1e30, warmup=1)
@@ -212,10 +225,22 @@ def test_an_interrupted_run_goes_on_exactly(go, tmp_path, monkeypatch, strategy,
 
 
 @pytest.mark.parametrize(
-    ("data", "bf16"), [({}, False), ({"sampling": "balanced", "augment": "both", "workers": 2}, True)]
+    ("data", "bf16", "average"),
+    [
+        ({}, False, 0.0),
+        ({"sampling": "balanced", "augment": "both", "workers": 2}, True, 0.0),
+        ({"sampling": "balanced", "augment": "both"}, False, 0.8),
+    ],
 )
-def test_an_interrupted_classifier_goes_on_exactly(classify, tmp_path, monkeypatch, data, bf16):
-    settings = {"data": data, "bf16": bf16, "steps": 6, "validate_every": 3, "freeze_batchnorm": 0.7}
+def test_an_interrupted_classifier_goes_on_exactly(classify, tmp_path, monkeypatch, data, bf16, average):
+    settings = {
+        "data": data,
+        "bf16": bf16,
+        "average": average,
+        "steps": 6,
+        "validate_every": 3,
+        "freeze_batchnorm": 0.7,
+    }
     assert classify("straight", **settings)
     with monkeypatch.context() as patch:
         stop_at(patch, 5, classifier_job, "elementwise")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from ...engine.labelled.sample import Sample
 from ...engine.pictures import photo, preprocess
 from ..ahead import ahead
 from ..augment import Augmentation, affine, colour
-from .config import Config, SetSettings
+from .config import Config, SetSettings, Taught
 
 _log = logging.getLogger("funduscope")
 
@@ -40,11 +40,15 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images: uint8 (N, S, S, 3). targets: float32 (N, K), 0 or 1. has: bool (N, K), whether the label is known."""
+    """images: uint8 (N, S, S, 3). targets: float32 (N, K), 0 or 1. has: bool (N, K), whether the label is known.
+
+    lesions: float32 (M, L, h, w), 0 or 1, where lesions were drawn on the M further pictures at the end of `images`.
+    """
 
     images: Tensor
     targets: Tensor
     has: Tensor
+    lesions: Tensor | None = None
 
 
 def prepare_all(
@@ -80,7 +84,9 @@ class Batches:
     def __init__(self, pictures: Sequence[Picture], settings: Config, targets: Sequence[str]) -> None:
         self._pictures, self._settings, self._targets = pictures, settings, targets
         balanced = settings.data.sampling == "balanced"
-        self._chances = _balanced(pictures) if balanced else np.full(len(pictures), 1 / len(pictures))
+        self._chances = (
+            _balanced(pictures, settings.data.shares) if balanced else np.full(len(pictures), 1 / len(pictures))
+        )
 
     def of_step(self, step: int) -> Batch:
         """The batch of one step."""
@@ -119,21 +125,24 @@ def labels(samples: Sequence[Sample], targets: Sequence[str]) -> tuple[Tensor, T
     return torch.tensor([[float(value or 0) for value in row] for row in known]), has
 
 
-def _balanced(pictures: Sequence[Picture]) -> NDArray[np.float64]:
-    """Chance of each picture: the two diseases alike, sets by their weight, pictures with and without the disease alike.
+def _balanced(pictures: Sequence[Picture], shares: Mapping[Taught, float]) -> NDArray[np.float64]:
+    """Chance of each picture: the diseases by their shares (alike where there are none), sets by their weight, pictures with
+    and without the disease alike.
 
     A set in which one class is missing draws the other for all of its share.
     """
     chances = np.zeros(len(pictures))
-    for disease, target in (("glaucoma", "glaucoma"), ("dr", "referable_dr")):
+    taught: tuple[tuple[Taught, str], ...] = (("glaucoma", "glaucoma"), ("dr", "referable_dr"))
+    for disease, target in taught:
         groups: dict[tuple[str, int], list[int]] = defaultdict(list)
         weights: dict[str, float] = {}
         for k, picture in enumerate(pictures):
-            known, weight = picture.sample.diseased(target), picture.settings.weights.get(disease)  # type: ignore[call-overload]
+            known, weight = picture.sample.diseased(target), picture.settings.weights.get(disease)
             if known is not None and weight is not None:
                 groups[picture.settings.path, known].append(k)
                 weights[picture.settings.path] = weight
         for (path, _), members in groups.items():
             classes = sum(its_path == path for its_path, _ in groups)
-            chances[members] += weights[path] / sum(weights.values()) / classes / len(members)
+            share = shares.get(disease, 1.0) * weights[path] / sum(weights.values())
+            chances[members] += share / classes / len(members)
     return np.asarray(chances / chances.sum())

@@ -15,12 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from ...engine.errors import SettingsError
+from ...engine.labelled.sample import Sample
 from ...postprocess import metrics, scores
 from ..balance import equal_weights
 from ..provenance import provenance
-from . import batches, job, validation
+from ..settings import Set
+from . import batches, job, lesions, validation
 from .config import Config, Reading
-from .networks import OUTPUTS, Classifier, Pooled
+from .networks import OUTPUTS, Classifier
+from .pooled import Pooled
 
 Logits = NDArray[np.float64]
 _FULL_HEAT = 0.5  # share of the pictures with the disease whose maps' peaks reach it
@@ -68,10 +71,16 @@ def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: st
             describe(settings),
             f"{settings.loss.name}, {settings.data.sampling} sampling, {settings.data.augment} augmented",
             state,
-            [(picture.sample, picture.settings) for picture in pictures],
+            [*((picture.sample, picture.settings) for picture in pictures), *_drawn(settings, root, pairs)],
             _figures(validation.measure(samples, {t: logits[t] - cut for t, cut in thresholds.items()})),
         ),
     }
+
+
+def _drawn(settings: Config, root: Path, pairs: Sequence[job.Pair]) -> list[tuple[Sample, Set]]:
+    """Pictures that taught lesions, for the contract, which states all terms."""
+    own = settings.lesions
+    return [] if own is None else [(sample, own) for sample in lesions.load(own, root, pairs)]
 
 
 def describe(settings: Config) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ...engine.contract import PreparationPath
 from .. import settings
 from ..settings import Positive, Share, Strict
 
-Architecture = Literal["small-cnn", "alexnet", "resnet18", "densenet121"]
+Architecture = Literal[
+    "small-cnn",
+    "alexnet",
+    "resnet18",
+    "densenet121",
+    "efficientnet-lite0",
+    "efficientnet-lite1",
+    "efficientnet-lite2",
+]
 Input = Literal["grey", "colour", "contrast"]
 Taught = Literal["glaucoma", "dr"]
 Weight = Annotated[float, Field(gt=0)]
@@ -20,7 +27,10 @@ Open = Annotated[float, Field(gt=0, lt=1)]
 class Network(Strict):
     """input: see `pixels.Pixels`; hidden: width of AlexNet's two dense layers (4096 as published), 0 for global average
     pooling in their place; severity: also learn severe and proliferative retinopathy, so that the grades 0 to 4 are
-    known in order; imagenet: a .safetensors or .pth file in torchvision's names, relative to the file, or ""."""
+    known in order; imagenet: "package:NAME", an installed package that holds the weights (extra `pretrained`), or a
+    .safetensors or .pth file in torchvision's names, relative to the file, or ""; start: in its place, the weights of an
+    earlier run of the same network, a file that `weights.write` wrote, or ""; lesions: also learn where lesions were
+    drawn, see Lesions."""
 
     architecture: Architecture
     input: Input
@@ -28,6 +38,8 @@ class Network(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     severity: bool
     imagenet: str
+    start: str = ""  # absent from older checkpoints
+    lesions: bool = False  # absent from older checkpoints
 
     @model_validator(mode="after")
     def _agrees(self) -> Network:
@@ -35,6 +47,10 @@ class Network(Strict):
             raise ValueError(f"hidden is of alexnet's dense layers; {self.architecture} has none: set it to 0")
         if self.imagenet and self.architecture == "small-cnn":
             raise ValueError("imagenet: there are no such weights for small-cnn")
+        if self.lesions and not self.architecture.startswith("efficientnet"):
+            raise ValueError(f"lesions: {self.architecture} cannot learn them, EfficientNet can")
+        if self.imagenet and self.start:
+            raise ValueError('start takes the place of imagenet; set one of them to ""')
         return self
 
 
@@ -47,12 +63,26 @@ class SetSettings(settings.Set):
 class Data(settings.Data):
     """batch: pictures a step. sampling `uniform`: all training pictures alike (the source's); `balanced`: the diseases
     alike, sets by their weight, sick and healthy alike. augment `unhealthy`: only pictures with a disease are turned and
-    coloured (the source's, and in the training split only); `both`: all."""
+    coloured (the source's, and in the training split only); `both`: all. shares: how often balanced sampling draws for
+    each disease; none: alike."""
 
     batch: Positive
     sampling: Literal["uniform", "balanced"]
     augment: Literal["unhealthy", "both"]
     sets: Annotated[list[SetSettings], Field(min_length=1)]
+    shares: dict[Taught, Weight] = Field(default={})  # absent from older checkpoints
+
+
+class Lesions(settings.Set):
+    """Drawn lesions as a further target of training, by a 1x1 convolution on features of half the heat maps' stride.
+
+    twins: the set in data.sets with which this one shares pictures: only drawings of its training pictures are learned
+    from, and none whose twin is not known. batch: pictures a step, beside data.batch; weight: of a picture's loss.
+    """
+
+    twins: str
+    batch: Positive
+    weight: Weight
 
 
 class ExpUwbce(Strict):
@@ -115,19 +145,26 @@ class Reading(Strict):
 class Config(settings.BaseConfig):
     """The whole file."""
 
-    preparation_path: ClassVar[PreparationPath] = "grey-crop-pad-resize-1"
-
     kind: Literal["classifier"]
     network: Network
     data: Data
     loss: Loss
     schedule: Schedule
     reading: Reading
+    lesions: Lesions | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Config:
         if self.network.input == "contrast" and self.geometry.size % 32:
             raise ValueError("geometry.size must be a multiple of 32 for network.input contrast")
+        if self.network.architecture.startswith("efficientnet") and self.geometry.size % 32:
+            raise ValueError(
+                "geometry.size must be a multiple of 32 for EfficientNet, or its heat maps lie beside the picture"
+            )
+        if self.network.lesions != (self.lesions is not None):
+            raise ValueError("network.lesions and the part [lesions] go together")
+        if self.lesions and self.lesions.twins not in {own.path for own in self.data.sets}:
+            raise ValueError(f"lesions.twins: {self.lesions.twins} is none of data.sets")
         settings.tell_apart(self.data.sets)
         for disease in ("glaucoma", "dr"):
             if not any(disease in s.weights for s in self.data.sets):

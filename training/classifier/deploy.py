@@ -11,7 +11,8 @@ from ...engine.readers.classifier import DecisionPart, MapGridPart
 from ..system import Deployment, output
 from . import job
 from .config import Config
-from .networks import MAPS, OUTPUTS, Deployed, Pooled
+from .networks import MAPS, OUTPUTS, Deployed
+from .pooled import Pooled
 
 CALIBRATED = frozenset({"decisions", "point", "disagreement"})
 

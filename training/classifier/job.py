@@ -12,9 +12,11 @@ from torch import Tensor
 from ...engine.errors import DataError
 from ...engine.labelled import dataset
 from ...engine.labelled.sample import Sample
-from .. import losses
-from . import batches, config, validation
+from .. import losses, pretrained
+from ..ahead import ahead
+from . import batches, config, lesions, validation
 from .config import Config, SetSettings
+from .efficientnet import EfficientNetLite
 from .networks import OUTPUTS, Classifier
 
 Pair = tuple[Sample, SetSettings]
@@ -34,22 +36,37 @@ class ClassifierJob:
     def __init__(self, settings: Config, root: Path) -> None:
         self.settings = settings
         self.samples = load_samples(settings, root)
+        self.drawings = lesions.load(settings.lesions, root, self.samples) if settings.lesions is not None else []
         self.pictures: tuple[list[batches.Picture], list[batches.Picture]] | None = None
 
     def start(self, device: torch.device, folder: Path | None) -> None:
         settings, plan = self.settings, self.settings.schedule
         network = Classifier(settings.network)
         if settings.network.imagenet and folder is not None:
-            network.load_imagenet(folder / settings.network.imagenet)
+            network.load_imagenet(pretrained.locate(settings.network.imagenet, folder))
+        if settings.network.start and folder is not None:
+            network.load_whole(pretrained.locate(settings.network.start, folder))
         self.pictures = self.pictures or prepared(settings, self.samples)
         taught, self.held = self.pictures
         self._drawer = batches.Batches(taught, settings, network.targets)
+        self._drawn = None
+        if settings.lesions is not None:
+            assert isinstance(network.network, EfficientNetLite)  # the configuration says so
+            self._drawn = lesions.Drawings(
+                lesions.prepare_all(self.drawings, settings.preparation(settings.geometry.cache).build()),
+                settings,
+                network.network.finer_grid(),
+            )
         self._device = device
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(network.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
 
     def stream(self, first: int, last: int) -> Iterator[batches.Batch]:
-        return self._drawer.stream(first, last)
+        return ahead(self._batch, first, last, self.settings.data.workers)
+
+    def _batch(self, step: int) -> batches.Batch:
+        batch = self._drawer.of_step(step)
+        return batch if self._drawn is None else self._drawn.added(batch, step)
 
     def step(self, batch: batches.Batch, lr: float) -> dict[str, float]:
         for group in self.optimiser.param_groups:
@@ -58,12 +75,17 @@ class ClassifierJob:
             part.to(self._device, non_blocking=True) for part in (batch.images, batch.targets, batch.has)
         )
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.settings.schedule.bf16):
-            logits = torch.stack(list(self.network(images).values()), dim=1)  # (N, K)
-        loss = (elementwise(self.settings.loss, logits, targets) * has).sum()  # the source's reduction
+            logits, found = self.network.learn(images)  # (N + M, K), (N + M, L, h, w)
+        loss = (elementwise(self.settings.loss, logits[: len(targets)], targets) * has).sum()  # the source's reduction
+        values: dict[str, float] = {self.settings.loss.name: float(loss.detach()) / max(1, int(has.sum()))}
+        if batch.lesions is not None and found is not None and self.settings.lesions is not None:
+            own = lesions.loss(found[len(targets) :], batch.lesions.to(self._device))
+            values["lesions"] = float(own.detach().mean())
+            loss = loss + self.settings.lesions.weight * own.sum()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        return {self.settings.loss.name: float(loss.detach()) / max(1, int(has.sum()))}
+        return values
 
     def validate(self) -> tuple[dict[str, dict[str, float]], float]:
         figures = validation.measure(

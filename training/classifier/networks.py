@@ -1,14 +1,15 @@
 """The classifier's networks: small CNN, AlexNet, ResNet-18, DenseNet-121, on pictures whose grey is computed in the graph.
 
+EfficientNet-Lite stands in a file of its own.
+
 Layers carry torchvision's names (`features.0.weight`, `layer1.0.conv1.weight`, `features.denseblock1...`), so weights
 trained elsewhere load from a local file; a first layer of three channels folds to one.
 Sources: the poster "Multi-task deep network for ophthalmology screening on fundus images"; Krizhevsky, arXiv 1404.5997;
-He et al., CVPR 2016; Huang et al., CVPR 2017; class-activation maps: Zhou et al., CVPR 2016.
+He et al., CVPR 2016; Huang et al., CVPR 2017.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,56 +20,26 @@ from torch import Tensor, nn
 
 from ...engine.diseases import DISEASES
 from ...engine.errors import SettingsError
+from ...engine.labelled.sample import LESIONS
 from .. import pretrained, system
 from . import config
-from .pixels import MEAN, STD, Pixels
+from .efficientnet import SCALING as EFFICIENTNET_SCALING
+from .efficientnet import EfficientNetLite
+from .pixels import IMAGENET, Pixels, Scaling
+from .pooled import Pooled
 
 OUTPUTS: tuple[str, ...] = tuple(DISEASES)  # of the deployed network, in this order
 SEVERITY = ("severe_dr", "proliferative_dr")  # learned beside them where the configuration says so
 MAPS = tuple(f"{name}_map" for name in OUTPUTS)
 
+_BODY = ("features", "conv1", "bn1", "layer", "_conv", "_bn", "_blocks")  # of all but the last layers
+_FIRST_NORM = {
+    "conv1.weight": "bn1.running_mean",
+    "features.conv0.weight": "features.norm0.running_mean",
+    "_conv_stem.weight": "_bn0.running_mean",
+}
+_RARE = -3.0  # the first logit of a lesion: most cells have none
 _SHARED = 0.6  # of pretrained weights that see colour and contrast, so that the sum stays about as large
-
-
-class Pooled(nn.Module, ABC):
-    """A network that ends in global average pooling and one linear layer.
-
-    Pooling and linear layer commute: the linear layer at every position is the class-activation map, and the map's mean
-    is the logit. So a heat map costs one 1x1 convolution.
-    """
-
-    last: str  # name of the linear layer
-    windows: tuple[tuple[int, int, int], ...]  # kernel, stride, padding of the layers that move the grid, first to last
-
-    def __init__(self, dropout: float) -> None:
-        super().__init__()
-        self.drop = nn.Dropout(dropout)
-
-    @abstractmethod
-    def extract(self, x: Tensor) -> Tensor:
-        """The last features, (N, C, h, w)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, K)."""
-        linear: nn.Module = getattr(self, self.last)
-        return linear(self.drop(self.extract(x).mean(dim=(2, 3))))  # type: ignore[no-any-return]
-
-    def maps(self, x: Tensor) -> Tensor:
-        """Class-activation maps (N, K, h, w), in logits; their mean is what `forward` returns."""
-        linear: nn.Linear = getattr(self, self.last)
-        return F.conv2d(self.extract(x), linear.weight[:, :, None, None], linear.bias)
-
-    def map_grid(self) -> tuple[float, float]:
-        """Stride and offset of the map's cells in pixels: cell k is centred on offset + k * stride."""
-        stride, offset = 1.0, 0.0
-        for kernel, step, padding in self.windows:
-            offset += stride * ((kernel - 1) / 2 - padding)
-            stride *= step
-        return stride, offset
-
-    def conv_norm_pairs(self) -> list[tuple[str, str]]:
-        """Names of each convolution whose BatchNorm follows it at once, so that an export can fold the one into the other."""
-        return []
 
 
 class SmallCnn(Pooled):
@@ -285,8 +256,10 @@ class Classifier(nn.Module):
 
     def __init__(self, settings: config.Network) -> None:
         super().__init__()
+        self.architecture = settings.architecture
         self.targets = OUTPUTS + (SEVERITY if settings.severity else ())
-        self.pixels = Pixels(settings.input)
+        lite = settings.architecture.startswith("efficientnet")
+        self.pixels = Pixels(settings.input, EFFICIENTNET_SCALING if lite else IMAGENET)
         channels, outputs, dropout = self.pixels.channels, len(self.targets), settings.dropout
         self.network: Pooled | AlexNet
         match settings.architecture:
@@ -300,19 +273,53 @@ class Classifier(nn.Module):
                 self.network = ResNet18(channels, outputs, dropout)
             case "densenet121":
                 self.network = DenseNet121(channels, outputs, dropout)
+            case "efficientnet-lite0" | "efficientnet-lite1" | "efficientnet-lite2":
+                self.network = EfficientNetLite(settings.architecture, channels, outputs, dropout)
+        self.lesions: nn.Conv2d | None = None
+        if isinstance(self.network, EfficientNetLite) and settings.lesions:
+            self.lesions = nn.Conv2d(self.network.finer_channels, len(LESIONS), 1)
         self.apply(_initialise)
+        if self.lesions is not None and self.lesions.bias is not None:
+            nn.init.constant_(self.lesions.bias, _RARE)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """images: uint8 (N, S, S, 3) RGB. Returns: logits (N,) by target."""
         logits = self.network(self.pixels(images))
         return {name: logits[:, k] for k, name in enumerate(self.targets)}
 
+    def learn(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What training asks for. images: as in `forward`.
+
+        Returns: logits (N, K), and of a network that learns lesions their maps (N, L, h, w) in logits.
+        """
+        x = self.pixels(images)
+        if self.lesions is None:
+            return self.network(x), None
+        assert isinstance(self.network, EfficientNetLite)
+        finer, last = self.network.levels(x)
+        return self.network.pooled(last), self.lesions(finer)
+
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         """See `Pooled.conv_norm_pairs`."""
         return [(f"network.{conv}", f"network.{norm}") for conv, norm in self.network.conv_norm_pairs()]
 
+    def load_whole(self, file: Path) -> None:
+        """Start from the whole of an earlier network, last layer included, as `weights.write` writes it. A layer for lesions
+        that it has not learned starts anew, one that is not wanted here is left.
+
+        Raises: SettingsError for another network's.
+        """
+        stored, own = pretrained.load(file), self.state_dict()
+        stored = {k: v for k, v in stored.items() if k in own or not k.startswith("lesions.")}
+        wanted = {k for k in own if not k.endswith("batches_tracked") and (k in stored or not k.startswith("lesions."))}
+        wrong = {k for k in wanted if k not in stored or stored[k].shape != own[k].shape} | (stored.keys() - own.keys())
+        if wrong:
+            names = ", ".join(sorted(wrong)[:3])
+            raise SettingsError(f'{file}: is not of this network ({names} differ); set network.start to ""')
+        self.load_state_dict(stored, strict=False)
+
     def load_imagenet(self, file: Path) -> None:
-        """Start from weights in torchvision's names, see `pretrained.load`; the last layer stays as it is.
+        """Start from weights in torchvision's names (EfficientNet's package's), see `pretrained.load`; the last layer stays.
 
         Raises: SettingsError for others.
         """
@@ -321,29 +328,29 @@ class Classifier(nn.Module):
         first = next(name for name in ours if name.endswith("weight"))  # the first convolution
         channels = ours[first].shape[1]
         if channels == 1 and first in stored and stored[first].shape[1] == 3:
-            stored |= _folded(stored, first)
+            stored |= _folded(stored, first, self.pixels.scaling)
         if channels == 6 and first in stored and stored[first].shape[1] == 3:  # contrast is looked at as colour is
             stored[first] = _SHARED * torch.cat([stored[first]] * 2, dim=1)
         last = list(ours)[-2:]  # weight and bias
         usable = {k: v for k, v in stored.items() if k in ours and k not in last and ours[k].shape == v.shape}
-        body = {
-            k for k in ours if k.startswith(("features", "conv1", "bn1", "layer")) and not k.endswith("batches_tracked")
-        }
+        body = {k for k in ours if k.startswith(_BODY) and not k.endswith("batches_tracked")}
         if missing := sorted(body - usable.keys()):
-            raise SettingsError(f"{file}: lacks {', '.join(missing[:3])} in torchvision's names and shapes")
+            raise SettingsError(
+                f"{file}: lacks {', '.join(missing[:3])} in the names and shapes of {self.architecture}"
+            )
         self.network.load_state_dict(usable, strict=False)
 
 
-def _folded(stored: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
+def _folded(stored: Mapping[str, Tensor], first: str, scaling: Scaling) -> dict[str, Tensor]:
     """The first convolution, trained on normalised RGB, for grey in [0, 1]: sums over the channels of weight / deviation.
 
     What the mean took off goes into the bias, or, for a convolution without one, into the running mean of its BatchNorm.
     """
-    scaled = stored[first] / torch.tensor(STD).view(1, 3, 1, 1)
-    offset = (scaled * torch.tensor(MEAN).view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
+    scaled = stored[first] / torch.tensor(scaling.std).view(1, 3, 1, 1)
+    offset = (scaled * torch.tensor(scaling.mean).view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
     folded = {first: scaled.sum(dim=1, keepdim=True)}
     bias = first.removesuffix("weight") + "bias"
-    norm = {"conv1.weight": "bn1.running_mean", "features.conv0.weight": "features.norm0.running_mean"}.get(first, "")
+    norm = _FIRST_NORM.get(first, "")
     if bias in stored:
         folded[bias] = stored[bias] - offset
     elif norm in stored:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import config
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB
-STD = (0.229, 0.224, 0.225)
+
+class Scaling(NamedTuple):
+    """What a network's colours are normalised with, RGB in [0, 1]: (x - mean) / std."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Scaling((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CELLS = 32  # of local contrast, across the picture
 _INSIDE = 0.06  # brightest channel of a pixel inside the field of view, after prenorm
 _GAIN = 4.0  # of local contrast
@@ -19,19 +28,20 @@ class Pixels(nn.Module):
     """From uint8 RGB to the network's input, always in fp32 and exact: rounding at random would break parity.
 
     grey: luma as 16-bit fixed point, then prenorm: divided by the picture's own maximum, times 255, truncated; over 255.
-    colour: prenorm by the maximum of all channels, then ImageNet's mean and deviation.
+    colour: prenorm by the maximum of all channels, then `scaling`.
     contrast: colour, and behind it three channels of local contrast: four times the difference from the surroundings,
     which are a Gaussian mean over 1/32 of the side inside the field of view (after Graham's winning entry to Kaggle's
     diabetic retinopathy challenge, 2015). Small lesions stand out in it whatever the light.
     """
 
-    def __init__(self, kind: config.Input) -> None:
+    def __init__(self, kind: config.Input, scaling: Scaling = IMAGENET) -> None:
         super().__init__()
         self.kind = kind
+        self.scaling = scaling
         self.mean: Tensor
         self.std: Tensor
         self.blur: Tensor
-        mean, std = torch.tensor(MEAN), torch.tensor(STD)
+        mean, std = torch.tensor(scaling.mean), torch.tensor(scaling.std)
         if kind == "contrast":
             mean, std = torch.cat([mean, torch.full((3,), 0.5)]), torch.cat([std, std])
         binomial = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # a Gaussian of one cell

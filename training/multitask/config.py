@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ...engine.contract import PreparationPath
 from ...postprocess.measures import CentreMode
 from .. import settings
 from ..settings import Positive, Share, Strict
@@ -65,8 +64,6 @@ class Reading(Strict):
 
 class Config(settings.BaseConfig):
     """The whole file."""
-
-    preparation_path: ClassVar[PreparationPath] = "crop-pad-resize-1"
 
     kind: Literal["multi-task"]
     network: Network

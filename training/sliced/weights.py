@@ -2,6 +2,7 @@
 
 python -m funduscope.training.sliced.weights pack RUN FOLDER     RUN/best.pt -> FOLDER/weights.fp16.00, .01, ...
 python -m funduscope.training.sliced.weights unpack FOLDER RUN   and back, so that RUN can be calibrated and exported
+python -m funduscope.training.sliced.weights write RUN FILE      RUN/best.pt -> FILE.safetensors, from which another run can start
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ _PARTS = f"{_NAME}.[0-9][0-9]"
 def pack(run: Path, folder: Path) -> list[Path]:
     """Write `run`'s best checkpoint to `folder` in parts. Returns: the parts, in order."""
     _, state = train.load_checkpoint(run / "best.pt")
-    halved = {n: t.half() if t.dim() == 4 else t for n, t in state["network"].items()}
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(_PARTS):
         old.unlink()
     whole = folder / f"{_NAME}.whole"
-    train.save({**state, "network": halved}, whole)
+    train.save({**state, "network": _halved(state["network"])}, whole)
     data = whole.read_bytes()
     whole.unlink()
     parts = []
@@ -49,10 +49,23 @@ def unpack(folder: Path, run: Path) -> Path:
     return run / "best.pt"
 
 
+def write(run: Path, file: Path) -> Path:
+    """Write the network of `run`'s best checkpoint alone, as `network.start` of a configuration takes it. Returns: its path."""
+    from safetensors.torch import save_file
+
+    _, state = train.load_checkpoint(run / "best.pt")
+    save_file({name: tensor.contiguous() for name, tensor in _halved(state["network"]).items()}, file)
+    return file
+
+
+def _halved(network: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.half() if tensor.dim() == 4 else tensor for name, tensor in network.items()}
+
+
 def _single(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 if __name__ == "__main__":
     action, source, target = sys.argv[1:]
-    sys.stdout.write(f"{ {'pack': pack, 'unpack': unpack}[action](Path(source), Path(target)) }\n")
+    sys.stdout.write(f"{ {'pack': pack, 'unpack': unpack, 'write': write}[action](Path(source), Path(target)) }\n")

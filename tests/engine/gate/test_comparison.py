@@ -91,7 +91,7 @@ def damaged(change):
     return candidate
 
 
-GEOMETRY = GeometryPart(path="crop-pad-resize-1", size=SIZE, fov_threshold=24)
+GEOMETRY = GeometryPart(path="reduced-crop-pad-resize-2", size=SIZE, fov_threshold=24)
 
 
 def reader(threshold=THRESHOLD):

@@ -7,7 +7,7 @@ from funduscope.engine.pictures import photo, preprocess
 
 
 def test_pictures_that_cannot_be_read_are_left_out(cc0, tmp_path):
-    geometry = preprocess.Geometry(64, 24, "brightest")
+    geometry = preprocess.Geometry(64, 24)
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("not a picture")
     bad = [tmp_path / "empty.jpg", tmp_path / "text.jpg", tmp_path / "absent.jpg", tmp_path]
@@ -19,7 +19,7 @@ def test_pictures_that_cannot_be_read_are_left_out(cc0, tmp_path):
 
 
 def test_the_views_of_one_photograph_are_seeded_and_differ(cc0):
-    geometry, read = preprocess.Geometry(96, 24, "brightest"), photo.load(cc0)
+    geometry, read = preprocess.Geometry(96, 24), photo.load(cc0)
     made = pictures.views_of(read, geometry, count=4)
     assert (made.shape, made.dtype) == ((4, 96, 96, 3), np.uint8)
     np.testing.assert_array_equal(made, pictures.views_of(read, geometry, count=4))
@@ -29,6 +29,6 @@ def test_the_views_of_one_photograph_are_seeded_and_differ(cc0):
 
 
 def test_without_other_pictures_it_is_32_views_of_the_packages_photograph(cc0):
-    geometry = preprocess.Geometry(64, 24, "brightest")
+    geometry = preprocess.Geometry(64, 24)
     np.testing.assert_array_equal(pictures.views(geometry), pictures.views_of(photo.load(cc0), geometry))
     assert len(pictures.views(geometry)) == 32

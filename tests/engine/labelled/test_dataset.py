@@ -300,3 +300,32 @@ def test_the_labelled_sets_hold_what_their_table_says(data_root, name):
         for k, value in enumerate([True, *labelled, sample.glaucoma == 1, sample.glaucoma == 0]):
             row[k] += value
     assert {split: tuple(row) for split, row in counts.items()} == COUNTS[name]
+
+
+def test_lesions_are_bits_and_know_their_twin(folder):
+    mask(folder / "lesions" / "a.png", (0, 1, 6, 15))
+    a, b = dataset.load(
+        index(folder, "images/a.jpg,lesions/a.png,train,eye7", "images/b.jpg,,test,", header="image,lesions,split,twin")
+    )
+    assert (a.lesions, a.twin) == (folder / "lesions/a.png", "eye7")
+    assert set(np.unique(a.read_lesions())) == {0, 1, 6, 15}
+    assert (b.lesions, b.twin, b.read_lesions()) == (None, None, None)
+
+
+def test_lesions_that_cannot_be_trusted_are_refused(folder):
+    row, header = "images/a.jpg,lesions/a.png,train", "image,lesions,split"
+    with pytest.raises(DataError, match=r"a\.png: no such drawing of lesions"):
+        dataset.load(index(folder, row, header=header))
+    mask(folder / "lesions" / "a.png", (0, 1), width=60)
+    with pytest.raises(DataError, match="60 x 48 px, but its picture has 64 x 48"):
+        dataset.load(index(folder, row, header=header))
+    mask(folder / "lesions" / "a.png", (0, 16))
+    (sample,) = dataset.load(index(folder, row, header=header))
+    with pytest.raises(DataError, match=r"mask values \[16\]"):
+        sample.read_lesions()
+    picture(folder / "lesions" / "a.png")
+    with pytest.raises(DataError, match="has 3 channels"):
+        sample.read_lesions()
+    sample.lesions.write_bytes(b"")
+    with pytest.raises(DataError, match="missing or unreadable"):
+        sample.read_lesions()

@@ -127,7 +127,7 @@ def test_both_models_are_measured_at_once(both, fake, painter, classifier, clini
 
 
 def test_a_picture_too_dark_for_the_classifier_is_not_measurable_by_it(both, clinic):
-    write(clinic / "0.png", np.full((192, 192, 3), (100, 0, 0), np.uint8))
+    write(clinic / "0.png", np.full((192, 192, 3), (40, 0, 0), np.uint8))
     found = evaluated(both(), clinic)
     assert found["n_rejected"] == 1
     assert found["decisions"]["glaucoma"]["auc"]["n_not_measurable"] == 1
@@ -234,6 +234,57 @@ def test_where_no_disc_is_drawn_the_found_one_serves(both, fake, classifier, pai
     assert (found["n"], found["n_drawn"], found["n_not_measurable"]) == (1, 0, 0)
     assert found["chance"] == pytest.approx(near.sum() / 160**2, rel=0.1)
     assert "heat_in_disc" not in evaluated(fake(models=[classifier]), folder)["decisions"]["glaucoma_second"]
+
+
+def drawn_lesion(folder: Path, *, drawn: bool = True) -> Path:
+    """The picture with the bright square, which is drawn as a lesion."""
+    drawn_disc(folder, 255)
+    bits = cv2.imread(str(folder / "mask.png"), cv2.IMREAD_UNCHANGED) * np.uint8(4 if drawn else 0)
+    cv2.imwrite(str(folder / "lesions.png"), bits)
+    (folder / "index.csv").write_text("image,split,lesions\n0.png,test,lesions.png\n")
+    return folder
+
+
+NEAR_LESION = np.hypot(*BESIDE) <= 0.02 * 240
+
+
+def spot(x: int, y: int) -> np.ndarray:
+    """A heat map of 12 x 12 cells with one hot cell."""
+    cells = np.zeros((12, 12), "f4")
+    cells[y, x] = 1
+    return cells
+
+
+@pytest.mark.parametrize(("hot", "at"), [((5, 5), True), ((9, 9), False)])
+def test_heat_at_lesions_is_measured_beside_chance(fake, classifier, opinions, tmp_path, hot, at):
+    folder = drawn_lesion(tmp_path / "clinic")
+    outputs = opinions() | {"referable_dr_map": spot(*hot)}
+    models = {"models": [classifier], "classify": lambda image: outputs}
+    found = evaluated(fake(**models), folder)["decisions"]
+    with fake(**models) as opened:
+        heat = opened(folder / "0.png").decisions["referable_dr"].heat.on_photo(240, 200)
+    field = np.zeros((200, 240), bool)
+    field[20:180, 30:190] = True
+    own = found["referable_dr"]["heat_in_lesions"]
+    assert (own["n"], own["n_not_measurable"], own["pointing"]) == (1, 0, at)
+    assert own["share"] == pytest.approx((heat * field)[NEAR_LESION].sum() / (heat * field).sum(), rel=1e-6)
+    assert own["chance"] == pytest.approx(NEAR_LESION.sum() / 160**2)
+    assert (own["share"] > own["chance"]) is at
+    assert found["any_dr"]["heat_in_lesions"]["n_not_measurable"] == 1  # it has no heat
+    assert "glaucoma_second" not in found
+
+
+def test_even_heat_points_at_lesions_by_chance(fake, classifier, opinions, tmp_path):
+    even = opinions() | {"any_dr_map": np.ones((12, 12), "f4")}
+    models = fake(models=[classifier], classify=lambda image: even)
+    own = evaluated(models, drawn_lesion(tmp_path / "clinic"))["decisions"]["any_dr"]["heat_in_lesions"]
+    assert own["share"] == pytest.approx(own["chance"], rel=1e-4)
+    assert own["pointing"] == pytest.approx(own["chance"], rel=1e-4)
+
+
+def test_a_picture_on_which_no_lesion_was_drawn_does_not_count(fake, classifier, tmp_path):
+    folder = drawn_lesion(tmp_path / "clinic", drawn=False)
+    assert evaluated(fake(models=[classifier]), folder)["decisions"] == {}
 
 
 def test_without_heat_maps_there_is_no_such_figure(fake, model, tmp_path):

@@ -41,7 +41,7 @@ def clinics(tmp_path):
 
 
 def test_a_candidate_is_shown_a_splits_pictures_or_the_views(clinics, cc0, monkeypatch):
-    geometry = Geometry(64, 24, "brightest")
+    geometry = Geometry(64, 24)
     for k in range(20, 23):  # of the val split; all others cannot be read
         shutil.copy(cc0, clinics[0] / "images" / f"{k}.jpg")
     wanted = pictures.prepared([cc0], geometry)

@@ -333,9 +333,10 @@ def test_a_photo_is_returned_as_it_is():
     assert renamed.pixels is own.pixels
 
 
-def test_a_photo_is_frozen():
-    with pytest.raises(AttributeError):
-        photo.load(PICTURE).name = "other"
+def test_a_photo_under_another_name_leaves_the_first_as_it_was():
+    first = photo.load(PICTURE, "one")
+    assert photo.load(first, "other").name == "other"
+    assert first.name == "one"
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from funduscope.engine.errors import Code, PhotoError
 from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.pictures.preprocess import Geometry, Placement
 
-GEOMETRY = Geometry(size=256, fov_threshold=24, fov_light="brightest")
+GEOMETRY = Geometry(size=256, fov_threshold=24)
 scales = st.floats(0.02, 20)
 offsets = st.floats(-5000, 5000)
 coordinates = st.floats(-100, 12_000)
@@ -36,14 +37,13 @@ def test_a_point_returns_from_the_square(scale_x, scale_y, offset_x, offset_y, x
     st.integers(160, 700),
     st.integers(160, 700),
     st.sampled_from([128, 256, 512]),
-    st.sampled_from(["brightest", "grey"]),
     st.data(),
 )
-def test_a_lit_spot_is_found_where_the_placement_says(height, width, size, light, data):
+def test_a_lit_spot_is_found_where_the_placement_says(height, width, size, data):
     pixels = np.full((height, width, 3), 60, np.uint8)
     x, y = data.draw(st.integers(30, width - 31)), data.draw(st.integers(30, height - 31))
     cv2.circle(pixels, (x, y), 12, (255, 255, 255), -1)
-    prepared = preprocess.prepare(photo.load(pixels), Geometry(size, 24, light))
+    prepared = preprocess.prepare(photo.load(pixels), Geometry(size, 24))
     weights = np.clip(prepared.image[..., 0].astype(float) - 60, 0, None)
     rows, columns = np.mgrid[:size, :size]
     found = (weights * columns).sum() / weights.sum(), (weights * rows).sum() / weights.sum()
@@ -55,10 +55,10 @@ def test_a_lit_spot_is_found_where_the_placement_says(height, width, size, light
     [(400, 600, 300, 200, 180), (600, 400, 200, 300, 150), (500, 500, 250, 250, 240), (1000, 1600, 500, 480, 300)],
 )
 def test_the_field_of_view_is_the_circles_box(height, width, x, y, radius):
-    left, top, right, bottom = preprocess.field_of_view(circle(height, width, x, y, radius), 24, "brightest")
-    # a line counts once 2 % of it is lit, and every 8th pixel is looked at
-    assert (left, top) == pytest.approx((x - radius, y - radius), abs=16)
-    assert (right, bottom) == pytest.approx((x + radius, y + radius), abs=16)
+    left, top, right, bottom = preprocess.field_of_view(circle(height, width, x, y, radius), 24)
+    # a line counts once 2 % of it is lit
+    assert (left, top) == pytest.approx((x - radius, y - radius), abs=8)
+    assert (right, bottom) == pytest.approx((x + radius, y + radius), abs=8)
 
 
 def test_a_date_and_specks_in_the_border_do_not_count():
@@ -68,17 +68,17 @@ def test_a_date_and_specks_in_the_border_do_not_count():
     dated[900:902, 1200:1202] = 255
     for _ in range(20):
         dated[np.random.default_rng(1).integers(0, 960), 40] = 255
-    assert preprocess.field_of_view(dated, 24, "brightest") == preprocess.field_of_view(clean, 24, "brightest")
+    assert preprocess.field_of_view(dated, 24) == preprocess.field_of_view(clean, 24)
 
 
 def test_a_field_that_fills_the_picture_is_the_picture():
-    assert preprocess.field_of_view(np.full((203, 301, 3), 90, np.uint8), 24, "brightest") == (0, 0, 301, 203)
+    assert preprocess.field_of_view(np.full((203, 301, 3), 90, np.uint8), 24) == (0, 0, 301, 203)
 
 
 def test_any_one_bright_channel_is_light():
     pixels = np.zeros((200, 200, 3), np.uint8)
     pixels[..., 0] = 60
-    assert preprocess.field_of_view(pixels, 24, "brightest") == (0, 0, 200, 200)
+    assert preprocess.field_of_view(pixels, 24) == (0, 0, 200, 200)
 
 
 @pytest.mark.parametrize(
@@ -139,51 +139,83 @@ def test_a_shifted_mask_does_not_follow():  # the test above can fail
     assert 2 * (right & wrong).sum() / (right.sum() + wrong.sum()) < 0.97
 
 
-@given(arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))))
-def test_grey_is_the_luma_in_integers_to_the_last_digit(pixels):
-    found = preprocess.grey(pixels)
-    assert found.dtype == np.uint8
-    expected = [[(19595 * r + 38470 * g + 7471 * b + 32768) // 65536 for r, g, b in row] for row in pixels.tolist()]
-    assert found.tolist() == expected
-
-
-def test_grey_rounds_where_a_truncated_luma_would_not():
-    assert preprocess.grey(np.array([255, 0, 0], np.uint8)) == 76  # 76.24
-    assert preprocess.grey(np.array([0, 255, 0], np.uint8)) == 150  # 149.69
-    assert preprocess.grey(np.array([0, 0, 255], np.uint8)) == 29  # 29.07
-
-
-def test_a_grey_pixel_keeps_its_value():
-    every = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-    np.testing.assert_array_equal(preprocess.grey(every), np.arange(256))
-
-
-@pytest.mark.parametrize("channel", [0, 2], ids=["red", "blue"])
-def test_dim_red_or_blue_is_light_only_in_the_brightest_channel(channel):
+@pytest.mark.parametrize("channel", [0, 1, 2], ids=["red", "green", "blue"])
+@pytest.mark.parametrize(("value", "lit"), [(40, False), (41, True)])
+def test_a_channel_above_the_threshold_is_light(channel, value, lit):
     pixels = np.zeros((200, 260, 3), np.uint8)
-    pixels[..., channel] = 100
-    assert preprocess.field_of_view(pixels, 40, "brightest") == (0, 0, 260, 200)
+    pixels[..., channel] = value
+    if lit:
+        assert preprocess.field_of_view(pixels, 40) == (0, 0, 260, 200)
+        return
     with pytest.raises(PhotoError) as caught:
-        preprocess.field_of_view(pixels, 40, "grey")
+        preprocess.field_of_view(pixels, 40)
     assert caught.value.code is Code.NO_FIELD_OF_VIEW
 
 
-def test_the_light_decides_where_the_field_of_view_ends():
-    pixels = np.zeros((200, 260, 3), np.uint8)
-    pixels[20:180, 30:230, 2] = 255  # blue: grey 29
-    pixels[60:150, 100:190] = 90
-    assert preprocess.field_of_view(pixels, 40, "brightest") == (30, 20, 230, 180)
-    assert preprocess.field_of_view(pixels, 40, "grey") == (100, 60, 190, 150)
-    square = [preprocess.prepare(photo.load(pixels), Geometry(64, 40, light)) for light in ("brightest", "grey")]
-    assert [one.placement.to_square(100, 60) for one in square] != [(0, 0)] * 2
-    assert square[1].placement.to_photo(31.5, 31.5) == pytest.approx((144.5, 104.5))
+# one pass
 
 
-@pytest.mark.parametrize(("value", "lit"), [(40, False), (41, True)])
-def test_grey_above_the_threshold_is_lit(value, lit):
-    pixels = np.full((200, 200, 3), value, np.uint8)
-    if lit:
-        assert preprocess.field_of_view(pixels, 40, "grey") == (0, 0, 200, 200)
-        return
-    with pytest.raises(PhotoError):
-        preprocess.field_of_view(pixels, 40, "grey")
+def field(height: int, width: int, spot: tuple[int, int]) -> np.ndarray:
+    """A lit field with a bright, soft spot."""
+    pixels = circle(height, width, width // 2, height // 2, min(height, width) * 45 // 100, 90)
+    return cv2.GaussianBlur(cv2.circle(pixels, spot, 40, (255, 255, 255), -1), (0, 0), 4)
+
+
+def spot_of(prepared: preprocess.Prepared) -> tuple[float, float]:
+    """Where the spot lies in the photo, by the prepared square alone."""
+    weights = np.clip(prepared.image[..., 2].astype(float) - 60, 0, None)
+    rows, columns = np.indices(weights.shape)
+    return prepared.placement.to_photo(
+        (weights * columns).sum() / weights.sum(), (weights * rows).sum() / weights.sum()
+    )
+
+
+@pytest.mark.parametrize("size", [256, 448])
+@pytest.mark.parametrize(("height", "width"), [(2848, 4288), (1893, 1900), (1411, 1411), (900, 1201), (563, 700)])
+def test_a_jpeg_and_a_png_give_the_same_square(height, width, size):
+    spot = width // 2 + height // 5, height // 2 - height // 7
+    pixels = field(height, width, spot)
+    jpeg = photo.load(simplejpeg.encode_jpeg(pixels, quality=98, colorsubsampling="444"))
+    png = photo.load(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
+    first, second = (preprocess.prepare(one, Geometry(size, 24)) for one in (jpeg, png))
+    assert np.abs(first.image.astype(int) - second.image).mean() < 2
+    assert spot_of(first) == pytest.approx(spot, abs=1.5)
+    assert spot_of(second) == pytest.approx(spot, abs=1.5)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_jpeg_is_placed_to_the_pixel_whatever_its_size(orientation):
+    stored = field(1893, 2907, (2000, 700))  # neither side is a multiple of 2
+    data = with_orientation(simplejpeg.encode_jpeg(stored, quality=98), orientation)
+    picture = photo.load(data)
+    prepared = preprocess.prepare(picture, GEOMETRY)
+    assert picture.at_least(photo.SIDE).factor == 2
+    rows, columns = np.nonzero(picture.pixels[..., 2] > 250)
+    assert spot_of(prepared) == pytest.approx((columns.mean(), rows.mean()), abs=0.8)
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[274] = orientation
+    block = exif.tobytes()
+    return jpeg[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
+
+
+def test_a_small_field_is_looked_at_finer():
+    pixels = np.zeros((2848, 4288, 3), np.uint8)
+    pixels[1000:1800, 1500:2300] = field(800, 800, (400, 400))
+    picture = photo.load(simplejpeg.encode_jpeg(pixels, quality=98))
+    wide, narrow = (preprocess.prepare(picture, Geometry(size, 24)) for size in (448, 128))
+    assert spot_of(wide) == pytest.approx((1900, 1400), abs=1)
+    assert 1 / wide.placement.scale_x < 2  # not enlarged from a quarter
+    assert spot_of(narrow) == pytest.approx((1900, 1400), abs=2)
+
+
+def test_a_square_does_not_depend_on_what_else_was_prepared():
+    data = simplejpeg.encode_jpeg(field(1893, 1900, (1200, 800)))
+    alone = preprocess.prepare(photo.load(data), GEOMETRY)
+    shared = photo.load(data)
+    for size in (512, 448, 64):
+        preprocess.prepare(shared, Geometry(size, 24))
+    assert shared.pixels.shape == (1893, 1900, 3)
+    np.testing.assert_array_equal(preprocess.prepare(shared, GEOMETRY).image, alone.image)

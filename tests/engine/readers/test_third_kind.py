@@ -82,7 +82,7 @@ def redness(monkeypatch, tmp_path):
             "precision": "fp32",
             "input": {"name": "images", "dtype": "uint8", "shape": ["batch", 96, 96, 3]},
             "outputs": [{"name": "redness", "dtype": "float32", "shape": ["batch"]}],
-            "geometry": {"path": "crop-pad-resize-1", "size": 96, "fov_threshold": 20},
+            "geometry": {"path": "reduced-crop-pad-resize-2", "size": 96, "fov_threshold": 20},
             "training": {"network": "mean", "strategy": "", "steps": 0, "device": "CPU", "data": [], "figures": {}},
             "terms": {"licence": "none", "notice": "For tests."},
             "threshold": 0.3,

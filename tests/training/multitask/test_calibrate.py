@@ -157,7 +157,7 @@ def test_the_threshold_parts_the_drawn_eyes(run, drawn_root):
 
 def cases_of(root):
     samples = [s for s in dataset.load(root / "eyes") if s.split == "val"]
-    return [prepare(sample, Geometry(64, 24, "brightest")) for sample in samples]
+    return [prepare(sample, Geometry(64, 24)) for sample in samples]
 
 
 def test_the_regression_is_fitted_on_what_ships_or_as_the_paper_does(run, drawn_root):

@@ -17,7 +17,7 @@ SIZE = 96
 @pytest.fixture
 def cases(drawn_root):
     samples = dataset.load(drawn_root / "eyes")
-    return [prepare(sample, preprocess.Geometry(SIZE, 24, "brightest")) for sample in samples]
+    return [prepare(sample, preprocess.Geometry(SIZE, 24)) for sample in samples]
 
 
 def perfect(case, shift=0):

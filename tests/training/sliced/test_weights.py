@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from funduscope.engine.errors import SettingsError
-from funduscope.training import train
+from funduscope.training import pretrained, train
+from funduscope.training.classifier.job import ClassifierJob
+from funduscope.training.classifier.networks import Classifier
 from funduscope.training.multitask.networks import MultiTaskUNet
 from funduscope.training.sliced import weights
 
@@ -40,3 +42,21 @@ def test_a_missing_part_is_refused(run, tmp_path, monkeypatch):
     weights.pack(run, tmp_path / "parts")[1].unlink()
     with pytest.raises(SettingsError, match="not a Funduscope checkpoint"):
         weights.unpack(tmp_path / "parts", tmp_path / "back")
+
+
+def test_another_run_starts_from_the_whole_of_a_network(classifier_plan, build_classifier, graded_root, tmp_path):
+    torch.manual_seed(0)
+    own = build_classifier(classifier_plan)
+    network = Classifier(own.network)
+    train.save({"config": own.model_dump_json(), "step": 4, "network": network.state_dict()}, tmp_path / "best.pt")
+    file = weights.write(tmp_path, tmp_path / "start.safetensors")
+    assert file.stat().st_size < (tmp_path / "best.pt").stat().st_size * 0.7
+
+    changed = classifier_plan | {"network": classifier_plan["network"] | {"start": file.name}}
+    changed["geometry"] = classifier_plan["geometry"] | {"size": 96, "cache": 96}
+    job = ClassifierJob(build_classifier(changed), graded_root)
+    job.start(torch.device("cpu"), tmp_path)
+    for name, tensor in network.state_dict().items():
+        expected = tensor.half().float() if tensor.dim() == 4 else tensor
+        assert torch.equal(job.network.state_dict()[name], expected.to(tensor.dtype)), name
+    assert all(tensor.dtype == torch.float32 for tensor in pretrained.load(file).values())

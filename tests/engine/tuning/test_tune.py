@@ -1,0 +1,130 @@
+"""Every way measured in a process of its own; what crashes, hangs or differs is told and not taken."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from funduscope import Screener
+from funduscope.engine import tune
+from funduscope.engine.errors import ModelError, SettingsError
+from funduscope.engine.tuning import record
+
+ANSWERS = """
+import json, sys
+asked = json.loads(sys.stdin.readline())
+{first}
+print(json.dumps({{"precision": "fp32", "strain": {strain}, "passes": ({strain}) <= 1}}), flush=True)
+for line in sys.stdin:
+    print(json.dumps({{"batch_s": {seconds}, "one_s": [{seconds}]}}), flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(record.FOLDER_VARIABLE, str(tmp_path / "tuning"))
+    monkeypatch.setattr(tune, "_PICTURES", 4)
+    monkeypatch.setattr(tune, "_SECONDS", 0.02)
+
+
+def played(monkeypatch, first="", strain="0.5", seconds="0.1 if asked['backend'] == 'openvino' else 0.2"):
+    """Let a script answer in the place of each way."""
+    script = ANSWERS.format(first=first, strain=strain, seconds=seconds)
+    monkeypatch.setattr(tune, "COMMAND", [sys.executable, "-c", script])
+    monkeypatch.setattr(tune, "_may_run", lambda backend: backend in ("onnxruntime", "openvino"))
+
+
+def test_the_fastest_that_passes_is_taken_and_kept(monkeypatch, classifier):
+    pytest.importorskip("openvino")
+    played(monkeypatch)
+    found = tune.tune([classifier])
+    assert found.ways[classifier.sha256].backend == "openvino"
+    assert record.recall([classifier.sha256]) == found
+    assert [trial.pictures_per_second for trial in found.trials] == [40.0, 80.0]
+
+
+def test_what_the_gate_refuses_is_not_taken(monkeypatch, classifier):
+    played(monkeypatch, strain="2.0 if asked['backend'] == 'openvino' else 0.5")
+    found = tune.tune([classifier])
+    assert found.ways[classifier.sha256].backend == "onnxruntime"
+    assert [trial.verdict for trial in found.trials] == ["passes", "refused by the gate"]
+    assert found.trials[1].pictures_per_second is None
+
+
+@pytest.mark.parametrize(
+    ("first", "verdict"),
+    [
+        ("import os\nif asked['backend'] == 'openvino': os.abort()", r"crashed \(exit code -6\)"),
+        ("if asked['backend'] == 'openvino': sys.exit(3)", r"crashed \(exit code 3\)"),
+        ("import time\nif asked['backend'] == 'openvino': time.sleep(60)", r"no answer in 2 s"),
+        (
+            "if asked['backend'] == 'openvino': print(json.dumps({'error': 'no such device'})); sys.exit()",
+            "no such device",
+        ),
+    ],
+    ids=["crash", "exit", "hang", "error"],
+)
+def test_a_way_that_fails_is_told_and_the_others_go_on(monkeypatch, classifier, first, verdict):
+    monkeypatch.setattr(tune, "_PATIENCE_S", 2)
+    played(monkeypatch, first=first)
+    found = tune.tune([classifier])
+    assert found.ways[classifier.sha256].backend == "onnxruntime"
+    pytest.importorskip("re")
+    import re
+
+    assert re.fullmatch(verdict, found.trials[1].verdict)
+
+
+def test_a_second_process_that_tunes_the_same_is_refused(monkeypatch, classifier):
+    played(monkeypatch)
+    held, refused = tune._alone(record.place([classifier.sha256], record.this_machine())), pytest.raises(SettingsError)
+    with held, refused as error:
+        tune.tune([classifier])
+    assert "another process is tuning" in str(error.value)
+    assert tune.tune([classifier]).ways
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_the_choice_holds(monkeypatch, classifier, tmp_path, caplog):
+    played(monkeypatch)
+    (tmp_path / "tuning").write_text("a file")
+    assert tune.tune([classifier]).ways
+    assert "the tuning is not kept" in caplog.text
+
+
+def test_real_ways_are_measured_and_opened_again(classifier, cc0):
+    found = tune.tune([classifier])
+    assert found.trials[0].way.backend == "onnxruntime"
+    assert all(trial.verdict == "passes" for trial in found.trials if trial.way.backend == "onnxruntime")
+    with Screener.open(classifier.path) as tuned, Screener.open(classifier.path, backend="onnxruntime") as plain:
+        assert tuned.models[0].backend == found.ways[classifier.sha256].backend
+        ours, theirs = tuned(cc0), plain(cc0)
+        assert {k: d.called for k, d in ours.decisions.items()} == {k: d.called for k, d in theirs.decisions.items()}
+
+
+def test_a_backend_that_is_named_is_taken_whatever_was_found(monkeypatch, classifier):
+    pytest.importorskip("openvino")
+    played(monkeypatch)
+    tune.tune([classifier])
+    with Screener.open(classifier.path, backend="onnxruntime") as screener:
+        assert screener.models[0].backend == "onnxruntime"
+    with Screener.open(classifier.path) as screener:
+        assert screener.models[0].backend == "openvino"
+
+
+def test_a_choice_that_does_not_open_any_more_is_told_and_left(monkeypatch, classifier, caplog):
+    played(monkeypatch)
+    found = tune.tune([classifier])
+    gone = found.model_copy(
+        update={"ways": {classifier.sha256: record.Way(sha256="b" * 64, backend="openvino", threads=1)}}
+    )
+    record.keep(gone)
+    with Screener.open(classifier.path) as screener:
+        assert screener.models[0].backend == "onnxruntime"
+    assert "what tuning found best does not open here" in caplog.text
+
+
+def test_where_nothing_passes_that_is_an_error(monkeypatch, classifier):
+    played(monkeypatch, strain="2.0")
+    with pytest.raises(ModelError, match="no way to run it passes here: onnxruntime refused by the gate"):
+        tune.tune([classifier])
