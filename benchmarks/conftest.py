@@ -1,31 +1,39 @@
-"""What all benchmarks share. Every figure is printed with the machine and the versions that it was measured on."""
+"""What all benchmarks share. Every figure is kept and printed with the machine and the versions that it was measured on."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
-import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
+import sizes
 
-from funduscope.engine import contract, models, runners
+from funduscope.engine import contract, models
 from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.pictures.preprocess import Prepared
-from funduscope.engine.screener import Screener
+from funduscope.engine.tuning.record import this_machine
 
-_VERSIONS = ("numpy", "opencv-python-headless", "onnxruntime", "simplejpeg", "torch")
+_VERSIONS = ("numpy", "opencv-python-headless", "simplejpeg", "onnxruntime", "openvino", "torch")
 
 
+@functools.cache
 def _machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    here = this_machine()
     installed = {d.name.lower(): d.version for d in importlib.metadata.distributions() if d.name}
-    return {"cpu": cpu, "cores": os.cpu_count(), **{n: installed[n] for n in _VERSIONS if n in installed}}
+    return {
+        "processor": here.processor,
+        "flags": here.flags,
+        "cores": here.cores,
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,  # of other work, before the first
+        "versions": {name: installed[name] for name in _VERSIONS if name in installed},
+    }
+
+
+def pytest_sessionstart() -> None:
+    _machine()
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
@@ -38,7 +46,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(scope="session")
 def cc0() -> Path:
-    return Path(__file__).parents[1] / "examples" / "retina_cc0.jpg"
+    return sizes.SAMPLE
 
 
 @pytest.fixture(scope="session")
@@ -46,35 +54,6 @@ def model() -> contract.Model:
     return models.load("multitask")
 
 
-@pytest.fixture(scope="session", params=[("multitask",), ("classifier",), ("multitask", "classifier")], ids="+".join)
-def screener(request: pytest.FixtureRequest) -> Iterator[Screener]:
-    """Each model alone, and both on one decode: that should take less than the sum of the two."""
-    with Screener.open(*request.param) as opened:
-        yield opened
-
-
 @pytest.fixture(scope="session")
 def prepared(cc0: Path, model: contract.Model) -> Prepared:
     return preprocess.prepare(photo.load(cc0), model.contract.geometry.build())
-
-
-@pytest.fixture(scope="session")
-def runner(model: contract.Model) -> Iterator[runners.Runner]:
-    with runners.open_runner(model, "onnxruntime", max_batch=8) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="session")
-def bare(model: contract.Model) -> onnxruntime.InferenceSession:
-    """ONNX Runtime as anyone would use it, without this project."""
-    return onnxruntime.InferenceSession(model.data, providers=["CPUExecutionProvider"])
-
-
-@pytest.fixture(scope="session", params=[1, 8], ids=lambda n: f"batch{n}")
-def batch(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
-
-
-@pytest.fixture(scope="session")
-def images(batch: int, prepared: Prepared) -> np.ndarray:
-    return np.repeat(prepared.image[None], batch, axis=0)

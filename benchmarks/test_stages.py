@@ -1,136 +1,124 @@
-"""Each stage of the way of one photograph alone, on the sample picture (1411 x 1411 JPEG). Each asserts its result."""
+"""The stages of one photograph's way, by turns at each size of picture: where its time goes."""
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
+import functools
+from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
+import sizes
+import turns
+import ways
 
-from funduscope.engine import contract, models, runners
+from funduscope.engine import drawing, models, runners
+from funduscope.engine.errors import FunduscopeError
+from funduscope.engine.findings import Findings
+from funduscope.engine.gate import verify
 from funduscope.engine.pictures import photo, preprocess
-from funduscope.engine.pictures.preprocess import Prepared
-from funduscope.engine.readers.multitask import MultiTask
+from funduscope.engine.results import Result, Screening
 from funduscope.engine.screener import Screener
-from funduscope.postprocess import anatomy
 
-OUTPUTS = ("disc", "cup", "fovea", "glaucoma")
-BOTH = "multitask+classifier"
-
-
-def _note_rate(benchmark: Any, pictures: int) -> None:
-    if benchmark.stats:  # None where timing is switched off
-        benchmark.extra_info["pictures_per_second"] = round(pictures / benchmark.stats["median"], 1)
-
-
-def test_decode(benchmark: Any, cc0: Path) -> None:
-    data = cc0.read_bytes()
-    read = benchmark(photo.load, data)
-    assert read.pixels.shape == (1411, 1411, 3)
-
-
-def test_prepare(benchmark: Any, cc0: Path, model: contract.Model) -> None:
-    picture, geometry = photo.load(cc0), model.contract.geometry.build()
-    made = benchmark(preprocess.prepare, picture, geometry)
-    assert made.image.shape == (geometry.size, geometry.size, 3)
+SECONDS = 7  # for all stages of one size
+WAYS = (("onnxruntime", "fp32"), ("openvino", "int8"))  # of which networks and the whole are measured
+NETWORKS = tuple(models.embedded())
+STAGES = (
+    "hash and decode",
+    "field of view",
+    *(f"{what} {name}" for what in ("prepare", "read") for name in NETWORKS),
+    "draw",
+)
+OF_A_WAY = (*(f"network {name}" for name in NETWORKS), "whole")
+CASES = [
+    (size, stage, way)
+    for size in sizes.SIDES
+    for stage, way in [*((own, "") for own in STAGES), *((own, ways.label_of(*w)) for w in WAYS for own in OF_A_WAY)]
+]
 
 
-def test_postprocess(benchmark: Any, model: contract.Model, prepared: Prepared, runner: runners.Runner) -> None:
-    assert isinstance(model.contract, MultiTask)
-    maps = {name: output[0] for name, output in runner(prepared.image[None]).items()}
-    found = benchmark(anatomy.measure, maps, model.contract.rules.build())
-    assert found.vcdr is not None
-    assert 0 < found.vcdr <= 1
+def drawn(result: Screening) -> dict[str, bytes]:
+    """All drawings of a result, as files have them."""
+    assert result.photo is not None
+    made = {"": drawing.contoured(result.photo, result)}
+    made |= {name: drawing.heated(result.photo, heat) for name, heat in drawing.heat_maps(result).items()}
+    return {name: drawing.encoded(picture, ".jpg") for name, picture in made.items()}
 
 
-@pytest.mark.benchmark(group="inference")
-def test_inference_engine(benchmark: Any, images: np.ndarray, runner: runners.Runner) -> None:
-    outputs = benchmark(runner, images)
-    assert outputs["disc"].shape == images.shape[:3]
-    _note_rate(benchmark, len(images))
-
-
-@pytest.mark.benchmark(group="inference")
-def test_inference_bare_onnxruntime(
-    benchmark: Any, images: np.ndarray, bare: onnxruntime.InferenceSession, runner: runners.Runner
-) -> None:
-    outputs = dict(zip(OUTPUTS, benchmark(bare.run, list(OUTPUTS), {"images": images}), strict=True))
-    np.testing.assert_allclose(outputs["disc"], runner(images)["disc"], atol=1e-5)
-    _note_rate(benchmark, len(images))
-
-
-@pytest.mark.benchmark(group="inference")
-def test_inference_torch_eager(
-    benchmark: Any, images: np.ndarray, model: contract.Model, runner: runners.Runner
-) -> None:
-    torch = pytest.importorskip("torch", reason="the torch figure needs the extra `train`")
-    weights = pytest.importorskip("funduscope.export.onnx").weights_of(model)
-    twin = pytest.importorskip("funduscope.training.multitask.deploy").from_weights(weights)
-    batch = torch.from_numpy(images)
-    with torch.inference_mode():
-        outputs = dict(zip(OUTPUTS, benchmark(twin, batch), strict=True))
-    np.testing.assert_allclose(outputs["disc"].numpy(), runner(images)["disc"], atol=1e-4)
-    _note_rate(benchmark, len(images))
-
-
-@pytest.mark.benchmark(group="classifier")
-def test_classifier_engine(benchmark: Any, cc0: Path, batch: int) -> None:
-    images, model = _classifier_images(cc0, batch)
-    with runners.open_runner(model, "onnxruntime", max_batch=batch) as opened:
-        outputs = benchmark(opened, images)
-    assert outputs["referable_dr"].shape == (batch,)
-    _note_rate(benchmark, batch)
-
-
-@pytest.mark.benchmark(group="classifier")
-def test_classifier_bare_onnxruntime(benchmark: Any, cc0: Path, batch: int) -> None:
-    images, model = _classifier_images(cc0, batch)
-    session = onnxruntime.InferenceSession(model.data, providers=["CPUExecutionProvider"])
-    (probabilities,) = benchmark(session.run, ["referable_dr"], {"images": images})
-    assert ((probabilities >= 0) & (probabilities <= 1)).all()
-    _note_rate(benchmark, batch)
-
-
-def _classifier_images(cc0: Path, batch: int) -> tuple[np.ndarray, contract.Model]:
-    model = models.load("classifier")
-    prepared = preprocess.prepare(photo.load(cc0), model.contract.geometry.build())
-    return np.repeat(prepared.image[None], batch, axis=0), model
-
-
-@pytest.mark.benchmark(group="end to end")
-def test_one_picture(benchmark: Any, cc0: Path, screener: Screener) -> None:
-    data = cc0.read_bytes()
-    result = benchmark(screener, data)
-    assert result.status == "ok"
-
-
-@pytest.mark.benchmark(group="end to end")
-def test_each_model_and_both_by_turns(benchmark: Any, cc0: Path) -> None:
-    """By turns, so that what else the machine does falls on all three alike: the ratio is what holds."""
-    data, times = cc0.read_bytes(), defaultdict[str, list[float]](list)
+@functools.cache
+def measured(size: str) -> tuple[dict[tuple[str, str], turns.Times], dict[str, str]]:
+    """Times by stage and way (none: the same in all), and why a way cannot be had."""
+    data = sizes.jpeg(size)
+    read = photo.load(data)
+    seen = read.at_least(photo.SIDE).pixels
+    runs: dict[tuple[str, str], Callable[[], Any]] = {("hash and decode", ""): partial(photo.load, data)}
+    absent: dict[str, str] = {}
     with ExitStack() as stack:
-        opened = {n: stack.enter_context(Screener.open(*n.split("+"))) for n in ("multitask", "classifier", BOTH)}
+        result: Result | None = None
+        found = Findings(width=read.width, height=read.height)
+        for backend, precision in WAYS:
+            label = ways.label_of(backend, precision)
+            try:
+                files = [ways.precisions(models.load(name))[precision] for name in NETWORKS]
+                screener = stack.enter_context(Screener.open(*(own.path for own in files), backend=backend))
+                opened = [stack.enter_context(runners.open_runner(own, backend, max_batch=1)) for own in files]
+            except (KeyError, FunduscopeError) as error:
+                absent[label] = str(error).splitlines()[0]
+                continue
+            result = result or screener(data)
+            runs["whole", label] = partial(screener, data)
+            for name, model, runner in zip(NETWORKS, files, opened, strict=True):
+                reader, threshold = verify.reader_of(model), model.contract.geometry.fov_threshold
+                prepared = reader.prepare(read)
+                outputs = {key: value[0] for key, value in runner(prepared.image[None]).items()}
+                runs["field of view", ""] = partial(preprocess.field_of_view, seen, threshold)
+                runs[f"prepare {name}", ""] = partial(reader.prepare, read)  # whose field of view is found already
+                runs[f"network {name}", label] = partial(runner, prepared.image[None])
+                runs[f"read {name}", ""] = partial(reader.read, found, outputs, prepared)
+        assert isinstance(result, Screening)
+        fresh = [result]
 
-        def turn() -> None:
-            for name, screener in opened.items():
-                begin = time.perf_counter()
-                assert screener(data).status == "ok"
-                times[name].append(time.perf_counter() - begin)
+        def read_anew() -> None:  # a photo keeps what was decoded: a second drawing of it is cheaper
+            fresh[0] = replace(result, photo=photo.load(data))
 
-        benchmark.pedantic(turn, rounds=60, warmup_rounds=3)
-    median_ms = {name: 1000 * float(np.median(own)) for name, own in times.items()}
-    benchmark.extra_info["median_ms"] = {name: round(value, 1) for name, value in median_ms.items()}
-    benchmark.extra_info["both_to_sum"] = round(median_ms[BOTH] / (median_ms["multitask"] + median_ms["classifier"]), 2)
+        runs["draw", ""] = lambda: drawn(fresh[0])
+        return turns.by_turns(runs, seconds=SECONDS, before={("draw", ""): read_anew}), absent
 
 
-@pytest.mark.benchmark(group="end to end")
-def test_stream_of_32(benchmark: Any, cc0: Path, screener: Screener) -> None:
-    data = cc0.read_bytes()
-    results = benchmark.pedantic(lambda: list(screener.stream([data] * 32)), rounds=3, warmup_rounds=1)
-    assert [result.status for result in results] == ["ok"] * 32
-    _note_rate(benchmark, 32)
+@pytest.mark.benchmark(timer=turns.clock)
+@pytest.mark.parametrize(("size", "stage", "way"), CASES)
+def test_stage(benchmark: Any, size: str, stage: str, way: str) -> None:
+    found, absent = measured(size)
+    if way in absent:
+        pytest.skip(absent[way])
+    times = found[stage, way]
+    check(stage, times.result, sizes.SIDES[size])
+    benchmark.group = f"stages, {size} ({sizes.SIDES[size]} px)"
+    turns.hand_over(benchmark, times, part="stage", size=size, side=sizes.SIDES[size], stage=stage, way=way)
+
+
+def check(stage: str, result: Any, side: int) -> None:
+    """See that a stage gave what it is for."""
+    what, _, name = stage.partition(" ")
+    if stage == "hash and decode":
+        assert (result.width, result.height, len(result.sha256)) == (side, side, 64)
+    elif stage == "field of view":
+        left, top, right, bottom = result
+        assert 0 <= left < right
+        assert 0 <= top < bottom
+    elif what == "prepare":
+        size = models.load(name).contract.geometry.size
+        assert result.image.shape == (size, size, 3)
+        assert result.image.max() > 0
+    elif what == "network":
+        assert all(np.isfinite(output).all() for output in result.values())
+    elif what == "read":
+        assert result.decisions
+        assert all(0 <= own.probability <= 1 for own in result.decisions.values())
+    elif what == "draw":
+        assert all(data[:2] == b"\xff\xd8" for data in result.values())
+    else:
+        assert result.status == "ok"

@@ -1,0 +1,60 @@
+"""The embedded networks in torch again, with the weights of their files, to be measured beside them. Needs torch."""
+
+from __future__ import annotations
+
+import itertools
+from typing import get_args
+
+import torch
+from torch import nn
+
+from funduscope.engine import contract
+from funduscope.engine.errors import ModelError
+from funduscope.engine.readers.classifier import Classifier
+from funduscope.export import onnx as export
+from funduscope.training.classifier import config, networks
+from funduscope.training.multitask.deploy import from_weights
+
+
+def twin(model: contract.Model) -> nn.Module:
+    """A network that gives the outputs of an fp32 file, in their order.
+
+    Raises:
+        ModelError: The file holds a network that `funduscope train` does not make.
+    """
+    if not isinstance(model.contract, Classifier):
+        return from_weights(export.weights_of(model))
+    stored = export.weights_of(model)
+    temperatures = {name: part.temperature for name, part in model.contract.decisions.items()}
+
+    def built(settings: config.Network) -> nn.Module:
+        return networks.Deployed(networks.Classifier(settings), temperatures).folded()
+
+    # the file does not say which network it is: the one that has these weights
+    for architecture, given, severity in itertools.product(
+        get_args(config.Architecture), get_args(config.Input), (False, True)
+    ):
+        settings = config.Network(
+            architecture=architecture, input=given, hidden=0, dropout=0, severity=severity, imagenet=""
+        )
+        with torch.device("meta"):  # shapes alone
+            fits = _fitting(built(settings), stored)
+        if fits:
+            made = built(settings)
+            made.load_state_dict(_fitting(made, stored))
+            return made.eval()
+    raise ModelError(f"{model.path}: no network that is trained here has its weights")
+
+
+def _fitting(network: nn.Module, stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """All weights of a network out of a file's; nothing where one is not there."""
+    found = {}
+    for name, own in network.state_dict().items():
+        if name in stored and stored[name].shape == own.shape:
+            found[name] = stored[name]
+        else:  # the last layer looks at every cell of the heat map: exported as a convolution, under a name of its own
+            cells = [value for value in stored.values() if value.shape == (*own.shape, 1, 1)]
+            if len(cells) != 1:
+                return {}
+            found[name] = cells[0][..., 0, 0]
+    return found
