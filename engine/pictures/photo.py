@@ -49,7 +49,9 @@ class Photo:
         eye: Eye | None = None,
         listed: Listed | None = None,
     ) -> None:
-        """pixels: uint8 (H, W, 3) RGB in displayed orientation, or what gives them."""
+        """pixels: uint8 (H, W, 3) RGB in displayed orientation, or what gives them. Raises TypeError for any other array."""
+        if isinstance(pixels, np.ndarray):
+            _check_array(pixels)
         self._encoded: Encoded = Decoded(pixels) if isinstance(pixels, np.ndarray) else pixels
         self.name, self.sha256, self.patient, self.eye, self.listed = name, sha256, patient, eye, listed
         self.width, self.height = self._encoded.width, self._encoded.height
