@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.progress import Progress, TaskID
 
@@ -123,7 +122,7 @@ def convert(
     int8 is calibrated on the train split of the data sets; the gate looks at their val split, and chooses by it which layers
     must stay float.
     """
-    from .engine.gate.pictures import prepared, views
+    from .engine.gate.pictures import prepared
     from .export import convert as conversion
 
     if to not in ("fp16", "int8"):
@@ -132,9 +131,7 @@ def convert(
         raise errors.SettingsError("--to int8: name data sets with --data; it is calibrated on their pictures")
     read = models.load(model)
     geometry = read.contract.geometry.build()
-    images = views(geometry)  # what passes here passes the self-check wherever it is opened
-    if data:
-        images = np.concatenate([images, shown.shown(data, "val", geometry)])
+    images = shown.shown(data, "val", geometry)
     if to == "fp16":
         written, outcome = conversion.to_fp16(read, out, images)
     else:
