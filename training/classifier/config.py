@@ -30,7 +30,7 @@ class Network(Strict):
     known in order; imagenet: "package:NAME", an installed package that holds the weights (extra `pretrained`), or a
     .safetensors or .pth file in torchvision's names, relative to the file, or ""; start: in its place, the weights of an
     earlier run of the same network, a file that `weights.write` wrote, or ""; lesions: also learn where lesions were
-    drawn, see Lesions."""
+    drawn, see Lesions; what is found speaks in the logits and the heat maps."""
 
     architecture: Architecture
     input: Input

@@ -9,7 +9,7 @@ Sources: Tan and Le, ICML 2019; TensorFlow's efficientnet/lite.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ Lite = Literal["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
 
 SCALING = Scaling((127 / 255,) * 3, (128 / 255,) * 3)  # (x - 127) / 128 of bytes
 _NORM_EPS = 1e-3  # TensorFlow's; the weights were trained with it
+_RARE = -3.0  # the logit of a lesion in a cell before anything is learned
 _STEM, _HEAD = 32, 1280  # the lite networks do not widen these
 
 
@@ -108,12 +109,16 @@ class InvertedResidual(nn.Module):
 class EfficientNetLite(Pooled):
     """3.4 (lite0), 4.2 (lite1) or 4.9 million parameters before the last layer; a map's cells are 32 px apart.
 
+    With `lesions`, it also finds lesions of so many kinds on a grid twice as fine, and what it finds speaks in each logit:
+    a kind's logits are pooled with their own softmax as weights, so that the surest cells count, and enter by a linear
+    layer. Each cell's part of that sum is added to the class-activation map, whose mean thus stays the logit.
+
     `windows` holds for pictures whose side is a multiple of 32: of an odd side, padding is the same on both ends.
     """
 
     last = "_fc"
 
-    def __init__(self, kind: Lite, channels: int, outputs: int, dropout: float) -> None:
+    def __init__(self, kind: Lite, channels: int, outputs: int, dropout: float, lesions: int = 0) -> None:
         super().__init__(dropout)
         width, depth = _SCALES[kind]
         self._conv_stem = SameConv2d(channels, _STEM, 3, 2)
@@ -136,6 +141,38 @@ class EfficientNetLite(Pooled):
         self._conv_head = SameConv2d(before, _HEAD, 1)
         self._bn1 = _norm(_HEAD)
         self._fc = nn.Linear(_HEAD, outputs)
+        self.lesions = nn.Conv2d(self.finer_channels, lesions, 1) if lesions else None
+        self.evidence = nn.Linear(lesions, outputs, bias=False) if lesions else None
+
+    def begin(self) -> None:
+        """Before any training: lesions are rare, and nothing speaks of them yet."""
+        if self.lesions is not None and self.evidence is not None:
+            nn.init.constant_(cast(Tensor, self.lesions.bias), _RARE)
+            nn.init.zeros_(self.evidence.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.learn(x)[0]
+
+    def learn(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (N, K), and where lesions are looked for, of each kind and cell (N, L, h, w), in logits; None without."""
+        finer, last = self.levels(x)
+        logits = self.pooled(last)
+        if self.lesions is None or self.evidence is None:
+            return logits, None
+        found: Tensor = self.lesions(finer)
+        return logits + self.evidence(_parts(found).sum(dim=(2, 3))), found
+
+    def maps(self, x: Tensor) -> Tensor:
+        if self.lesions is None or self.evidence is None:
+            return super().maps(x)
+        finer, last = self.levels(x)
+        parts = _parts(self.lesions(finer))
+        cells = parts.shape[2] * parts.shape[3]
+        coarse = F.conv2d(last, self._fc.weight[:, :, None, None], self._fc.bias)
+        return F.interpolate(coarse, scale_factor=2.0) + F.conv2d(parts, cells * self.evidence.weight[:, :, None, None])
+
+    def map_grid(self) -> tuple[float, float]:
+        return super().map_grid() if self.lesions is None else self.finer_grid()
 
     def extract(self, x: Tensor) -> Tensor:
         return self.levels(x)[1]
@@ -162,6 +199,12 @@ class EfficientNetLite(Pooled):
             for conv, norm in block.pairs()
         ]
         return [("_conv_stem", "_bn0"), *inner, ("_conv_head", "_bn1")]
+
+
+def _parts(found: Tensor) -> Tensor:
+    """Each cell's part of a kind's pooled logit: its logit, weighted by the softmax over all cells. (N, L, h, w), float32."""
+    flat = found.float().flatten(2)
+    return (torch.softmax(flat, dim=2) * flat).view(found.shape)
 
 
 def _width(channels: float) -> int:

@@ -38,7 +38,7 @@ _FIRST_NORM = {
     "features.conv0.weight": "features.norm0.running_mean",
     "_conv_stem.weight": "_bn0.running_mean",
 }
-_RARE = -3.0  # the first logit of a lesion: most cells have none
+_OF_LESIONS = ("network.lesions.", "network.evidence.")  # the layers that a network has only if it learns lesions
 _SHARED = 0.6  # of pretrained weights that see colour and contrast, so that the sum stays about as large
 
 
@@ -274,13 +274,11 @@ class Classifier(nn.Module):
             case "densenet121":
                 self.network = DenseNet121(channels, outputs, dropout)
             case "efficientnet-lite0" | "efficientnet-lite1" | "efficientnet-lite2":
-                self.network = EfficientNetLite(settings.architecture, channels, outputs, dropout)
-        self.lesions: nn.Conv2d | None = None
-        if isinstance(self.network, EfficientNetLite) and settings.lesions:
-            self.lesions = nn.Conv2d(self.network.finer_channels, len(LESIONS), 1)
+                kinds = len(LESIONS) if settings.lesions else 0
+                self.network = EfficientNetLite(settings.architecture, channels, outputs, dropout, kinds)
         self.apply(_initialise)
-        if self.lesions is not None and self.lesions.bias is not None:
-            nn.init.constant_(self.lesions.bias, _RARE)
+        if isinstance(self.network, EfficientNetLite):
+            self.network.begin()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """images: uint8 (N, S, S, 3) RGB. Returns: logits (N,) by target."""
@@ -293,11 +291,7 @@ class Classifier(nn.Module):
         Returns: logits (N, K), and of a network that learns lesions their maps (N, L, h, w) in logits.
         """
         x = self.pixels(images)
-        if self.lesions is None:
-            return self.network(x), None
-        assert isinstance(self.network, EfficientNetLite)
-        finer, last = self.network.levels(x)
-        return self.network.pooled(last), self.lesions(finer)
+        return self.network.learn(x) if isinstance(self.network, EfficientNetLite) else (self.network(x), None)
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         """See `Pooled.conv_norm_pairs`."""
@@ -310,8 +304,10 @@ class Classifier(nn.Module):
         Raises: SettingsError for another network's.
         """
         stored, own = pretrained.load(file), self.state_dict()
-        stored = {k: v for k, v in stored.items() if k in own or not k.startswith("lesions.")}
-        wanted = {k for k in own if not k.endswith("batches_tracked") and (k in stored or not k.startswith("lesions."))}
+        stored = {k: v for k, v in stored.items() if k in own or not k.startswith(_OF_LESIONS)}
+        wanted = {
+            k for k in own if not k.endswith("batches_tracked") and (k in stored or not k.startswith(_OF_LESIONS))
+        }
         wrong = {k for k in wanted if k not in stored or stored[k].shape != own[k].shape} | (stored.keys() - own.keys())
         if wrong:
             names = ", ".join(sorted(wrong)[:3])

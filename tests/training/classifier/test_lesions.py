@@ -84,11 +84,11 @@ def test_dark_spots_lie_in_the_cells_that_hold_lesions(drawn, build, graded_root
 
 def test_a_step_teaches_the_layer_of_lesions_and_tells_its_loss(drawn, build, graded_root):
     own = started(drawn, build, graded_root)
-    before = own.network.lesions.weight.detach().clone()
+    before = own.network.network.lesions.weight.detach().clone()
     values = own.step(own._batch(0), 1e-3)
     assert list(values) == ["exp-uwbce", "lesions"]
     assert 0 < values["lesions"] < 5
-    assert not torch.equal(own.network.lesions.weight, before)
+    assert not torch.equal(own.network.network.lesions.weight, before)
 
 
 def test_the_loss_of_lesions_falls(drawn, build, graded_root):

@@ -593,16 +593,31 @@ def lite(lesions):
 
 
 @torch.no_grad()
-def test_the_lesions_maps_are_twice_as_fine_and_change_no_logit():
+def test_what_is_found_of_lesions_speaks_in_logits_and_in_heat_twice_as_fine():
     torch.manual_seed(0)
     network, images = lite(True), pictures(2, 96)
-    logits, maps = network.learn(images)
-    assert maps.shape == (2, 4, 6, 6)
-    assert network.network.maps(network.pixels(images)).shape[2:] == (3, 3)
-    assert network.network.finer_grid() == (16, 15)
+    own = network.network
+    silent, found = network.learn(images)
+    assert found.shape == (2, 4, 6, 6)
+    assert torch.all(own.lesions.bias == -3)
+    torch.testing.assert_close(silent, own.pooled(own.extract(network.pixels(images))))  # not before it has learned
+    nn.init.normal_(own.evidence.weight)
+    logits = network.learn(images)[0]
+    flat = found.flatten(2)
+    torch.testing.assert_close(logits - silent, own.evidence((flat.softmax(2) * flat).sum(2)))
     assert torch.equal(logits, torch.stack(list(network(images).values()), dim=1))
-    assert torch.all(network.lesions.bias == -3)
-    assert lite(False).learn(images)[1] is None
+    maps = own.maps(network.pixels(images))
+    assert maps.shape[2:] == (6, 6)
+    torch.testing.assert_close(maps.mean(dim=(2, 3)), logits)
+    assert own.map_grid() == own.finer_grid() == (16, 15)
+
+
+@torch.no_grad()
+def test_without_lesions_there_are_none_and_the_heat_is_coarse():
+    network, images = lite(False), pictures(2, 96)
+    assert network.learn(images)[1] is None
+    assert network.network.maps(network.pixels(images)).shape[2:] == (3, 3)
+    assert network.network.map_grid() == (32, 31)
 
 
 def test_a_network_with_lesions_starts_from_one_without_and_the_other_way_round(file_of):
