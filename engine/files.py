@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import OutputError
+
+_PART = ".part"
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file in one piece. Raises OutputError."""
-    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file in one piece: it is whole on disk before it has its name. Raises OutputError."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")  # of its own: others may write the same file
+    """Write a file in one piece. Raises OutputError."""
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that is whole on disk before it has its name; after an error there is none. Raises OutputError."""
+    part = _beside(path)  # of its own: others may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
@@ -36,7 +47,7 @@ def expect(path: Path) -> None:
     """See that a file can be written, before the work that it is to hold. Raises OutputError."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; choose another name")
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    part = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
@@ -52,6 +63,15 @@ def remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise refused(path.parent, error) from None
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what was being written when a process was killed. Raises OutputError."""
+    remove(folder.glob(f".*{_PART}"))
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(8)}{_PART}")
 
 
 def refused(folder: Path, error: OSError) -> OutputError:

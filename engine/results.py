@@ -16,7 +16,7 @@ from .findings import Decision, Findings
 from .pictures import photo as pictures
 from .pictures.photo import Photo
 from .readers import READERS, Reader, verdicts
-from .readers.column import Column, Verdict
+from .readers.column import Column, Verdict, readable
 
 UNGRADABLE = frozenset({Code.NO_FIELD_OF_VIEW, Code.DISC_NOT_FOUND})  # a picture, but not one that can be read
 Status = Literal["ok", "ungradable", "error"]
@@ -113,7 +113,7 @@ class Screening(_Result, Findings):
             SettingsError: The photo was not kept and is no file, or there is no such heat map or format.
             OutputError: It cannot be written.
         """
-        photo = self.photo or self._read_again()
+        photo = self.seen()
         if heat is None:
             picture = drawing.contoured(photo, self, side)
         else:
@@ -123,7 +123,17 @@ class Screening(_Result, Findings):
             picture = drawing.heated(photo, maps[heat], side)
         files.write_bytes(Path(path), drawing.encoded(picture, Path(path).suffix))
 
-    def _read_again(self) -> Photo:
+    def seen(self) -> Photo:
+        """The photo that was screened: kept, or else read again.
+
+        Returns:
+            Its pixels, decoded where they are asked for.
+
+        Raises:
+            SettingsError: It was not kept, and there is no file of its name with the same bytes.
+        """
+        if self.photo is not None:
+            return self.photo
         try:
             photo = pictures.load(self.name)
         except PhotoError:
@@ -189,6 +199,15 @@ def in_words(decision: Decision) -> str:
     return word if decision.probability is None else f"{word} {decision.probability:.3f}"
 
 
+def _bytes_of(name: str) -> str | None:
+    if readable(name) == name:
+        return None
+    try:
+        return os.fsencode(name).hex()
+    except UnicodeEncodeError:  # no file has such a name
+        return None
+
+
 def columns() -> tuple[Column, ...]:
     """All columns of a row: the one table from which rows, their documentation and tables of data come.
 
@@ -247,6 +266,12 @@ _PICTURE = (
     Column("patient", "as the list of pictures or the DICOM file says", lambda result: result.eyes.patient, "text"),
     Column("eye", "`right` or `left`", lambda result: result.eyes.eye, "text"),
     Column("eye_source", "who says so: `list`, `file` or `picture`", lambda result: result.eyes.source, "text"),
+    Column(
+        "name_bytes",
+        "the name's bytes in hex, where they are not UTF-8: `name` then shows them as `\\xNN`",
+        lambda result: _bytes_of(result.name),
+        "text",
+    ),
 )
 _SIZE = (
     Column("width", "of the photo as displayed, px", lambda result: result.width, "int"),

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
+from ..version import __version__
+from . import files
+from .contract import TermsPart
+from .errors import PhotoError, SettingsError
 from .eyes import Listed
-from .files import remove
-from .outputs import patients
-from .outputs.overlays import Overlays
+from .outputs import patients, report, rows
+from .outputs import store as stores
+from .outputs.overlays import FOLDER, Drawings
+from .outputs.overlays import overlays as overlay_parts
 from .outputs.patients import Patients
-from .outputs.report import Report
-from .outputs.rows import Rows, Sink, write_record
+from .outputs.store import Stamp, Store, stamp
+from .pictures import photo
 from .results import Result, Screening
 from .screener import Screener
 
+Onto = Literal["new", "resume", "add", "overwrite"]
+_DRAINS = 3.0  # seconds in which a run that is stopped still finishes what was read
+
 
 class Run:
-    """Screens pictures into a folder as one iterates over it; each result is written before it comes out.
+    """Screens pictures into a folder as one iterates over it; each result is in the folder's store before it comes out.
 
-    Writes `screenings.jsonl`, `screenings.csv` and, when all is done, `run.json`; `patients.csv` where patients are named;
-    what an earlier run has left of these is replaced.
+    At the end it writes, from the store, `screenings.jsonl`, `screenings.csv` and `run.json`; `patients.csv` where patients are
+    named. A run that was cut, by whatever, goes on from its store with `onto="resume"`, and its files become those of one that
+    was not.
 
     Attributes:
         counts: Rows so far, by code where there is one, else by status.
-        seconds: How long it took; 0 until it has ended.
+        seconds: How long it took, without what was done before it was cut; 0 until it has ended.
+        known: Pictures that had a result before.
+        changed: Pictures whose files have changed since: screened again.
+        missed: Drawings that could not be made, because the photo is gone or has changed.
+        stopped: Whether `stop` has ended it early.
 
     Example:
         ```python
@@ -44,8 +62,10 @@ class Run:
         pictures: Sequence[Listed],
         out: Path,
         *,
+        onto: Onto = "new",
         overlays: bool = False,
         report: bool = False,
+        parquet: bool = False,
         workers: int = 2,
         inputs: Sequence[str] | None = None,
     ) -> None:
@@ -55,60 +75,243 @@ class Run:
             screener: Open, and stays so.
             pictures: Such as `pictures.inputs.expand` gives them.
             out: The folder for the results.
+            onto: What to do with a run that is in the folder: refuse (`new`), go on with it (`resume`), go on with more
+                pictures too (`add`), or remove it (`overwrite`).
             overlays: Also draw each photo, and its heat maps, into `out`/overlays.
-            report: Also write one HTML page, `out`/report.html.
+            report: Also write an HTML page, `out`/report.html, with its pictures in `out`/report.
+            parquet: Also write `screenings.parquet`.
             workers: Threads that read and prepare.
             inputs: What the pictures were asked for by, for the record; the pictures' own names where nothing is given.
         """
-        self._screener, self._pictures, self._out = screener, list(pictures), out
-        self._overlays, self._report, self._workers = overlays, report, workers
+        self._screener, self._pictures, self._out, self._onto = screener, list(pictures), out, onto
+        self._overlays, self._report, self._parquet, self._workers = overlays, report, parquet, workers
         self._inputs = [own.path for own in self._pictures] if inputs is None else list(inputs)
         self.counts: Counter[str] = Counter()
         self.seconds = 0.0
+        self.known = self.changed = self.missed = 0
+        self.stopped = False
 
     def __len__(self) -> int:
         return len(self._pictures)
 
+    def stop(self) -> None:
+        """End early, from another thread or a signal: what is read is finished, what is finished is kept, no file is written."""
+        self.stopped = True
+
     def __iter__(self) -> Iterator[Result]:
-        """Screen all.
+        """Screen all that have no result yet.
 
         Yields:
-            Each picture's result, in order, when it is written.
+            Each picture's result, in order, when it is in the store.
 
         Raises:
-            OutputError: The folder cannot be written.
+            OutputError: The folder cannot be written, or another run writes there.
+            SettingsError: The folder holds a run already, or one that does not go with this one.
         """
-        started, clock = datetime.now(UTC), time.monotonic()
-        screener, keep_photo = self._screener, self._overlays or self._report
-        with ExitStack() as stack:
-            sinks: list[Sink] = []
-            if self._overlays:
-                sinks.append(Overlays(self._out / "overlays"))
-            if self._report:
-                page = Report(self._out / "report.html", screener.contracts, screener.models)
-                sinks.append(stack.enter_context(page))
-            remove([self._out / patients.FILE])
-            sinks.append(stack.enter_context(Patients(self._out)))
-            # the last that opens is the first that closes: the rows are whole whatever becomes of a drawing
-            rows = stack.enter_context(Rows(self._out))
-            sinks.append(rows)
-            self.counts = rows.counts
-            for result in screener.stream(self._pictures, workers=self._workers, keep_photo=keep_photo):
-                for sink in sinks:
-                    sink.write(result)
-                yield replace(result, photo=None) if isinstance(result, Screening) else result
-        self.seconds = time.monotonic() - clock
-        record = {
-            "inputs": self._inputs,
-            "pictures": len(self._pictures),
+        if self._parquet:
+            rows.expect("parquet")
+        with stores.claimed(self._out):
+            self._clear()
+            with Store(self._out, write=True) as store:
+                started, clock = datetime.now(UTC), time.monotonic()
+                drawers = self._drawers()
+                numbers = self._todo(store, drawers)
+                self.counts = store.counts()
+                self.known = sum(self.counts.values())
+                yield from self._screen(store, numbers, drawers)
+                seconds = time.monotonic() - clock
+                part = {"started": _iso(started), "finished": _iso(datetime.now(UTC)), "seconds": round(seconds, 3)}
+                store.note("parts", [*(store.noted("parts") or []), part])
+                if self.stopped:
+                    return
+                write_rows(self._out, store, parquet=self._parquet)
+                self.missed = draw(self._out, store, overlays=self._overlays, page=self._report)
+                files.write_text(self._out / RECORD, json.dumps(self._record(store), indent=2) + "\n")
+        self.seconds = seconds
+
+    def _clear(self) -> None:
+        """Make room for what will be written, or say now that there is none."""
+        expect(self._out, self._onto)
+        if self._onto == "overwrite" or not begun(self._out):
+            erase(self._out)
+        files.remove_parts(self._out)
+        for name in FILES:
+            files.expect(self._out / name)
+
+    def _drawers(self) -> list[Drawings]:
+        return _drawers(self._out, overlays=self._overlays, page=self._report)
+
+    def _todo(self, store: Store, drawers: Sequence[Drawings]) -> list[int]:
+        """The numbers of the pictures to screen; the store then has all pictures. Raises SettingsError."""
+        now_begun = {
+            "funduscope": __version__,
+            "models": [asdict(model) for model in self._screener.models],
+            "point": self._screener.point,
+            "batch": self._screener.settings.batch,
+        }
+        before = store.noted("begun")
+        if before is None:
+            terms = [own.terms.model_dump() for own in self._screener.contracts]
+            store.begin(self._pictures, begun=now_begun, terms=terms, inputs=self._inputs)
+            return list(range(len(self._pictures)))
+        if differing := [key for key in now_begun if now_begun[key] != before.get(key)]:
+            told = "; ".join(
+                f"{key}: then {_short(before.get(key))}, now {_short(now_begun[key])}" for key in differing
+            )
+            raise SettingsError(
+                f"{self._out}: its run was begun otherwise ({told}); go on with it as it was begun, or screen into another folder"
+            )
+        listed = store.pictures()
+        known, now = {own.path: own for own in listed}, {own.path: own for own in self._pictures}
+        new, gone = [own for path, own in now.items() if path not in known], [path for path in known if path not in now]
+        if other := next((own for path, own in now.items() if known.get(path, own) != own), None):
+            raise SettingsError(f"{other.path}: its patient or eye is not what it was when the run was begun")
+        if (new or gone) and self._onto != "add":
+            told = ", ".join(
+                f"{len(paths)} {what} (first {paths[0]})"
+                for paths, what in (([own.path for own in new], "that it does not have"), (gone, "missing that it has"))
+                if paths
+            )
+            raise SettingsError(
+                f"{self._out}: the pictures are not those of its run: {told}; name the same, or "
+                "add the new ones (the rows of those that are missing stay)"
+            )
+        changed = [number for number, own in store.stamps().items() if _changed(listed[number].path, *own)]
+        store.forget(changed)
+        for drawer in drawers:
+            for number in changed:
+                drawer.forget(number)
+        self.changed = len(changed)
+        store.add(new)
+        done = store.stamps().keys()
+        return [number for number in range(len(listed) + len(new)) if number not in done]
+
+    def _screen(self, store: Store, numbers: Sequence[int], drawers: Sequence[Drawings]) -> Iterator[Result]:
+        listed, stamps, ended = store.pictures(), list[Stamp](), 0.0
+
+        def sources() -> Iterator[Listed]:
+            for number in numbers:
+                if self.stopped:
+                    return
+                stamps.append(stamp(listed[number].path))  # before it is read: what changes from now on is seen to
+                yield listed[number]
+
+        places = iter(range(len(numbers)))
+        stream = self._screener.stream(sources(), workers=self._workers, keep_photo=bool(drawers))
+        with closing(stream):
+            # by whole batches: what is taken up again shares its batches with the same pictures, and computes the same
+            for group in rows.groups(stream, self._screener.settings.batch):
+                kept = [(numbers[place], stamps[place], result) for result, place in zip(group, places, strict=False)]
+                store.put(kept)
+                for number, _, result in kept:
+                    for drawer in drawers:
+                        drawer.write(number, result)
+                    self.counts[str(result.code or result.status)] += 1
+                    yield replace(result, photo=None) if isinstance(result, Screening) else result
+                if self.stopped:
+                    ended = ended or time.monotonic()
+                    if time.monotonic() - ended > _DRAINS:
+                        return
+
+    def _record(self, store: Store) -> dict[str, Any]:
+        """What ran, on what, when, under which terms."""
+        parts, was = store.noted("parts"), store.noted("begun")
+        models = [model | {"terms": own} for model, own in zip(was["models"], store.noted("terms"), strict=True)]
+        return {
+            "funduscope": __version__,
+            "started": parts[0]["started"],
+            "finished": parts[-1]["finished"],
+            "models": models,
+            "machine": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
+            "inputs": store.noted("inputs"),
+            "pictures": store.total(),
             "counts": dict(self.counts),
-            "seconds": round(self.seconds, 3),
+            "seconds": round(sum(part["seconds"] for part in parts), 3),
+            "parts": parts,
             "settings": {
-                "batch": screener.settings.batch,
+                "batch": was["batch"],
                 "workers": self._workers,
                 "overlays": self._overlays,
                 "report": self._report,
-                "point": screener.point,
+                "point": was["point"],
             },
         }
-        write_record(self._out, screener.models, screener.contracts, started, record)
+
+
+RECORD = "run.json"
+FILES = (f"{rows.STEM}.jsonl", f"{rows.STEM}.csv", patients.FILE, report.FILE, RECORD)
+
+
+def begun(folder: Path) -> bool:
+    """Whether a folder holds a run. Raises SettingsError where its store is damaged."""
+    if not (folder / stores.FILE).is_file():
+        return False
+    with Store(folder) as store:
+        return store.noted("begun") is not None
+
+
+def expect(folder: Path, onto: Onto = "new") -> None:
+    """See that a run may go into a folder, before the work. Raises SettingsError where it holds one that is not to be touched."""
+    if onto == "new" and begun(folder):
+        raise SettingsError(f"{folder}: holds a run already; resume it, overwrite it, or name another folder")
+
+
+def erase(folder: Path) -> None:
+    """Remove all that a run has written into a folder, and nothing else. Raises OutputError."""
+    files.remove(folder / f"{stores.FILE}{suffix}" for suffix in ("", "-wal", "-shm"))
+    files.remove(folder / name for name in (*FILES, f"{rows.STEM}.parquet"))
+    for drawings in (FOLDER, report.FOLDER):
+        files.remove((folder / drawings).glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.jpg"))
+
+
+def write_rows(folder: Path, store: Store, *, parquet: bool = False) -> None:
+    """Write the rows of pictures and patients. Raises OutputError."""
+    for form in ("jsonl", "csv", "parquet")[: 3 if parquet else 2]:
+        rows.write(store.rows(), folder / f"{rows.STEM}.{form}", form)
+    with Patients(folder) as named:
+        for _, result in store.results(of_patients=True):
+            named.write(result)
+    if not named.patients:
+        files.remove([folder / patients.FILE])
+
+
+def draw(folder: Path, store: Store, *, overlays: bool = False, page: bool = True) -> int:
+    """Draw what is asked for of a run and not there yet, and write its page. Returns: photos that could not be drawn, because
+    they are gone or have changed. Raises OutputError."""
+    drawers = _drawers(folder, overlays=overlays, page=page)
+    for number, result in store.results() if drawers else ():
+        for drawer in drawers:
+            drawer.write(number, result)
+    if page:
+        terms = [TermsPart(**own) for own in store.noted("terms")]
+        report.write(folder, store.results(), store.counts(), store.models(), terms)
+    return max((drawer.missed for drawer in drawers), default=0)
+
+
+def _drawers(folder: Path, *, overlays: bool, page: bool) -> list[Drawings]:
+    made = [Drawings(folder / FOLDER, overlay_parts)] if overlays else []
+    return [*made, report.drawings(folder)] if page else made
+
+
+def _changed(path: str, before: Stamp, sha256: str | None) -> bool:
+    """Whether a file holds other bytes than those that were screened. One that is gone keeps its result."""
+    now = stamp(path)
+    if now is None or now == before:
+        return False
+    try:
+        return sha256 is None or hashlib.sha256(photo.read_bytes(Path(path))).hexdigest() != sha256
+    except PhotoError:
+        return True
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="seconds")
+
+
+def _short(value: Any) -> str:
+    """For a message: models by what tells them apart."""
+    if isinstance(value, list):
+        return ", ".join(
+            f"{m['name']} {m['version']} {m['sha256'][:8]} on {m['backend']} {m['precision']}" for m in value
+        )
+    return str(value)

@@ -6,7 +6,7 @@ Every open model looks at the same decoded picture; what each makes of its outpu
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -299,7 +299,7 @@ class Screener:
         ready = self._read(source, name, keep_photo)
         return ready if isinstance(ready, Rejected) else self._run([ready])[0]
 
-    def stream(self, sources: Iterable[Source], *, workers: int = 2, keep_photo: bool = False) -> Iterator[Result]:
+    def stream(self, sources: Iterable[Source], *, workers: int = 2, keep_photo: bool = False) -> Generator[Result]:
         """Screen many, in input order: reading and preparing overlap with the networks, in bounded memory.
 
         Args:
@@ -324,7 +324,7 @@ class Screener:
             raise SettingsError(f"workers {workers}: must be 1 or more")
         return self._stream(sources, workers, keep_photo)
 
-    def _stream(self, sources: Iterable[Source], workers: int, keep_photo: bool) -> Iterator[Result]:
+    def _stream(self, sources: Iterable[Source], workers: int, keep_photo: bool) -> Generator[Result]:
         with (
             self._scheduled(workers) as schedule,
             closing(schedule.stream((s, keep_photo) for s in sources)) as results,

@@ -6,11 +6,14 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -73,8 +76,9 @@ def test_bad_pictures_do_not_change_the_exit_code(screened):
 def test_every_input_has_its_row(screened, folder):
     _, out = screened
     names = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if not name.endswith(".txt")]
+    names = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
     assert [row["name"] for row in rows(out)] == [*names, "absent.jpg"]
-    with (out / "screenings.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (out / "screenings.csv").open(newline="", encoding="utf-8") as file:
         assert [row["name"] for row in csv.DictReader(file)] == [*names, "absent.jpg"]
 
 
@@ -105,10 +109,11 @@ def test_there_is_an_overlay_of_every_screened_picture(screened):
     assert all(cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR) is not None for path in found)
 
 
-def test_the_report_is_one_page_that_loads_nothing_and_runs_nothing(screened):
+def test_the_report_is_one_page_that_loads_nothing_and_runs_nothing_of_a_names(screened):
     text = (screened[1] / "report.html").read_text(encoding="utf-8")
     assert "http" not in text
-    assert "<script" not in text
+    assert text.count("<script") == 1  # ours, at its end
+    assert "onerror" not in text.partition("<script>")[2]
     assert "<img src=x" not in text
     assert "&lt;img src=x onerror=alert(1)&gt;.png" in text
     assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)"', text))
@@ -315,7 +320,7 @@ def test_a_run_without_patients_removes_those_of_an_earlier_one(eyes, classifier
     (tmp_path / "patients.csv").write_text("of an earlier run")
     assert run("screen", eyes / "none.png", "--out", tmp_path, "--model", classifier.path).returncode == 0
     assert rows(tmp_path)[0]["model"] == ["channels"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json", "screenings.csv", "screenings.jsonl"]
+    assert not (tmp_path / "patients.csv").exists()
 
 
 def test_info_shows_a_classifiers_decisions(classifier):
@@ -366,14 +371,14 @@ def test_the_version_and_the_help():
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_leaves_its_rows_under_part_names(tmp_path, cc0, stop):
+def test_R04_a_stopped_run_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, cc0, stop):
     (tmp_path / "pictures").mkdir()
     for k in range(500):
         (tmp_path / "pictures" / f"{k}.jpg").symlink_to(cc0)
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "funduscope", "screen", str(tmp_path / "pictures"), "--out", str(out), "--no-tune"]
+    out = tmp_path / "o u t"
+    arguments = ["screen", str(tmp_path / "pictures"), "--out", str(out), "--no-tune"]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "funduscope", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRONMENT,
@@ -381,16 +386,61 @@ def test_a_stopped_run_leaves_its_rows_under_part_names(tmp_path, cc0, stop):
             stop, signal.SIG_DFL
         ),  # a shell's background job inherits that SIGINT is ignored
     )
-    part = out / "screenings.jsonl.part"
     until = time.monotonic() + 60
-    while not (part.exists() and part.stat().st_size) and time.monotonic() < until:
+    while not kept(out) and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(stop)
     _, told = process.communicate(timeout=60)
-    assert process.returncode in (128 + stop, -stop)  # a shell shows both as 130 or 143
+    assert process.returncode == 128 + stop
     assert b"Traceback" not in told
     assert not (out / "screenings.jsonl").exists()
-    assert json.loads(part.read_text().splitlines()[0])["name"].endswith(".jpg")
+    done = kept(out)
+    assert f"stopped after {done} of 500 pictures" in told.decode()
+    assert f"go on with: funduscope {shlex.join(arguments)} --resume" in told.decode()
+    assert run("rows", out, "--format", "jsonl").returncode == 0
+    assert len(rows(out)) == done
+
+
+def kept(out: Path) -> int:
+    """How many results a run's store has."""
+    if not (out / "run.sqlite").exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(out / "run.sqlite")) as store:
+            return store.execute("SELECT count(*) FROM results").fetchone()[0]
+    except sqlite3.OperationalError:  # it is being made
+        return 0
+
+
+def test_a_run_goes_on_and_its_page_is_made_later(eyes, classifier, tmp_path):
+    command = ["screen", eyes / "none.png", "--out", tmp_path, "--model", classifier.path]
+    assert run(*command).returncode == 0
+    again = run(*command)
+    assert (again.returncode, "holds a run already; resume it, overwrite it" in message(again)) == (3, True)
+    assert "1 pictures (1 of them before)" in message(run(*command, "--resume"))
+    assert run(*command, "--overwrite", "--quiet").stdout == ""
+    assert run("report", tmp_path, "--overlays").returncode == 0
+    assert (tmp_path / "report.html").exists()
+    assert len(list((tmp_path / "overlays").iterdir())) == 2
+    for form in ("csv", "jsonl", "parquet"):
+        assert run("rows", tmp_path, "--format", form, "--out", tmp_path / f"own.{form}").returncode == 0
+        assert (tmp_path / f"own.{form}").exists()
+    assert run("rows", tmp_path, "--format", "xml").returncode == 3
+    assert "holds no run" in message(run("report", eyes))
+
+
+@pytest.mark.parametrize("options", [["--add"], ["--resume", "--overwrite"], ["--progress", "loud"]])
+def test_options_that_do_not_go_together_are_refused(eyes, tmp_path, options):
+    assert run("screen", eyes / "none.png", "--out", tmp_path / "out", *options).returncode == 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_progress_for_a_program(eyes, classifier, tmp_path):
+    command = ["screen", eyes / "none.png", "absent.jpg", "--out", tmp_path, "--model", classifier.path]
+    told = run(*command, "--progress", "json").stderr.splitlines()
+    last = [json.loads(line) for line in told if line.startswith("{")][-1]
+    assert (last["done"], last["total"], last["counts"]) == (2, 2, {"ok": 1, "NOT_FOUND": 1})
+    assert last["last_rejected"] == "absent.jpg: NOT_FOUND"
 
 
 @pytest.mark.parametrize(

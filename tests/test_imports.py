@@ -24,10 +24,11 @@ MAY_IMPORT = {  # room -> other rooms; `version` is the one string of the face t
     "export": {"postprocess", "engine", "version"},
     "face": {"postprocess", "engine", "training", "export", "cli", "version"},
 }
-CORE = {"numpy", "cv2", "onnxruntime", "simplejpeg", "PIL", "pydantic"}
+CORE = {"numpy", "cv2", "onnxruntime", "simplejpeg", "PIL", "pydantic", "filelock"}
 OPTIONAL = {  # by `require`
     ROOT / "engine" / "pictures" / "dicom.py": {"pydicom"},
     ROOT / "engine" / "labelled" / "refuge.py": {"openpyxl"},
+    ROOT / "engine" / "outputs" / "rows.py": {"pyarrow"},
 }
 BACKENDS = {"tensorrt", "tensorrt_rtx", "pycuda", "cuda", "openvino"}
 

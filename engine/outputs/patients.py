@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from ..files import write_text
 from ..readers import READERS, verdicts
 from ..readers.column import Column
 from ..results import Rejected, Result
-from .rows import cell
+from .rows import write_csv
 
 FILE = "patients.csv"
 
@@ -183,8 +182,5 @@ class Patients:
 def table(patients: Iterable[Patient]) -> str:
     """The rows as CSV."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow([column.name for column in columns()])
-    for patient in patients:
-        writer.writerow([cell(value) for value in patient.to_dict().values()])
+    write_csv((patient.to_dict() for patient in patients), [column.name for column in columns()], text)
     return text.getvalue()

@@ -1,103 +1,133 @@
-"""One self-contained HTML page about a run: what the figures mean, a table, and a small picture of each eye."""
+"""One HTML page about a run: what the figures mean, and a table to search and sort, with small pictures of each eye."""
 
 from __future__ import annotations
 
 import base64
 import html
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Self
+from urllib.parse import quote
 
 from .. import drawing
-from ..contract import Contract
+from ..contract import TermsPart
 from ..diseases import DISEASES
-from ..files import write_text
+from ..files import writing
 from ..readers import READERS
-from ..readers.column import Verdict
+from ..readers.column import Verdict, readable
 from ..results import ModelName, Result, Screening, in_words
+from .overlays import Drawer, Drawings, named
 
-LIMIT = 500  # pictures on the page; all are in the CSV
+FILE = "report.html"
+FOLDER = "report"
+LIMIT = 10_000  # pictures on the page; all are in the CSV
+EMBEDDED = (
+    200  # of so many pictures at most, the page is one file; of more it loads them from the folder as one scrolls
+)
 _SIDE = 320  # of a picture on the page, px
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24;background:#fff}
 h1{font-size:1.5rem;margin:0}.notice{border-left:4px solid #b45309;background:#fff7ed;padding:.6rem 1rem;margin:1rem 0}
 table{border-collapse:collapse;width:100%}td,th{padding:.5rem .6rem;border-bottom:1px solid #d8dee4;text-align:left}
-th{font-weight:600;background:#f6f8fa}td{vertical-align:top}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
+th{font-weight:600;background:#f6f8fa;position:sticky;top:0}td{vertical-align:top}
+td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
 td.w{overflow-wrap:anywhere;min-width:11rem}td.p{min-width:320px}img{width:150px;height:150px;object-fit:contain;border-radius:6px;background:#000}
 figure{display:inline-block;margin:0 6px 6px 0}
 figcaption{color:#59636e;font-size:.75rem;text-align:center}.bad{color:#b42318}.hint{color:#59636e;font-size:.85rem}
 .key b{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin:0 .3em 0 1em}
+th button{font:inherit;border:0;background:none;padding:0;cursor:pointer;text-align:left}
+th button::after{content:" \\2195";color:#8c959f}th[aria-sort=ascending] button::after{content:" \\2191";color:inherit}
+th[aria-sort=descending] button::after{content:" \\2193";color:inherit}
+input{font:inherit;padding:.3rem .6rem;width:20rem;max-width:100%;margin:.5rem 0;border:1px solid #8c959f;border-radius:6px}
+"""
+
+# Sorting and searching move and hide rows that are there; without scripts the page is whole, in the order of the run.
+_SCRIPT = """
+const body = document.querySelector("tbody"), rows = [...body.rows], search = document.querySelector("input");
+const told = document.querySelector("output"), texts = rows.map(row => row.textContent.toLowerCase());
+const heads = [...document.querySelectorAll("th")];
+search.addEventListener("input", () => {
+  const words = search.value.toLowerCase().split(/\\s+/);
+  let shown = 0;
+  rows.forEach((row, k) => { row.hidden = !words.every(word => texts[k].includes(word)); shown += !row.hidden; });
+  told.textContent = search.value ? `${shown} of ${rows.length}` : "";
+});
+heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => {
+  const down = head.getAttribute("aria-sort") === "ascending";
+  heads.forEach(other => other.removeAttribute("aria-sort"));
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const keys = new Map(rows.map(row => [row, row.cells[column].dataset.key ?? ""]));
+  const order = (a, b) => keys.get(a).localeCompare(keys.get(b), undefined, {numeric: true});
+  body.append(...[...rows].sort((a, b) => (!keys.get(a) - !keys.get(b)) || (down ? order(b, a) : order(a, b))));
+}));
 """
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """One result with its small pictures as JPEG, by what they show; none for a rejected one."""
-
-    result: Result
-    pictures: dict[str, bytes]
+def drawings(folder: Path) -> Drawings:
+    """What draws the page's pictures below the folder of a run."""
+    return Drawings(folder / FOLDER, _parts, quality=82)
 
 
-class Report:
-    """Gathers entries and writes the page at the end; a context manager. Results must have kept their photos.
-
-    Args: contracts, models: of the screener, in the same order.
-    """
-
-    def __init__(self, path: Path, contracts: Sequence[Contract], models: Sequence[ModelName]) -> None:
-        self._path, self._contracts, self._models = path, contracts, models
-        self._entries: list[Entry] = []
-        self._counts: Counter[str] = Counter()
-
-    def write(self, result: Result) -> None:
-        """Take up a result; its pictures only for the first LIMIT."""
-        self._counts[result.status if isinstance(result, Screening) else result.code] += 1
-        if len(self._entries) < LIMIT:
-            self._entries.append(_entry(result))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if kind is None:
-            write_text(self._path, page(self._entries, self._counts, self._contracts, self._models))
-
-
-def _entry(result: Result) -> Entry:
-    if not isinstance(result, Screening) or result.photo is None:
-        return Entry(result, {})
-    drawn = {"the whole photo": drawing.contoured(result.photo, result, _SIDE)}
+def _parts(result: Screening) -> dict[str, Drawer]:
+    parts: dict[str, Drawer] = {"": lambda photo: drawing.contoured(photo, result, _SIDE)}
     if result.disc is not None:
-        drawn["the optic disc"] = drawing.close_up(result.photo, result, _SIDE)
+        parts[".disc"] = lambda photo: drawing.close_up(photo, result, _SIDE)
     for disease, heat in drawing.heat_maps(result).items():
-        drawn[f"heat of {DISEASES[disease].title}"] = drawing.heated(result.photo, heat, _SIDE)
-    pictures = {name: drawing.encoded(picture, ".jpg", quality=82) for name, picture in drawn.items()}
-    return Entry(replace(result, photo=None), pictures)
+        parts[f".{disease}"] = partial(drawing.heated, heat=heat, side=_SIDE)
+    return parts
 
 
-def page(
-    entries: Sequence[Entry], counts: Mapping[str, int], contracts: Sequence[Contract], models: Sequence[ModelName]
-) -> str:
-    """The page. Args: entries: at most LIMIT of them; counts: rows by status or code; contracts, models: see `Report`."""
+def _shown(part: str) -> str:
+    """What a part shows, for people."""
+    known = {"": "the whole photo", "disc": "the optic disc"}
+    name = part.removeprefix(".")
+    return known[name] if name in known else f"heat of {DISEASES[name].title}"
+
+
+def write(
+    folder: Path,
+    results: Iterable[tuple[int, Result]],
+    counts: Mapping[str, int],
+    models: Sequence[ModelName],
+    terms: Sequence[TermsPart],
+) -> None:
+    """Write the page into the folder of a run.
+
+    Args:
+        folder: Of the run; its pictures were drawn by `drawings`.
+        results: Each with its number.
+        counts: Of all, by status or code.
+        models: All that looked, in order.
+        terms: Of each.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with writing(folder / FILE) as file:
+        for text in _page(folder, results, counts, models, terms):
+            file.write(text.encode("utf-8", "replace"))
+
+
+def _page(
+    folder: Path,
+    results: Iterable[tuple[int, Result]],
+    counts: Mapping[str, int],
+    models: Sequence[ModelName],
+    terms: Sequence[TermsPart],
+) -> Iterator[str]:
     total = sum(counts.values())
     tally = ", ".join(f"{count} {html.escape(name)}" for name, count in sorted(counts.items()))
     verdicts = [verdict for own in models for verdict in READERS[own.kind].verdicts]
-    shown = [_row(entry, verdicts) for entry in entries]
-    titles = "".join(f"<th>{html.escape(verdict.title)}" for verdict in verdicts)
+    titles = "".join(f"<th><button>{html.escape(verdict.title)}</button>" for verdict in verdicts)
     meanings = " ".join(f"{_sentence(verdict)}" for verdict in verdicts)
-    notices = "".join(
-        f"<p>{html.escape(notice)}</p>" for notice in dict.fromkeys(own.terms.notice for own in contracts)
-    )
-    named = "<br>".join(
+    notices = "".join(f"<p>{html.escape(notice)}</p>" for notice in dict.fromkeys(own.notice for own in terms))
+    named_models = "<br>".join(
         f"Model {html.escape(own.name)} {html.escape(own.version)} ({own.precision}, {html.escape(own.backend)}), "
-        f"SHA-256 {own.sha256}. Weights: {html.escape(document.terms.licence)}."
-        for own, document in zip(models, contracts, strict=True)
+        f"SHA-256 {own.sha256}. Weights: {html.escape(its.licence)}."
+        for own, its in zip(models, terms, strict=True)
     )
-    more = f"<p>{total - len(shown)} more are in screenings.csv.</p>" if total > len(shown) else ""
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Funduscope report</title>
+    yield f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Funduscope report</title>
 <meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style>
 <h1>Funduscope: {total} photograph{"s" * (total != 1)}</h1><p class="hint">{tally}</p>
 <div class="notice">{notices}</div>
@@ -106,9 +136,17 @@ could not be measured. {meanings}
 Heat: where a model sees the disease, from blue (little) to red (much).
 <span class="key"><b style="background:#40dc60"></b>disc <b style="background:#46aaff"></b>cup
 <b style="background:#ffe13c"></b>fovea</span></p>
-<table><thead><tr><th>pictures<th>name<th>vCDR{titles}<th>remarks</tr></thead>
-<tbody>{"".join(shown)}</tbody></table>{more}
-<p class="hint">{named}</p></html>
+<p><label>Search <input type="search" placeholder="a name, refer, a code"></label> <output class="hint"></output></p>
+<table><thead><tr><th>pictures<th><button>name</button><th><button>vCDR</button>{titles}<th><button>remarks</button></tr></thead>
+<tbody>"""
+    embed = total <= EMBEDDED
+    for place, (number, result) in enumerate(results):
+        if place == LIMIT:
+            break
+        yield _row(folder, number, result, verdicts, embed)
+    more = f"<p>{total - LIMIT} more are in screenings.csv.</p>" if total > LIMIT else ""
+    yield f"""</tbody></table>{more}
+<p class="hint">{named_models}</p><script>{_SCRIPT}</script></html>
 """
 
 
@@ -118,25 +156,44 @@ def _sentence(verdict: Verdict) -> str:
     return f"{html.escape(title)}: {html.escape(verdict.meaning.replace('`', ''))}."
 
 
-def _row(entry: Entry, verdicts: Sequence[Verdict]) -> str:
-    result = entry.result
-    shown = html.escape(result.name.encode("utf-8", "replace").decode()).replace("/", "/<wbr>")  # folds there first
-    name = f'<td class="w">{shown}'
+def _row(folder: Path, number: int, result: Result, verdicts: Sequence[Verdict], embed: bool) -> str:
+    text = readable(result.name)
+    key = f' data-key="{html.escape(text)}"'
+    name = f'<td class="w"{key}>{html.escape(text).replace("/", "/<wbr>")}'  # folds there first
     if not isinstance(result, Screening):
         remarks = ", ".join((f"{result.code}: {html.escape(result.reason)}", *result.warnings))
-        return f'<tr><td>{name}<td class="bad">{result.status}{"<td>" * len(verdicts)}<td>{remarks}</tr>'
+        return (
+            f'<tr><td>{name}<td class="bad">{result.status}{"<td>" * len(verdicts)}'
+            f'<td data-key="{result.code}">{remarks}</tr>\n'
+        )
     images = "".join(
-        f'<figure><img alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
-        f"<figcaption>{alt}</figcaption></figure>"
-        for alt, picture in entry.pictures.items()
+        f'<figure><img alt="{_shown(part)}" loading="lazy" src="{_source(folder, file, embed)}">'
+        f"<figcaption>{_shown(part)}</figcaption></figure>"
+        for part, file in _files(number, result).items()
+        if (folder / FOLDER / file).is_file()
     )
-    cells = "".join(f'<td class="n">{_decision(result, verdict)}' for verdict in verdicts)
+    cells = "".join(_decision(result, verdict) for verdict in verdicts)
     vcdr = "–" if result.vcdr is None else f"{result.vcdr:.3f}"
-    return f'<tr><td class="p">{images}{name}<td class="n">{vcdr}{cells}<td>{", ".join(result.warnings)}</tr>'
+    measured = "" if result.vcdr is None else f' data-key="{vcdr}"'
+    remarks = ", ".join(result.warnings)
+    return f'<tr><td class="p">{images}{name}<td class="n"{measured}>{vcdr}{cells}<td data-key="{remarks}">{remarks}</tr>\n'
+
+
+def _files(number: int, result: Screening) -> dict[str, str]:
+    parts = _parts(result)
+    return dict(zip(parts, named(number, result, parts), strict=True))
+
+
+def _source(folder: Path, file: str, embed: bool) -> str:
+    """Of an image: the file's own bytes, or where it lies beside the page."""
+    if not embed:
+        return f"{FOLDER}/{quote(file)}"
+    return f"data:image/jpeg;base64,{base64.b64encode((folder / FOLDER / file).read_bytes()).decode()}"
 
 
 def _decision(result: Screening, verdict: Verdict) -> str:
     decision = result.decisions.get(verdict.name)
     if decision is None:
-        return "–"
-    return f'{in_words(decision)}<br><span class="hint">from {decision.threshold:.3f}</span>'
+        return "<td>–"
+    key = "" if decision.probability is None else f' data-key="{decision.probability:.6f}"'
+    return f'<td class="n"{key}>{in_words(decision)}<br><span class="hint">from {decision.threshold:.3f}</span>'

@@ -1,98 +1,81 @@
-"""Where results go: JSONL and CSV rows, and a record of the run. Rows are on disk as they come, under `.part` names until
-the run has ended, so that a finished file is always a whole one."""
+"""The rows of a run as files: JSONL, CSV or Parquet, all under the columns of `results.columns`."""
 
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import json
-import os
-import platform
-from collections import Counter
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, BinaryIO
 
-from ...version import __version__
-from ..contract import Contract
-from ..files import refused, write_text
-from ..results import ModelName, Result, columns
+from ..errors import require
+from ..files import writing
+from ..results import columns
 
+Row = Mapping[str, Any]
+STEM = "screenings"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet would run a cell that starts so
+_GROUP = 10_000  # rows of a Parquet row group
 
 
-class Sink(Protocol):
-    """Takes results one after the other."""
-
-    def write(self, result: Result) -> None: ...
-
-
-class Rows:
-    """Writes `screenings.jsonl` and `screenings.csv` into a folder; a context manager. Raises OutputError."""
-
-    def __init__(self, folder: Path) -> None:
-        self.counts: Counter[str] = Counter()
-        self._folder = folder
-        self._paths = folder / "screenings.jsonl", folder / "screenings.csv"
-        self._files: list[TextIO] = []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in self._paths:
-                self._files.append(_part(path).open("w", encoding="utf-8", errors="surrogateescape", newline=""))
-        except OSError as error:
-            for file in self._files:
-                file.close()
-            raise refused(folder, error) from None
-        self._csv = csv.writer(self._files[1])
-        self._csv.writerow([column.name for column in columns()])
-
-    def write(self, result: Result) -> None:
-        """One row in both files, flushed."""
-        row = result.to_dict()
-        self.counts[row["code"] or row["status"]] += 1
-        try:
-            self._files[0].write(json.dumps(row, allow_nan=False) + "\n")
-            self._csv.writerow([cell(value) for value in row.values()])
-            for file in self._files:
-                file.flush()
-        except OSError as error:
-            raise refused(self._folder, error) from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        try:
-            with self._files[0], self._files[1]:
-                for file in self._files:
-                    file.flush()
-                    os.fsync(file.fileno())
-            if kind is None:
-                for path in self._paths:
-                    _part(path).replace(path)
-        except OSError as error:
-            raise refused(self._folder, error) from None
+def write(rows: Iterable[Row], path: Path, form: str) -> None:
+    """Write a whole file of rows. Args: form: one of FORMATS. Raises OutputError, MissingExtra."""
+    with writing(path) as file:
+        FORMATS[form](rows, file)
 
 
-def write_record(
-    folder: Path, models: Sequence[ModelName], contracts: Sequence[Contract], started: datetime, extra: dict[str, Any]
-) -> None:
-    """Write `run.json`: what ran, on what, when, under which terms. Raises OutputError."""
-    record = {
-        "funduscope": __version__,
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "models": [
-            model.__dict__ | {"terms": own.terms.model_dump()} for model, own in zip(models, contracts, strict=True)
-        ],
-        "machine": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
-        **extra,
+def expect(form: str) -> None:
+    """See that a form can be written, before the work. Raises MissingExtra."""
+    if form == "parquet":
+        require("pyarrow", "parquet")
+
+
+def _jsonl(rows: Iterable[Row], file: BinaryIO) -> None:
+    for row in rows:
+        file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+
+
+def _csv(rows: Iterable[Row], file: BinaryIO) -> None:
+    text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="")
+    write_csv(rows, [column.name for column in columns()], text)
+    text.flush()
+    text.detach()
+
+
+def write_csv(rows: Iterable[Row], names: Iterable[str], text: Any) -> None:
+    """Rows as CSV, the header first. Args: names: of the columns where there is no row; text: to write to."""
+    writer, remaining = csv.writer(text), iter(rows)
+    first = next(remaining, None)
+    writer.writerow(names if first is None else first)
+    for row in itertools.chain([] if first is None else [first], remaining):
+        writer.writerow([cell(value) for value in row.values()])
+
+
+def _parquet(rows: Iterable[Row], file: BinaryIO) -> None:
+    pa, pq = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
+    kinds = {
+        "text": pa.string(),
+        "bool": pa.bool_(),
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "list": pa.list_(pa.string()),
     }
-    write_text(folder / "run.json", json.dumps(record, indent=2) + "\n")
+    schema = pa.schema([(column.name, kinds[column.kind]) for column in columns()])
+    with pq.ParquetWriter(file, schema) as writer:
+        for group in groups(rows, _GROUP):
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+FORMATS: dict[str, Callable[[Iterable[Row], BinaryIO], None]] = {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}
+
+
+def groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of so many, in order; the last may be shorter."""
+    remaining = iter(items)
+    while group := list(itertools.islice(remaining, size)):
+        yield group
 
 
 def cell(value: Any) -> Any:

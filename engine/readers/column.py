@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,7 +31,17 @@ class Column:
     def of(self, result: Any) -> Any:
         """The value as a row has it."""
         value = self.value(result)
+        if isinstance(value, str):
+            return readable(value)
         return value if value is None or self.digits is None else round(float(value), self.digits)
+
+
+def readable(text: str) -> str:
+    """Text that every reader of files takes: bytes of a name that are not UTF-8 as `\\xNN`."""
+    try:
+        return os.fsencode(text).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which no file's name has
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)

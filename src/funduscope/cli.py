@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shlex
+import signal
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
 import cv2
 import typer
@@ -21,12 +24,17 @@ from . import cli_models, console, results_table
 from .engine import contract, errors, models
 from .engine.labelled import dataset, evaluation
 from .engine.labelled.sample import SPLITS
+from .engine.outputs.report import FILE as PAGE
+from .engine.outputs.rows import FORMATS, STEM
+from .engine.outputs.rows import write as write_rows
+from .engine.outputs.store import Store
 from .engine.pictures import inputs
 from .engine.readers import READERS
 from .engine.results import Result
-from .engine.run import Run
+from .engine.run import Onto, Run, draw, expect
 from .engine.runners import BACKENDS
 from .engine.screener import ScreenerSettings
+from .progress import How, counted, followed
 from .version import __version__
 
 EXIT = {
@@ -76,18 +84,37 @@ def screen(
     overlays: Annotated[
         bool, typer.Option("--overlays", help="Also write pictures with contours, fovea and heat maps.")
     ] = False,
-    with_report: Annotated[bool, typer.Option("--report", help="Also write one HTML page.")] = False,
+    with_report: Annotated[bool, typer.Option("--report", help="Also write an HTML page to search and sort.")] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Also write DIR/screenings.parquet.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in DIR where it was cut; begin it where there is none.")
+    ] = False,
+    add: Annotated[
+        bool, typer.Option("--add", help="With --resume: also take up pictures that the run does not have yet.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in DIR and begin anew.")] = False,
     no_tune: Annotated[
         bool, typer.Option("--no-tune", help="Do not measure the fastest way first, however many pictures there are.")
     ] = False,
     fail_on_bad: Annotated[
         bool, typer.Option("--fail-on-bad", help="Exit with 1 where a picture has no result.")
     ] = False,
+    progress: Annotated[
+        str, typer.Option("--progress", help="auto (a bar, or a line every 30 s), json (a line a second), none.")
+    ] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Screen pictures: a row for each, whatever happens to it, in DIR/screenings.jsonl and DIR/screenings.csv.
 
-    Where a list or the files name patients, DIR/patients.csv has a row for each of them.
+    Where a list or the files name patients, DIR/patients.csv has a row for each of them. What is found is kept in
+    DIR/run.sqlite as it comes: a run that was cut goes on with --resume.
     """
+    if progress not in get_args(How):
+        raise errors.SettingsError(f"--progress {progress}: allowed are {', '.join(get_args(How))}")
+    if (add and not resume) or (overwrite and resume):
+        raise errors.SettingsError("--add goes with --resume, and --overwrite without")
+    onto: Onto = "overwrite" if overwrite else "add" if add else "resume" if resume else "new"
+    expect(out, onto)
     paths = inputs.expand(pictures, leave_out=out)
     shown: list[Result] = []
     noted: Counter[str] = Counter()
@@ -95,26 +122,114 @@ def screen(
     if len(paths) > _TUNE_FROM and not no_tune and settings.tunable and settings.record() is None:
         console.stderr.print(f"{len(paths)} pictures: first the fastest way here is measured (not with --no-tune)")
         _tune(settings)
-    with settings.open() as screener, console.progress() as bar:
-        run = Run(screener, paths, out, overlays=overlays, report=with_report, workers=workers, inputs=list(pictures))
-        for result in bar.track(run, total=len(run)):
-            noted.update(map(str, result.warnings))
-            if len(shown) < _SHOWN:
-                shown.append(result)
+    with settings.open() as screener:
+        run = Run(
+            screener,
+            paths,
+            out,
+            onto=onto,
+            overlays=overlays,
+            report=with_report,
+            parquet=parquet,
+            workers=workers,
+            inputs=list(pictures),
+        )
+        with stopping(run) as signals, resumable(out):
+            for result in followed(run, "none" if quiet else cast(How, progress)):
+                noted.update(map(str, result.warnings))
+                if len(shown) < _SHOWN:
+                    shown.append(result)
         kinds, notices = screener.models, dict.fromkeys(own.terms.notice for own in screener.contracts)
-    results_table.show(shown, kinds, more=len(run) - len(shown))
-    told = f"; warnings: {_counted(noted)}" if noted else ""
-    console.stderr.print(
-        f"{len(run)} pictures in {run.seconds:.1f} s: {_counted(run.counts)}{told}; rows in {out}/screenings.csv"
-    )
-    for notice in notices:
-        console.stderr.print(notice, style="dim")
+    done = sum(run.counts.values())
+    if run.stopped:
+        console.stderr.print(f"stopped after {done} of {len(run)} pictures; {how_to_go_on(out)}")
+        raise typer.Exit(128 + signals[0] if signals else 1)
+    if not quiet:
+        results_table.show(shown, kinds, more=done - run.known - len(shown))
+        told = f"; warnings: {counted(noted)}" if noted else ""
+        earlier = f" ({run.known} of them before)" if run.known else ""
+        console.stderr.print(
+            f"{done} pictures{earlier} in {run.seconds:.1f} s: {counted(run.counts)}{told}; rows in {out}/screenings.csv"
+        )
+        for count, what in (
+            (run.changed, "pictures had changed since, and were screened again"),
+            (run.missed, "photos could not be drawn: they are gone or have changed since"),
+        ):
+            if count:
+                console.stderr.print(f"{count} {what}")
+        for notice in notices:
+            console.stderr.print(notice, style="dim")
     if fail_on_bad and set(run.counts) != {"ok"}:
         raise typer.Exit(1)
 
 
-def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+@contextmanager
+def stopping(run: Run) -> Iterator[list[int]]:
+    """Let SIGINT and SIGTERM end a run in good order; a second one ends it at once. Gives: the signals that came."""
+    came: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        run.stop()
+        for own in kept:
+            signal.signal(own, signal.SIG_DFL)
+
+    kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, before in kept.items():
+            signal.signal(number, before)
+
+
+@contextmanager
+def resumable(out: Path) -> Iterator[None]:
+    """Say how to go on where a run ends because its folder cannot be written."""
+    try:
+        yield
+    except errors.OutputError as error:
+        raise errors.OutputError(f"{error}. What was finished is kept; {how_to_go_on(out)}") from None
+
+
+def how_to_go_on(out: Path) -> str:
+    """The line that resumes this very command."""
+    own = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--overwrite")]
+    return f"go on with: funduscope {shlex.join([*own, '--resume'])}"
+
+
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `screen --out` has written.")]
+
+
+@app.command()
+def rows(
+    folder: FolderArgument,
+    form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "csv",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to; DIR/screenings.FORMAT where not given.")
+    ] = None,
+) -> None:
+    """Write the rows of a run, whole or cut or still running, from its store."""
+    if form not in FORMATS:
+        raise errors.SettingsError(f"--format {form}: allowed are {', '.join(FORMATS)}")
+    with Store(folder) as store:
+        path = out or folder / f"{STEM}.{form}"
+        write_rows(store.rows(), path, form)
+        console.stderr.print(f"{sum(store.counts().values())} of {store.total()} pictures: {path}")
+
+
+@app.command()
+def report(
+    folder: FolderArgument,
+    overlays: Annotated[
+        bool, typer.Option("--overlays", help="Also write pictures with contours, fovea and heat maps.")
+    ] = False,
+) -> None:
+    """Write the HTML page of a run from its store; photos are read again to be drawn."""
+    with Store(folder) as store:
+        missed = draw(folder, store, overlays=overlays)
+    if missed:
+        console.stderr.print(f"{missed} photos could not be drawn: they are gone or have changed since")
+    console.stderr.print(f"the page: {folder / PAGE}")
 
 
 def _settings(names: Sequence[str], backend: str, batch: int, point: str | None) -> ScreenerSettings:

@@ -69,6 +69,7 @@ def test_each_columns_values_are_of_its_kind(seen):
     kinds = {"text": str, "list": list, "bool": bool, "float": float, "int": int}
     filled = dataclasses.replace(
         seen,
+        name="\udcff.jpg",
         sha256="0" * 64,
         eyes=Eyes("p1", "left", "list"),
         point="balanced",

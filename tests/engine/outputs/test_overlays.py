@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from funduscope.engine.outputs.overlays import Overlays
+from funduscope.engine.outputs.overlays import Drawings, overlays
 
 
 @pytest.fixture
@@ -14,11 +14,11 @@ def pictures(fundus):
     return [fundus(seed=1), np.zeros((200, 200, 3), np.uint8), fundus(300, 200, seed=2)]
 
 
-def written(opened, sources, folder) -> list[str]:
-    sink = Overlays(folder)
+def written(opened, sources, folder, keep_photo: bool = True) -> list[str]:
+    sink = Drawings(folder, overlays)
     with opened:
         for k, source in enumerate(sources):
-            sink.write(opened(source, f"a/eye {k}.x.png", keep_photo=True))
+            sink.write(k, opened(source, f"a/eye {k}.x.png", keep_photo=keep_photo))
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -57,16 +57,21 @@ def test_the_files_show_each_diseases_own_heat(fake, classifier, opinions, tmp_p
         assert (columns.mean(), rows.mean()) == pytest.approx((centre, centre), abs=3)
 
 
-def test_a_picture_that_was_not_kept_has_no_drawing(both, pictures, tmp_path):
-    sink = Overlays(tmp_path)
+def test_a_photo_that_was_not_kept_is_read_again_or_missed(both, pictures, tmp_path):
+    sink, path = Drawings(tmp_path / "out", overlays), tmp_path / "eye.png"
+    cv2.imwrite(str(path), pictures[0])
     with both() as opened:
-        sink.write(opened(pictures[0], keep_photo=False))
-    assert not list(tmp_path.iterdir())
+        from_file, from_array = opened(path), opened(pictures[0])
+    for number, result in enumerate((from_file, from_array)):
+        sink.write(number, result)
+    assert sink.missed == 1
+    assert len(list((tmp_path / "out").iterdir())) == 3
 
 
-def test_drawings_of_an_earlier_run_are_removed_and_other_files_stay(both, pictures, tmp_path):
-    for name in ("000007_old.jpg", "000007_old.glaucoma.jpg", "holiday.jpg", "1_x.jpg"):
+def test_what_is_there_is_not_drawn_again_and_parts_of_a_killed_run_go(both, pictures, tmp_path):
+    for name in ("000000_eye 0.x.jpg", "holiday.jpg", ".0123456789abcdef.part"):
         (tmp_path / name).write_bytes(b"x")
-    found = written(both(), pictures[:1], tmp_path)
-    assert [name for name in found if "eye" not in name] == ["1_x.jpg", "holiday.jpg"]
-    assert len(found) == 5
+    assert len(written(both(), pictures[:1], tmp_path)) == 4
+    assert (tmp_path / "000000_eye 0.x.jpg").read_bytes() == b"x"
+    Drawings(tmp_path, overlays).forget(0)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]

@@ -15,7 +15,6 @@ from funduscope.engine.eyes import Eyes, Listed
 from funduscope.engine.findings import Decision
 from funduscope.engine.outputs import patients
 from funduscope.engine.outputs.patients import Patient, Patients
-from funduscope.engine.outputs.rows import Rows
 from funduscope.engine.results import ModelName, Rejected, Screening
 
 MULTITASK = ModelName("multi-task", "multitask", "1", "0" * 64, "fake", "fp32")
@@ -289,7 +288,7 @@ def test_no_name_of_a_patient_is_a_formula(tmp_path):
         for name in NAMES:
             sink.write(screening(patient=name))
     found = [one["patient"] for one in read(tmp_path)]
-    assert [name.removeprefix("'") for name in found] == NAMES
+    assert [name.removeprefix("'") for name in found] == [*NAMES[:-1], r"\xff"]
     assert not [name for name in found if name.startswith(("=", "+", "-", "@", "\t"))]
 
 
@@ -315,11 +314,9 @@ def test_a_screeners_results_become_patients(both, painter, opinions, tmp_path):
     with (
         both(lambda image: painter.maps(fovea=None, glaucoma=0.0), classify=lambda image: opinions(0.1, 0.9)) as opened,
         Patients(out) as sink,
-        Rows(out) as rows,
     ):
         for result in opened.stream(sources):
             sink.write(result)
-            rows.write(result)
     first, second = read(out)
     assert (first["patient"], first["glaucoma"], first["glaucoma_second"], first["referable_dr"]) == (
         "p1",

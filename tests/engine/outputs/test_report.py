@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,7 +20,7 @@ from funduscope.engine.readers import verdicts
 class Page(HTMLParser):
     """The rows of a page as lists of cells' texts; an assertion where a tag is not closed in its turn."""
 
-    VOID = ("meta", "img", "br", "wbr")
+    VOID = ("meta", "img", "br", "wbr", "input")
     CELLS = ("td", "th")  # these need not be closed
 
     def __init__(self, text: str) -> None:
@@ -24,6 +28,8 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.rows: list[list[str]] = []
         self.pictures: list[list[str]] = []
+        self.sources: list[str] = []
+        self.keys: list[list[str | None]] = []
         self.text = ""
         self.feed(text)
         self.close()
@@ -37,11 +43,14 @@ class Page(HTMLParser):
         if tag == "tr":
             self.rows.append([])
             self.pictures.append([])
+            self.keys.append([])
         if tag in self.CELLS:
             self.leave_cell()
             self.rows[-1].append("")
+            self.keys[-1].append(dict(attributes).get("data-key"))
         if tag == "img":
             self.pictures[-1].append(dict(attributes)["alt"])
+            self.sources.append(dict(attributes)["src"])
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -51,7 +60,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.text += data
         if any(tag in self.CELLS for tag in self.open):
             self.rows[-1][-1] += data
@@ -71,12 +80,19 @@ SOURCES = [
 TITLES = {"multi-task": ["glaucoma"], "classifier": ["referable DR", "any DR", "second opinion"]}
 
 
+def write(opened, folder) -> Page:
+    """The page of SOURCES."""
+    drawings, results = report.drawings(folder), list(enumerate(opened(own, keep_photo=True) for own in SOURCES))
+    for number, result in results:
+        drawings.write(number, result)
+    counts = Counter(str(own.code or own.status) for _, own in results)
+    report.write(folder, results, counts, opened.models, [own.terms for own in opened.contracts])
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
 def printed(opened, tmp_path) -> Page:
-    path = tmp_path / "new" / "report.html"
-    with opened, report.Report(path, opened.contracts, opened.models) as page:
-        for source in SOURCES:
-            page.write(opened(source, keep_photo=True))
-    found = Page(path.read_text(encoding="utf-8"))
+    with opened:
+        found = write(opened, tmp_path / "new")
     titles = [title for own in opened.models for title in TITLES[own.kind]]
     assert found.rows[0] == ["pictures", "name", "vCDR", *titles, "remarks"]
     assert {len(row) for row in found.rows} == {len(titles) + 4}
@@ -162,10 +178,12 @@ def test_the_page_counts_and_names_every_model_with_its_terms(both, model, class
         assert f"Model {own.name} {own.version} (fp32, fake), SHA-256 {own.sha256}" in text
 
 
-def test_the_precision_is_that_of_the_computation_and_not_of_the_file(both):
+def test_the_precision_is_that_of_the_computation_and_not_of_the_file(both, tmp_path):
     with both() as opened:
         contracts, (first, second) = opened.contracts, opened.models
-    text = report.page([], {}, contracts, [replace(first, backend="openvino-bf16", precision="bf16"), second])
+    models = [replace(first, backend="openvino-bf16", precision="bf16"), second]
+    report.write(tmp_path, [], {}, models, [own.terms for own in contracts])
+    text = (tmp_path / "report.html").read_text()
     assert contracts[0].precision == "fp32"
     assert f"{first.name} {first.version} (bf16, openvino-bf16)" in text
     assert f"{second.name} {second.version} (fp32, fake)" in text
@@ -178,12 +196,22 @@ def test_what_is_beyond_the_limit_is_counted(both, tmp_path, monkeypatch):
     assert "1 more are in screenings.csv" in page.text
 
 
-def test_a_stopped_run_writes_no_page(fake, tmp_path):
-    def stopped() -> None:
-        with fake() as opened, report.Report(tmp_path / "report.html", opened.contracts, opened.models) as page:
-            page.write(opened(SOURCES[1], keep_photo=True))
-            raise KeyboardInterrupt
+def test_pictures_of_a_long_run_are_loaded_from_beside_the_page(both, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "EMBEDDED", 2)
+    page = printed(both(), tmp_path)
+    assert len(page.sources) == 4
+    for source in page.sources:
+        assert cv2.imread(str(tmp_path / "new" / unquote(source))) is not None
 
-    with pytest.raises(KeyboardInterrupt):
-        stopped()
-    assert not list(tmp_path.iterdir())
+
+def test_of_a_short_run_the_page_is_one_file(both, tmp_path):
+    page = printed(both(), tmp_path)
+    shutil.rmtree(tmp_path / "new" / "report")
+    assert {source[:23] for source in page.sources} == {"data:image/jpeg;base64,"}
+
+
+def test_rows_are_sorted_by_numbers_and_what_has_none_comes_last(both, tmp_path):
+    page = printed(both(), tmp_path)
+    keys = page.keys[2]
+    assert float(keys[2]) == pytest.approx(float(page.rows[2][2]))  # vCDR
+    assert page.keys[1][2:5] == [None] * 3

@@ -147,7 +147,7 @@ def test_it_goes_through_a_run(redness, clinic, tmp_path):
             "" if row["redness"] is None else str(row["redness"]) for row in rows
         ]
     page = (out / "report.html").read_text()
-    assert "<th>red DR" in page
+    assert "<th><button>red DR" in page
     assert "Red DR: whether the picture is red." in page
 
 

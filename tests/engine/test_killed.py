@@ -1,0 +1,54 @@
+"""Whatever a run is killed by and when, it goes on to the same files, and next to nothing is computed twice."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+PICTURES, KILLS, BATCH = 60, 20, 2
+SCRIPT = Path(__file__).parent / "killed_run.py"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory, fundus) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for k in range(PICTURES):
+        cv2.imwrite(str(folder / f"eye{k:03d}.jpg"), fundus(150, 150, seed=k)[..., ::-1])
+    return folder
+
+
+def screened(pictures: Path, out: Path, seconds: float, log: Path) -> int:
+    """The exit code of a run that goes on where it was cut."""
+    command = [sys.executable, str(SCRIPT), str(pictures), str(out), str(seconds), str(log)]
+    return subprocess.run(command, check=False, timeout=120).returncode
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """All that is the same in every run: without the times, the store, the lock."""
+    found = (p for p in out.rglob("*") if p.is_file() and p.name not in (".run.lock", "run.json", "run.sqlite"))
+    return {str(path.relative_to(out)): path.read_bytes() for path in found}
+
+
+def test_R03_a_run_killed_at_any_moment_goes_on_to_the_same_files(pictures, tmp_path):
+    whole, out, log = tmp_path / "whole", tmp_path / "out", tmp_path / "log"
+    assert screened(pictures, whole, 0, tmp_path / "other") == 0
+    moments, kills = random.Random(0), 0
+    while kills < KILLS:
+        code = screened(pictures, out, moments.uniform(0.01, 0.5), log)
+        assert code in (-9, 0)
+        kills += code == -9
+        with sqlite3.connect(out / "run.sqlite") as store:
+            assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        store.close()
+        if code == 0 and kills < KILLS:  # it has come to its end: the next kills hit the writing of files
+            for name in ("screenings.csv", "report.html"):
+                (out / name).unlink()
+    assert screened(pictures, out, 0, log) == 0
+    assert files(out) == files(whole)
+    assert PICTURES <= log.stat().st_size <= PICTURES + kills * BATCH
