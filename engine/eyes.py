@@ -6,15 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Eye = Literal["right", "left"]
-EYES: dict[str, Eye | None] = {
-    "": None,
-    "right": "right",
-    "od": "right",
-    "r": "right",
-    "left": "left",
-    "os": "left",
-    "l": "left",
-}
+_RIGHT, _LEFT = ("right", "od", "r", "re", "right eye"), ("left", "os", "l", "le", "left eye")
+EYES: dict[str, Eye | None] = {"": None, **dict.fromkeys(_RIGHT, "right"), **dict.fromkeys(_LEFT, "left")}
 
 
 @dataclass(frozen=True)

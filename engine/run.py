@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -68,6 +68,7 @@ class Run:
         parquet: bool = False,
         workers: int = 2,
         inputs: Sequence[str] | None = None,
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
         """Nothing is read or written yet.
 
@@ -82,10 +83,12 @@ class Run:
             parquet: Also write `screenings.parquet`.
             workers: Threads that read and prepare.
             inputs: What the pictures were asked for by, for the record; the pictures' own names where nothing is given.
+            left_out: How many files were passed over, by kind, for the record.
         """
         self._screener, self._pictures, self._out, self._onto = screener, list(pictures), out, onto
         self._overlays, self._report, self._parquet, self._workers = overlays, report, parquet, workers
         self._inputs = [own.path for own in self._pictures] if inputs is None else list(inputs)
+        self._left_out = dict(left_out or {})
         self.counts: Counter[str] = Counter()
         self.seconds = 0.0
         self.known = self.changed = self.missed = 0
@@ -224,6 +227,7 @@ class Run:
             "models": models,
             "machine": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
             "inputs": store.noted("inputs"),
+            "left_out": self._left_out,
             "pictures": store.total(),
             "counts": dict(self.counts),
             "seconds": round(sum(part["seconds"] for part in parts), 3),
@@ -299,7 +303,7 @@ def _changed(path: str, before: Stamp, sha256: str | None) -> bool:
     if now is None or now == before:
         return False
     try:
-        return sha256 is None or hashlib.sha256(photo.read_bytes(Path(path))).hexdigest() != sha256
+        return sha256 is None or hashlib.sha256(photo.read_bytes(path)).hexdigest() != sha256
     except PhotoError:
         return True
 

@@ -29,6 +29,7 @@ OPTIONAL = {  # by `require`
     ROOT / "engine" / "pictures" / "dicom.py": {"pydicom"},
     ROOT / "engine" / "labelled" / "refuge.py": {"openpyxl"},
     ROOT / "engine" / "outputs" / "rows.py": {"pyarrow"},
+    ROOT / "engine" / "pictures" / "lists.py": {"openpyxl"},
 }
 BACKENDS = {"tensorrt", "tensorrt_rtx", "pycuda", "cuda", "openvino"}
 

@@ -18,6 +18,7 @@ import filelock
 from ..errors import OutputError, SettingsError
 from ..eyes import Eye, Listed
 from ..files import refused
+from ..pictures.shards import parted
 from ..results import ModelName, Result
 from .packing import packed, unpacked
 
@@ -36,9 +37,9 @@ Stamp = tuple[int, int] | None
 
 
 def stamp(path: str) -> Stamp:
-    """A file's stamp."""
+    """A file's stamp; of a member of an archive, the archive's."""
     try:
-        status = Path(path).stat()
+        status = Path(parts[0] if (parts := parted(path)) else path).stat()
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns

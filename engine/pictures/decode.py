@@ -28,6 +28,17 @@ _TRANSPOSED, _ROWS_REVERSED, _COLUMNS_REVERSED = (
     frozenset((3, 4, 7, 8)),
     frozenset((2, 3, 6, 7)),
 )
+_STARTS = {
+    b"\xff\xd8\xff\xf7": None,  # JPEG-LS
+    b"\xff\xd8": "JPEG",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"BM": "BMP",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000",
+    b"\xff\x4f\xff\x51": "JPEG2000",
+    b"GIF8": "GIF",
+}
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 # what Pillow raises on a damaged header, its warnings too where they are turned into errors
 _HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, Warning)
@@ -106,15 +117,43 @@ def decode(data: bytes) -> Encoded:
     """The picture in a JPEG, PNG, TIFF or BMP file, in displayed orientation. Raises PhotoError."""
     if not data:
         raise PhotoError(Code.EMPTY_FILE, "the file has 0 bytes")
-    if data[:2] == b"\xff\xd8":
+    kind = format_of(data)
+    if kind == "JPEG":
         return Jpeg(data)
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        pixels = _decode_tiff(data)
-    elif data[:8] == b"\x89PNG\r\n\x1a\n" or data[:2] == b"BM":
-        pixels = _decode_png_bmp(data)
-    else:
-        raise PhotoError(Code.UNKNOWN_FORMAT, "not a JPEG, PNG, TIFF, BMP or DICOM file (told by its first bytes)")
+    if kind is None:
+        raise PhotoError(Code.UNKNOWN_FORMAT, _unknown(data))
+    pixels = _decode_tiff(data) if kind == "TIFF" else _decode_whole(data, kind)
     return Decoded(np.ascontiguousarray(pixels))
+
+
+def format_of(data: bytes) -> str | None:
+    """Pillow's name of a format that is read here, told by the first bytes."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
+
+
+def _unknown(data: bytes) -> str:
+    """Why bytes are of no format that is read here."""
+    if data[4:8] == b"ftyp":
+        return f"an HEIC or AVIF file ({data[8:12].decode('ascii', 'replace')}); save it as JPEG or PNG"
+    if data[:4] == b"\xff\xd8\xff\xf7" or data[:4] in (b"II+\0", b"MM\0+"):
+        return "a BigTIFF or JPEG-LS file; save it as TIFF, PNG or JPEG"
+    return "not a JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, GIF or DICOM file (told by its first bytes)"
+
+
+def of_image(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a Pillow image as it is displayed, uint8 (H, W, 3) RGB. Raises PhotoError."""
+    if image.mode in _GREY_MODES:
+        raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
+    if image.mode == "F":
+        raise PhotoError(Code.FLOAT_IMAGE, "floating-point samples have no defined brightness")
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        pixels = np.asarray(image.convert("RGB"), np.uint8)
+    except _HEADER_ERRORS as error:
+        raise PhotoError(Code.DAMAGED, f"the image cannot be decoded ({error})") from None
+    return np.ascontiguousarray(_turned(pixels, orientation))
 
 
 def check_size(width: int, height: int) -> None:
@@ -158,9 +197,11 @@ def decode_jpeg(data: bytes, factor: int = 1) -> NDArray[np.uint8]:
         raise PhotoError(Code.DAMAGED, f"the JPEG data is cut or corrupt ({error})") from None
 
 
-def _decode_png_bmp(data: bytes) -> NDArray[np.uint8]:
+def _decode_whole(data: bytes, kind: str) -> NDArray[np.uint8]:
+    """PNG, BMP, WebP, JPEG 2000, GIF. Of these PNG alone has checksums: of the others, what is cut is refused, but changed bytes
+    cannot always be told."""
     try:
-        header = Image.open(io.BytesIO(data), formats=("PNG", "BMP"))
+        header = Image.open(io.BytesIO(data), formats=(kind,))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoError(Code.TOO_LARGE, f"too many pixels; the limit is {MAX_PIXELS}") from None
     except _HEADER_ERRORS:
@@ -168,11 +209,15 @@ def _decode_png_bmp(data: bytes) -> NDArray[np.uint8]:
     check_size(*header.size)
     if header.mode in _GREY_MODES:
         raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
+    if getattr(header, "n_frames", 1) > 1:
+        raise PhotoError(Code.MULTI_PAGE, "the file has several frames; save the photograph as a file of its own")
+    orientation = _orientation(data)
     try:  # OpenCV returns what it has of a cut or corrupt PNG: check the CRC of every chunk first
-        header.verify()
+        if kind == "PNG":
+            header.verify()
     except _HEADER_ERRORS as error:
         raise PhotoError(Code.DAMAGED, f"the data is cut or corrupt ({error})") from None
-    return _turned(_decode_opencv(data, straight_alpha=True), _orientation(data))
+    return _turned(_decode_opencv(data, straight_alpha=kind != "BMP"), orientation)
 
 
 def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
@@ -217,7 +262,7 @@ def _decode_opencv(data: bytes, straight_alpha: bool) -> NDArray[np.uint8]:
     pixels = np.asarray(decoded if decoded.dtype == np.uint8 else decoded // 256, np.uint8)
     if pixels.ndim == 2:  # a palette of greys
         return np.dstack([pixels] * 3)
-    if pixels.shape[2] == 4 and straight_alpha:
+    if pixels.shape[2] == 4 and straight_alpha and pixels[..., 3].any():  # one that is 0 everywhere means nothing
         pixels = ((pixels[..., :3] * pixels[..., 3:].astype(np.uint16) + 127) // 255).astype(np.uint8)
     return pixels[..., 2::-1]
 
@@ -225,7 +270,7 @@ def _decode_opencv(data: bytes, straight_alpha: bool) -> NDArray[np.uint8]:
 def _orientation(data: bytes) -> int:
     """EXIF orientation, 1 to 8; unknown values are 1, and so is a damaged EXIF block."""
     try:
-        header = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP"))
+        header = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP", "WEBP"))
         found = header.getexif().get(_ORIENTATION) if "exif" in header.info else 1
     except _HEADER_ERRORS:
         return 1

@@ -10,20 +10,24 @@ import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..errors import Code, PhotoError
 from ..eyes import Eye, Listed
-from . import dicom
-from .decode import Decoded, Encoded, Reduced, check_size, decode
+from . import dicom, shards
+from .decode import Decoded, Encoded, Reduced, check_size, decode, format_of, of_image
 
 MAX_BYTES = 512 * 1024 * 1024
 SIDE = (
     560  # px of the shorter side from which networks' squares are made; a part of the preparation that contracts name
 )
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
+_KINDS = ("jpg", "jpeg", "jpe", "jfif", "png", "tif", "tiff", "bmp", "webp", "jp2", "j2k", "jpx", "gif", "dcm", "dicom")
+SUFFIXES = frozenset(f".{kind}" for kind in _KINDS)
+_DICOM_AT = 128  # bytes before its mark
 
 
 class Photo:
@@ -97,7 +101,7 @@ class Photo:
         return twin
 
 
-Source = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Photo | Listed
+Source = str | os.PathLike[str] | bytes | BinaryIO | NDArray[np.uint8] | Image.Image | Photo | Listed
 """What a photograph can be loaded from. Here alone it is taken apart."""
 
 
@@ -105,8 +109,9 @@ def load(source: Source, name: str | None = None) -> Photo:
     """Load one photograph.
 
     Args:
-        source: Path, entry of a list, bytes of a JPEG, PNG, TIFF, BMP or DICOM file, uint8 (H, W, 3) RGB array, or a Photo
-            (which is returned as it is).
+        source: Path (also `shard.tar!/eye.jpg`, a member of a tar or zip file), entry of a list, bytes or open binary file of a
+            JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, GIF or DICOM file, uint8 (H, W, 3) RGB array, PIL image, or a Photo (which
+            is returned as it is).
         name: How results call it; its path, `bytes` or `array` where none is given.
 
     Raises:
@@ -123,8 +128,12 @@ def load(source: Source, name: str | None = None) -> Photo:
         label = name or "bytes"
     elif isinstance(what, str | os.PathLike):
         label = name or os.fspath(what)
+    elif isinstance(what, Image.Image):
+        label = name or str(getattr(what, "filename", "") or "image")
+    elif hasattr(what, "read"):
+        label = name or str(getattr(what, "name", "") or "file")
     else:
-        raise TypeError(f"a photo is a path, bytes or an array, not {type(what).__name__}")
+        raise TypeError(f"a photo is a path, bytes, a binary file, an array or a PIL image, not {type(what).__name__}")
     digest: str | None = None
     try:
         if isinstance(what, Photo):
@@ -134,9 +143,12 @@ def load(source: Source, name: str | None = None) -> Photo:
             _check_array(what)
             check_size(what.shape[1], what.shape[0])
             return Photo(what, label)
-        data = read_bytes(Path(what)) if isinstance(what, str | os.PathLike) else bytes(what)
+        if isinstance(what, Image.Image):
+            check_size(*what.size)
+            return Photo(of_image(what), label, listed=listed)
+        data = _bytes(what)
         digest = hashlib.sha256(data).hexdigest()
-        if data[128:132] == b"DICM":
+        if is_dicom(data):
             pixels, patient, eye = dicom.decode(data)
             return Photo(np.ascontiguousarray(pixels), label, digest, patient, eye, listed)
         photo = Photo(decode(data), label, digest, listed=listed)
@@ -149,13 +161,53 @@ def load(source: Source, name: str | None = None) -> Photo:
         raise
 
 
+def is_dicom(data: bytes) -> bool:
+    """Whether bytes begin as a DICOM file does."""
+    return data[_DICOM_AT : _DICOM_AT + 4] == b"DICM"
+
+
+def is_picture(path: str) -> bool:
+    """Whether a file begins as a picture does."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            return False
+        with Path(path).open("rb") as file:
+            start = file.read(_DICOM_AT + 4)
+    except OSError:
+        return False
+    return is_dicom(start) or format_of(start) is not None
+
+
+def _bytes(what: Any) -> bytes:
+    """All bytes of a file, an open one, or a buffer. Raises PhotoError, TypeError."""
+    if isinstance(what, str | os.PathLike):
+        return read_bytes(what)
+    if not hasattr(what, "read"):
+        return bytes(what)
+    try:
+        data = what.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PhotoError(Code.UNREADABLE, error.strerror or type(error).__name__) from None
+    if not isinstance(data, bytes):
+        raise TypeError("a file must be opened as binary: open(path, 'rb')")
+    if len(data) > MAX_BYTES:
+        raise PhotoError(Code.TOO_LARGE, f"more than {MAX_BYTES} bytes")
+    return data
+
+
 def _check_array(pixels: NDArray[np.uint8]) -> None:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise TypeError(f"an array must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a regular file. Pipes, sockets, devices and folders are refused without being opened."""
+def read_bytes(source: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file, or of a member of an archive. Pipes, sockets, devices and folders are refused without being
+    opened."""
+    if shards.parted(os.fspath(source)):
+        return shards.read(os.fspath(source), MAX_BYTES)
+    path = Path(source)
+    if path.suffix.lower() in shards.SUFFIXES and path.is_file():
+        raise PhotoError(Code.DAMAGED, "the archive is cut; what comes before the cut was read")
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -73,7 +73,8 @@ BackendOption = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join
 @app.command()
 def screen(
     pictures: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, CSV lists of paths.")
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files, folders, globs, archives (tar, zip), lists of paths."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
     model: ModelOption = None,
@@ -115,7 +116,10 @@ def screen(
         raise errors.SettingsError("--add goes with --resume, and --overwrite without")
     onto: Onto = "overwrite" if overwrite else "add" if add else "resume" if resume else "new"
     expect(out, onto)
-    paths = inputs.expand(pictures, leave_out=out)
+    found = inputs.search(pictures, leave_out=out)
+    paths = found.pictures
+    if passed_over := found.told():
+        console.stderr.print(f"left out: {passed_over}")
     shown: list[Result] = []
     noted: Counter[str] = Counter()
     settings = _settings(model or (), backend, batch, point)
@@ -133,6 +137,7 @@ def screen(
             parquet=parquet,
             workers=workers,
             inputs=list(pictures),
+            left_out=found.left_out,
         )
         with stopping(run) as signals, resumable(out):
             for result in followed(run, "none" if quiet else cast(How, progress)):

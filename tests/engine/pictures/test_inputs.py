@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
+import zipfile
 from pathlib import Path
 
+import cv2
 import pytest
 
 from funduscope.engine.errors import SettingsError
@@ -61,11 +65,24 @@ def test_folders_and_files_are_sorted_however_the_system_lists_them(tmp_path, mo
     assert expanded(str(tmp_path)) == [str(tmp_path / name) for name in names]
 
 
-@pytest.mark.parametrize(
-    "name", ["notes.txt", "absent.jpg", "no suffix", "x" * 300 + ".jpg", "-n.jpg", "a[1].jpg", "a\0/b.jpg"]
-)
+@pytest.mark.parametrize("name", ["no suffix", "absent.jpg", "x" * 300 + ".jpg", "-n.jpg", "a[1].jpg", "a\0/b.jpg"])
 def test_a_file_named_explicitly_always_stays(folder, name):
+    for own in ("no suffix", "a[1].jpg"):
+        (folder / own).write_bytes(b"x")
     assert expanded(name) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nowhere", "nowhere: no such file or folder"),
+        ("list.csv", "list.csv: no such file"),
+        ("*.webp", r"\*\.webp: matches nothing"),
+    ],
+)
+def test_what_is_not_there_and_can_be_no_picture_is_refused(folder, name, told):
+    with pytest.raises(SettingsError, match=told):
+        inputs.expand(["b.jpg", name])
 
 
 def test_a_folder_is_walked_for_dicom_files_too(tmp_path):
@@ -99,10 +116,6 @@ def test_a_glob_is_expanded(folder):
     assert expanded("*.jpg") == ["b.jpg"]
     assert expanded("**/*.jpeg") == ["sub/deep/d.jpeg"]
     assert expanded("s*") == ["sub/c.tif", "sub/e.bmp", "sub/deep/d.jpeg"]  # a folder that it matches is walked
-
-
-def test_a_glob_that_matches_nothing_stays(folder):
-    assert expanded("*.webp", "b.jpg") == ["*.webp", "b.jpg"]
 
 
 def test_a_name_that_looks_like_a_glob_is_taken_as_it_is(folder):
@@ -146,134 +159,90 @@ def test_a_deep_folder_is_walked(tmp_path):
     assert expanded(str(tmp_path)) == [str(deep / "x.jpg")]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("path\na.jpg\nb/c.jpg\n", ["a.jpg", "b/c.jpg"]),
-        ("id,Image,split\n1,a.jpg,test\n,b.jpg,test\n", ["a.jpg", "b.jpg"]),
-        ("a.jpg\nb.jpg\n", ["a.jpg", "b.jpg"]),
-        ("\ufeffpath\r\na.jpg\r\n\r\n", ["a.jpg"]),
-        ('path\n"comma, and ""quote"".jpg"\n', ['comma, and "quote".jpg']),
-        ("name,x\n/absolute/a.jpg,1\n", ["/absolute/a.jpg"]),
-    ],
-)
-def test_a_list_names_pictures_relative_to_itself(tmp_path, text, expected):
-    (tmp_path / "list.csv").write_text(text, newline="")
-    assert expanded(str(tmp_path / "list.csv")) == [os.path.join(tmp_path, name) for name in expected]
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name.strip() == name], ids=ascii)
-def test_a_list_holds_any_name(tmp_path, name):
-    quoted = '"' + name.replace('"', '""') + '"'
-    (tmp_path / "list.csv").write_bytes(b"path\n" + os.fsencode(quoted) + b"\n")
-    assert expanded(str(tmp_path / "list.csv")) == [os.path.join(tmp_path, name)]
-
-
-def listed(folder: Path, text: str) -> list[Listed]:
-    (folder / "list.csv").write_text(text)
-    return inputs.expand([str(folder / "list.csv")])
-
-
-@pytest.mark.parametrize(
-    ("cell", "eye"),
-    [
-        *((word, "right") for word in ("right", "Right", "RIGHT", "OD", "od", "R", "r", " od ")),
-        *((word, "left") for word in ("left", "Left", "LEFT", "OS", "os", "L", "l", "\tL")),
-        *((word, None) for word in ("", "  ")),
-    ],
-)
-def test_an_eye_is_known_by_any_of_its_names(tmp_path, cell, eye):
-    (found,) = listed(tmp_path, f"path,eye\na.jpg,{cell}\n")
-    assert found == Listed(str(tmp_path / "a.jpg"), None, eye)
-
-
-@pytest.mark.parametrize("cell", ["both", "rightt", "OU", "0", "re", "rechts"])
-def test_an_eye_that_is_none_is_refused_with_its_row(tmp_path, cell):
-    words = rf"list\.csv: eye '{cell.lower()}' in the row 'b\.jpg,{cell},7'; allowed are right, left, OD, OS, R, L and empty"
-    with pytest.raises(SettingsError, match=words):
-        listed(tmp_path, f"path,eye,n\na.jpg,OD,6\nb.jpg,{cell},7\n")
-
-
-def test_a_list_says_whose_eye_a_picture_shows(tmp_path):
-    text = "Eye , id,PATIENT,Image\nOD,1,p 1,a.jpg\nOS,2, p 1 ,b.jpg\n,3,,c.jpg\nL,4,é,d.jpg\n"
-    assert [(Path(one.path).name, one.patient, one.eye) for one in listed(tmp_path, text)] == [
-        ("a.jpg", "p 1", "right"),
-        ("b.jpg", "p 1", "left"),
-        ("c.jpg", None, None),
-        ("d.jpg", "é", "left"),
-    ]
-
-
-def test_a_short_row_says_nothing_of_the_eye(tmp_path):
-    assert listed(tmp_path, "path,patient,eye\na.jpg\nb.jpg,p1\n") == [
-        Listed(str(tmp_path / "a.jpg")),
-        Listed(str(tmp_path / "b.jpg"), "p1"),
-    ]
-
-
-def test_a_list_without_a_header_says_nothing_of_the_eye(tmp_path):
-    found = listed(tmp_path, "a.jpg,p1,right\nb.jpg,p1,both\n")
-    assert found == [Listed(str(tmp_path / "a.jpg")), Listed(str(tmp_path / "b.jpg"))]
-
-
-def test_a_picture_that_is_listed_as_two_eyes_is_refused(tmp_path):
-    with pytest.raises(SettingsError, match="listed twice"):
-        listed(tmp_path, "path,eye\na.jpg,OD\na.jpg,OS\n")
-    assert listed(tmp_path, "path,eye\na.jpg,OD\na.jpg,OD\n") == [Listed(str(tmp_path / "a.jpg"), None, "right")]
-
-
-def test_two_lists_that_contradict_each_other_are_refused_however_they_spell_a_path(tmp_path):
-    (tmp_path / "lists").mkdir()
-    for name, row in (
-        ("one.csv", "a.jpg,p1,right"),
-        ("lists/two.csv", "../a.jpg,p2,left"),
-        ("lists/same.csv", "../a.jpg,p1,OD"),
-    ):
-        (tmp_path / name).write_text(f"path,patient,eye\n{row}\n")
-    with pytest.raises(SettingsError, match="listed twice"):
-        inputs.expand([str(tmp_path / "one.csv"), str(tmp_path / "lists" / "two.csv")])
-    found = inputs.expand([str(tmp_path / "one.csv"), str(tmp_path / "lists" / "same.csv"), str(tmp_path / "a.jpg")])
-    assert found == [Listed(str(tmp_path / "a.jpg"), "p1", "right")]
-
-
-def test_a_header_that_names_patients_but_no_pictures_is_refused(tmp_path):
-    with pytest.raises(SettingsError, match="its header names no pictures"):
-        listed(tmp_path, "photo,patient\na.jpg,p1\n")
-
-
-def test_what_a_list_says_counts_more_than_a_folder(tmp_path):
-    (tmp_path / "a.jpg").touch()
-    (tmp_path / "list.csv").write_text("path,eye\na.jpg,OD\n")
-    assert inputs.expand([str(tmp_path), str(tmp_path / "list.csv")]) == [
-        Listed(str(tmp_path / "a.jpg"), None, "right")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "the list is empty"),
-        ("\n\n", "the list is empty"),
-        ("id,path\n1,a.jpg\n2,\n", r"the row '2,' names no picture"),
-    ],
-)
-def test_a_list_that_names_nothing_is_refused(tmp_path, text, words):
-    (tmp_path / "list.csv").write_text(text)
-    with pytest.raises(SettingsError, match=words):
-        expanded(str(tmp_path / "list.csv"))
-
-
-def test_a_list_that_cannot_be_parsed_is_refused(tmp_path):
-    (tmp_path / "list.csv").write_text("path\n" + "x" * 200_000)
-    with pytest.raises(SettingsError, match=r"list\.csv: the list cannot be read"):
-        expanded(str(tmp_path / "list.csv"))
-
-
-@pytest.mark.parametrize("arguments", [[], ["empty"]])
-def test_no_pictures_at_all_is_refused_with_the_known_suffixes(folder, arguments):
+@pytest.mark.parametrize(("arguments", "told"), [([], ""), (["empty"], " in empty")])
+def test_no_pictures_at_all_is_refused_with_the_known_suffixes(folder, arguments, told):
     (folder / "empty").mkdir()
-    with pytest.raises(SettingsError, match=r"no pictures there; .*\.bmp, \.dcm, \.dicom, \.jpeg, \.jpg, \.png"):
+    with pytest.raises(SettingsError, match=rf"no pictures{told}; .*\.bmp, \.dcm, \.dicom, \.gif, .*\.jpg"):
         inputs.expand(arguments)
+
+
+def test_the_folder_of_the_results_is_not_that_of_the_pictures(folder):
+    with pytest.raises(SettingsError, match="sub: is also the folder for the results"):
+        inputs.expand(["sub"], leave_out=folder / "sub")
+    assert [own.path for own in inputs.expand(["."], leave_out=folder / "sub")] == ["./a.PNG", "./b.jpg"]
+
+
+def test_what_is_left_out_is_counted_and_named(folder, jpeg):
+    for name in (
+        ".hidden.jpg",
+        "sub/._e.bmp",
+        ".Trash-1000/a.jpg",
+        "@eaDir/a.jpg",
+        "$RECYCLE.BIN/a.jpg",
+        "sub/__MACOSX/a.jpg",
+        "x.heic",
+        "y.heic",
+        "README",
+        "old/run.json",
+        "old/screenings.csv",
+        "old/overlays/000000_a.jpg",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    (folder / "1.2.840.10008").write_bytes(bytes(128) + b"DICM")
+    (folder / "10_left").write_bytes(jpeg)
+    (folder / "none").mkdir()
+    found = inputs.search([".", "none"])
+    assert [own.path for own in found.pictures] == [
+        "./1.2.840.10008",
+        "./10_left",
+        *["./a.PNG", "./b.jpg", "./sub/c.tif", "./sub/e.bmp", "./sub/deep/d.jpeg"],
+    ]
+    assert found.left_out == {
+        ".txt": 1,
+        ".csv": 1,
+        ".heic": 2,
+        "without a suffix": 1,
+        "hidden files": 2,
+        "hidden or system folders": 4,
+        "folder with the results of a run (./old)": 1,
+    }
+    assert "2 .heic" in found.told()
+    assert found.told().endswith("none: no pictures in it")
+
+
+@pytest.fixture
+def jpeg(fundus) -> bytes:
+    return cv2.imencode(".jpg", fundus())[1].tobytes()
+
+
+def test_archives_are_searched_as_folders_are(folder, jpeg):
+    with tarfile.open(folder / "sub" / "one.tar", "w") as shard:
+        for name in ("b/2.jpg", "b/1.JPG", "notes.txt"):
+            own = tarfile.TarInfo(name)
+            own.size = len(jpeg)
+            shard.addfile(own, io.BytesIO(jpeg))
+    with zipfile.ZipFile(folder / "two.zip", "w") as shard:
+        shard.writestr("é/3.png", jpeg)
+        shard.writestr("__MACOSX/é/._3.png", b"x")
+    found = inputs.search(["sub", "two.zip"])
+    assert [own.path for own in found.pictures if "!" in own.path] == [
+        "sub/one.tar!/b/2.jpg",
+        "sub/one.tar!/b/1.JPG",
+        "two.zip!/é/3.png",
+    ]
+    assert found.left_out == {".txt in archives": 1, ".png in archives": 1, ".csv": 1}
+    assert expanded("two.zip!/é/3.png") == ["two.zip!/é/3.png"]
+
+
+def test_an_archive_that_cannot_be_read_is_refused(folder):
+    for name, told in (
+        ("x.tar", "x.tar: the archive cannot be read"),
+        ("x.tar.gz", "a compressed tar cannot be read in part"),
+    ):
+        (folder / name).write_bytes(b"x" * 2000)
+        with pytest.raises(SettingsError, match=told):
+            inputs.expand([name])
 
 
 def test_a_folder_that_cannot_be_searched_is_refused(folder, monkeypatch):
