@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, get_args
@@ -28,7 +28,7 @@ from .readers.classifier import PointName
 from .readers.outputs import Outputs
 from .results import ModelName, Rejected, Result, Screening
 from .runners import Runner
-from .schedule import Schedule
+from .schedule import CLOSED, Schedule
 from .tuning.record import Record, Way, recall
 
 _log = logging.getLogger("funduscope")
@@ -347,17 +347,18 @@ class Screener:
             print(right.result(), left.result())
             ```
         """
-        self._expect_open()
         assert self._schedule is not None
-        return self._schedule.submit((source, keep_photo))
+        with self._while_open():
+            return self._schedule.submit((source, keep_photo))
 
     def close(self) -> None:
-        """Free the models."""
+        """Free the models, each whatever becomes of the others. What is under way ends, what waits gets a RuntimeError."""
         self._closed = True
-        if self._schedule is not None:
-            self._schedule.close()
-        for look in self._looks:
-            look.runner.close()
+        with ExitStack() as last_first:
+            for look in self._looks:
+                last_first.callback(look.runner.close)
+            if self._schedule is not None:
+                last_first.callback(self._schedule.close)
 
     def __enter__(self) -> Self:
         return self
@@ -367,7 +368,18 @@ class Screener:
 
     def _expect_open(self) -> None:
         if self._closed:
-            raise RuntimeError("this Screener is closed; open another one")
+            raise RuntimeError(CLOSED)
+
+    @contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """What fails because the screener is closed meanwhile says so."""
+        self._expect_open()
+        try:
+            yield
+        except Exception as error:
+            if self._closed:
+                raise RuntimeError(CLOSED) from error
+            raise
 
     def _scheduled(self, workers: int) -> Schedule[tuple[Source, bool], _Ready | Rejected, Result]:
         slots = self._slots or max(look.runner.slots for look in self._looks)
@@ -422,11 +434,12 @@ class Screener:
 
     def _batch(self, items: Sequence[_Ready | Rejected]) -> list[Result]:
         ready = [item for item in items if isinstance(item, _Ready)]
-        done = iter(self._run(ready) if ready else ())
+        done = iter(self._run(ready))
         return [item if isinstance(item, Rejected) else next(done) for item in items]
 
     def _run(self, items: Sequence[_Ready]) -> list[Result]:
-        outputs = [look.run([item.prepared[k] for item in items]) for k, look in enumerate(self._looks)]
+        with self._while_open():
+            outputs = [look.run([item.prepared[k] for item in items]) for k, look in enumerate(self._looks)]
         return [self._result(item, seen) for item, seen in zip(items, zip(*outputs, strict=True), strict=True)]
 
     def _result(self, item: _Ready, outputs: Sequence[Outputs | None]) -> Result:

@@ -24,6 +24,7 @@ from funduscope.engine.eyes import Listed
 from funduscope.engine.pictures import photo
 from funduscope.engine.results import Rejected, Screening, columns
 from funduscope.engine.runners import FakeRunner
+from funduscope.engine.schedule import CLOSED
 from funduscope.engine.screener import Screener, ScreenerSettings
 
 
@@ -290,9 +291,71 @@ def test_closing_ends_what_was_submitted(fake_runner, model, folder):
     threading.Timer(0.05, go_on.set).start()
     opened.close()
     assert len(wait(futures, 20).done) == len(futures)
-    assert [own for own in futures if not own.cancelled() and own.result().status == "ok"]
-    assert [own for own in futures if own.cancelled()]
+    ends = ["ok" if own.exception() is None else str(own.exception()) for own in futures]
+    assert set(ends) == {"ok", CLOSED}
     assert runner.closed
+
+
+def test_a_callback_may_close_the_screener(fake_runner, model, fundus):
+    go_on, runner, closed = threading.Event(), fake_runner(), threading.Event()
+
+    def slow(images):
+        assert go_on.wait(20)
+        return runner(images)
+
+    def close(future):
+        opened.close()
+        closed.set()
+
+    with Screener.of([model], [FakeRunner(slow)]) as opened:
+        future = opened.submit(fundus())
+        future.add_done_callback(close)
+        go_on.set()
+        assert closed.wait(20)
+        assert future.result().status == "ok"
+        with pytest.raises(RuntimeError, match=CLOSED):
+            opened(fundus())
+
+
+def test_a_stream_says_that_its_screener_was_closed(fake, fundus, folder):
+    for sources in ([fundus()] * 20, [str(folder / "bad_text.jpg")] * 20):
+        with fake(max_batch=2) as opened:
+            stream = opened.stream(sources)
+            next(stream)
+            opened.close()
+            with pytest.raises(RuntimeError, match=CLOSED):
+                list(stream)
+
+
+@pytest.mark.parametrize("use", ["call", "stream", "submit"])
+def test_what_fails_because_the_screener_is_closed_meanwhile_says_so(model, fundus, use):
+    def closed(images):
+        opened.close()
+        raise AssertionError("the runner is closed")
+
+    uses = {
+        "call": lambda: opened(fundus()),
+        "stream": lambda: list(opened.stream([fundus()])),
+        "submit": lambda: opened.submit(fundus()).result(20),
+    }
+    with Screener.of([model], [FakeRunner(closed)]) as opened, pytest.raises(RuntimeError, match=CLOSED) as caught:
+        uses[use]()
+    assert isinstance(caught.value.__cause__, AssertionError)
+
+
+def test_a_runner_that_fails_to_close_keeps_no_other_open(fake_runner, model, classifier):
+    class Stuck(FakeRunner):
+        def close(self):
+            super().close()
+            raise BackendError("the GPU fails")
+
+    for k in range(2):
+        runners = [fake_runner(), fake_runner()]
+        runners[k] = Stuck(lambda images: {})
+        opened = Screener.of([model, classifier], runners)
+        with pytest.raises(BackendError, match="the GPU fails"):
+            opened.close()
+        assert [own.closed for own in runners] == [True, True]
 
 
 # what the maps say
