@@ -230,26 +230,6 @@ def test_submitted_pictures_share_batches_while_the_model_is_busy(fake_runner, m
     assert max(plain.batches) > 1
 
 
-def test_submitted_from_many_threads_at_once_there_is_one_schedule(fake, folder, monkeypatch):
-    made, real = [], screener.Schedule
-
-    def counted(*arguments, **options):
-        time.sleep(0.01)
-        made.append(real(*arguments, **options))
-        return made[-1]
-
-    monkeypatch.setattr(screener, "Schedule", counted)
-    path, meeting = good_paths(folder)[0], threading.Barrier(8, timeout=20)
-
-    def submitted(_):
-        meeting.wait()
-        return opened.submit(path).result(20).status
-
-    with fake() as opened, ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(submitted, range(8))) == {"ok"}
-    assert len(made) == 1
-
-
 def test_a_source_of_another_type_fails_where_its_result_is_asked_for(fake, fundus):
     with fake() as opened:
         future = opened.submit(fundus().astype(np.float32))
