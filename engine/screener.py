@@ -6,6 +6,7 @@ Every open model looks at the same decoded picture; what each makes of its outpu
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
@@ -52,14 +53,28 @@ class ScreenerSettings:
         with settings.open() as screener:
             print(screener("eye.jpg"))
         ```
+
+    Raises:
+        SettingsError: A value is wrong.
     """
 
-    models: tuple[str, ...] = ()
+    models: Sequence[str] = ()
     backend: str = "auto"
     batch: int = 8
     threads: int | None = None
     point: PointName | None = None
     device: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.models, str | os.PathLike):
+            raise SettingsError(f"models {self.models!r}: is one name; wrap it in a list: [{self.models!r}]")
+        if self.batch < 1 or (self.threads is not None and self.threads < 1) or self.device < 0:
+            raise SettingsError(
+                f"batch {self.batch}, threads {self.threads}, device {self.device}: batch and threads must be 1 or more, "
+                "device 0 or more"
+            )
+        if self.point is not None and self.point not in get_args(PointName):
+            raise SettingsError(f"operating point {self.point}: allowed are {', '.join(get_args(PointName))}")
 
     def open(self) -> Screener:
         """Open the models.
@@ -72,13 +87,6 @@ class ScreenerSettings:
             BackendError: The backend or device is not here.
             SettingsError: A setting is wrong.
         """
-        if self.batch < 1 or (self.threads is not None and self.threads < 1) or self.device < 0:
-            raise SettingsError(
-                f"batch {self.batch}, threads {self.threads}, device {self.device}: batch and threads must be 1 or more, "
-                "device 0 or more"
-            )
-        if self.point is not None and self.point not in get_args(PointName):
-            raise SettingsError(f"operating point {self.point}: allowed are {', '.join(get_args(PointName))}")
         opened = [models.load(path) for path in models.chosen(self.models)]
         if self.tunable and (record := recall(own.sha256 for own in opened)):
             try:
@@ -195,7 +203,7 @@ class Screener:
         self._closed = False
         self._slots = slots
         if not opened:
-            raise ModelError("no models are embedded in this installation; install it again, or name model files")
+            raise ModelError("no models; give at least one")
         with ExitStack() as undo:
             undo.callback(self.close)
             for model in sorted(opened, key=lambda model: list(READERS).index(model.contract.kind)):
@@ -259,8 +267,10 @@ class Screener:
 
         Raises:
             ModelError: There are no models.
-            SettingsError: Two models are of one kind, or there is no choice of operating points.
+            SettingsError: Two models are of one kind, runners are not as many, or there is no such operating point.
         """
+        if len(opened) != len(runners):
+            raise SettingsError(f"{len(opened)} models, {len(runners)} runners: give one for each, in the same order")
         held = {model.contract.kind: runner for model, runner in zip(opened, runners, strict=True)}
         batch = min((runner.max_batch for runner in runners), default=1)
         settings = ScreenerSettings(tuple(str(model.path) for model in opened), backend, batch, point=point)
@@ -312,6 +322,7 @@ class Screener:
 
         Raises:
             SettingsError: `workers` is less than 1.
+            TypeError: It is one source and no list of them.
 
         Example:
             ```python
@@ -320,6 +331,8 @@ class Screener:
             ```
         """
         self._expect_open()
+        if isinstance(sources, str | bytes):
+            raise TypeError(f"stream takes many sources, and this is one {type(sources).__name__}; wrap it in a list")
         if workers < 1:
             raise SettingsError(f"workers {workers}: must be 1 or more")
         return self._stream(sources, workers, keep_photo)

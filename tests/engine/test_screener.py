@@ -529,10 +529,30 @@ def test_over_runners_of_ones_own_the_batch_is_what_all_of_them_take(fake_runner
 
 
 def test_over_no_models_or_other_runners_than_models_there_is_no_screener(fake_runner, model):
-    with pytest.raises(ModelError, match="no models"):
+    with pytest.raises(ModelError, match="no models; give at least one"):
         Screener.of([], [])
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(SettingsError, match="1 models, 0 runners: give one for each, in the same order"):
         Screener.of([model], [])
+    with pytest.raises(SettingsError, match="a second model of the kind multi-task; open one of each kind at most"):
+        Screener.of([model, model], [fake_runner(), fake_runner()])
+
+
+def test_wrong_settings_are_refused_where_they_are_made(fake_runner, model, classifier):
+    with pytest.raises(SettingsError, match="operating point best: allowed are high_sensitivity, balanced, high_spec"):
+        ScreenerSettings(point="best")
+    with pytest.raises(SettingsError, match="operating point best: allowed are"):
+        Screener.of([classifier], [fake_runner()], point="best")
+    with pytest.raises(SettingsError, match=r"models 'classifier': is one name; wrap it in a list: \['classifier'\]"):
+        ScreenerSettings("classifier")
+    with pytest.raises(SettingsError, match="is one name; wrap it in a list"):
+        ScreenerSettings(model.path)
+    assert ScreenerSettings(["classifier"]).models == ["classifier"]
+
+
+@pytest.mark.parametrize("source", ["eye.jpg", b"\xff\xd8"])
+def test_one_source_is_no_stream(fake, source):
+    with fake() as opened, pytest.raises(TypeError, match=r"this is one (str|bytes); wrap it in a list"):
+        opened.stream(source)
 
 
 def test_a_picture_that_a_model_cannot_use_is_not_kept_alive(both):
