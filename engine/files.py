@@ -30,6 +30,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise refused(path.parent, error) from None
+    except ValueError as error:
+        raise OutputError(f"{str(path)!r}: is no name of a file ({error}); choose another name") from None
 
 
 def expect(path: Path) -> None:
