@@ -28,7 +28,7 @@ from .readers import READERS, Reader
 from .readers.classifier import PointName
 from .readers.outputs import Outputs
 from .results import ModelName, Rejected, Result, Screening
-from .runners import Runner
+from .runners import Runner, gpu
 from .schedule import CLOSED, Schedule
 from .tuning.record import Record, Way, recall
 
@@ -45,7 +45,7 @@ class ScreenerSettings:
         batch: The most pictures at once.
         threads: Of the backend on a CPU; None for its own choice.
         point: The classifier's operating point; None for its own choice.
-        device: Index of the GPU.
+        device: Index of the GPU; one other than 0 must be there, for `auto` too.
 
     Example:
         ```python
@@ -87,6 +87,8 @@ class ScreenerSettings:
             BackendError: The backend or device is not here.
             SettingsError: A setting is wrong.
         """
+        if self.backend == "auto" and self.device:
+            gpu.device(self.device)  # was named: where it is not there, nothing takes its place
         opened = [models.load(path) for path in models.chosen(self.models)]
         if self.tunable and (record := recall(own.sha256 for own in opened)):
             try:

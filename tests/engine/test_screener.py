@@ -519,6 +519,11 @@ def test_settings_reach_the_runner(model, monkeypatch):
     assert asked == [(model.sha256, "tensorrt", {"max_batch": 5, "threads": 2, "device": 1})]
 
 
+def test_auto_takes_no_cpu_in_the_place_of_a_gpu_that_was_named():
+    with pytest.raises(BackendError, match="no NVIDIA GPU"):
+        Screener.open("multitask", device=99)
+
+
 def test_over_runners_of_ones_own_the_batch_is_what_all_of_them_take(fake_runner, model, classifier):
     first, second = fake_runner(max_batch=6), fake_runner(max_batch=4)
     with Screener.of([classifier, model], [first, second], backend="npu") as opened:
