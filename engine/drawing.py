@@ -14,6 +14,7 @@ from .pictures.photo import Photo
 
 DISC, CUP, FOVEA = (64, 220, 96), (70, 170, 255), (255, 225, 60)  # RGB; distinct for colour-blind readers too
 SIDE = 1024
+_LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 _CLOSE = 0.9  # half the side of a close-up, in vertical disc diameters
 _SHIFT = 4  # fractional bits of the drawn coordinates
 _DARK = 12  # brightest channel of a pixel outside the field of view: no heat is drawn there
@@ -30,11 +31,11 @@ def heat_maps(findings: Findings) -> dict[str, HeatMap]:
 
 
 def encoded(picture: NDArray[np.uint8], suffix: str, quality: int = 90) -> bytes:
-    """A drawing as the bytes of a file. Raises SettingsError for a suffix that no encoder has."""
+    """A drawing as the bytes of a file. Raises SettingsError for a suffix that is not of one of these formats."""
     if suffix.lower() in (".jpg", ".jpeg"):
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=quality))
-    if not suffix or not cv2.haveImageWriter(f"x{suffix}"):
-        raise SettingsError(f"drawings are written as .jpg or .png, not as {suffix!r}")
+    if suffix.lower() not in _LOSSLESS:
+        raise SettingsError(f"drawings are written as .jpg, .png, .bmp or .tif, not as {suffix!r}")
     return cv2.imencode(suffix, picture[..., ::-1])[1].tobytes()
 
 

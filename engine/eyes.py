@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 Eye = Literal["right", "left"]
 _RIGHT, _LEFT = ("right", "od", "r", "re", "right eye"), ("left", "os", "l", "le", "left eye")
@@ -15,14 +16,28 @@ class Listed:
     """A picture that is named, with what its list says of it. A screener takes it like a path.
 
     Attributes:
-        path: Of its file.
+        path: Of its file; a `Path` becomes a str.
         patient: Who it shows.
-        eye: Which eye it shows.
+        eye: Which eye it shows: `right` or `left`.
+
+    Raises:
+        TypeError: Path or patient is of another type.
+        ValueError: There is no such eye.
     """
 
     path: str
     patient: str | None = None
     eye: Eye | None = None
+
+    def __post_init__(self) -> None:
+        given: Any = self
+        if not isinstance(given.path, str | os.PathLike):
+            raise TypeError(f"path must be a str or a Path, not {type(given.path).__name__}")
+        if not isinstance(given.patient, str | None):
+            raise TypeError(f"patient must be a str or None, not {type(given.patient).__name__}")
+        if given.eye not in (None, *get_args(Eye)):
+            raise ValueError(f"eye {given.eye!r}: must be right, left or None")
+        object.__setattr__(self, "path", os.fspath(given.path))
 
 
 @dataclass(frozen=True)

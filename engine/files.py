@@ -41,6 +41,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise refused(path.parent, error) from None
+    except ValueError as error:
+        raise OutputError(f"{str(path)!r}: is no name of a file ({error}); choose another name") from None
 
 
 def expect(path: Path) -> None:

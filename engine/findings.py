@@ -118,8 +118,8 @@ class Findings:
     disc: Outline | None = None
     cup: Outline | None = None
     fovea: tuple[float, float] | None = None
-    decisions: Mapping[str, Decision] = field(default_factory=dict)
-    scores: Mapping[str, float | None] = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict, hash=False)
+    scores: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     point: str | None = None
     anatomy: Anatomy | None = field(default=None, repr=False, compare=False)
     placement: Placement | None = field(default=None, repr=False, compare=False)

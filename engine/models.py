@@ -45,10 +45,12 @@ def locate(model: str | Path) -> Path:
 def chosen(names: Sequence[str]) -> list[str]:
     """The models that are meant: those named, or all that are embedded where none is, or `default` alone.
 
-    Raises: SettingsError for `default` beside others.
+    Raises: SettingsError for `default` beside others; ModelError where none are embedded.
     """
     if not names or tuple(names) == ("default",):
-        return list(embedded())
+        if not (found := list(embedded())):
+            raise ModelError("no models are embedded in this installation; install it again, or name model files")
+        return found
     if "default" in names:
         raise SettingsError("default means all embedded models; name it alone, or name each model")
     return list(names)

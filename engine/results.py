@@ -105,14 +105,16 @@ class Screening(_Result, Findings):
         """Draw the photo with contours and fovea, or with a heat map, into a file. A photo that was not kept is read again.
 
         Args:
-            path: Where to; its suffix says the format (`.jpg`, `.png`).
+            path: Where to; its suffix says the format (`.jpg`, `.png`, `.bmp`, `.tif`).
             heat: A disease (`referable_dr`, `glaucoma`) whose heat map is drawn in place of the contours.
             side: The most px of the drawing's longer side.
 
         Raises:
-            SettingsError: The photo was not kept and is no file, or there is no such heat map or format.
+            SettingsError: The photo was not kept and is no file, or there is no such heat map, format or size.
             OutputError: It cannot be written.
         """
+        if side < 1:
+            raise SettingsError(f"side {side}: must be 1 or more")
         photo = self.seen()
         if heat is None:
             picture = drawing.contoured(photo, self, side)

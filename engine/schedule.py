@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +13,9 @@ from typing import Any, Generic, Self, TypeVar
 S = TypeVar("S")
 I = TypeVar("I")  # noqa: E741 -- source, item, result
 R = TypeVar("R")
+
+CLOSED = "this Screener is closed; open another one"
+_log = logging.getLogger("funduscope")
 
 
 class Schedule(Generic[S, I, R]):
@@ -34,8 +39,11 @@ class Schedule(Generic[S, I, R]):
         workers: int,
     ) -> None:
         self._read, self._run, self._batch, self._slots = read, run, batch, slots
-        self._readers = ThreadPoolExecutor(workers, thread_name_prefix="funduscope-read")
-        self._networks = ThreadPoolExecutor(slots, thread_name_prefix="funduscope-run")
+        self._closed = False
+        self._here = threading.local()  # has an attribute in the threads below alone
+        own = (self._here, "own", True)
+        self._readers = ThreadPoolExecutor(workers, "funduscope-read", setattr, own)
+        self._networks = ThreadPoolExecutor(slots, "funduscope-run", setattr, own)
         self._submitted: queue.SimpleQueue[tuple[I, Future[R]]] = queue.SimpleQueue()
 
     def stream(self, sources: Iterable[S]) -> Generator[R]:
@@ -51,7 +59,7 @@ class Schedule(Generic[S, I, R]):
             running.append(self._networks.submit(self._run, items))
 
         for source in sources:
-            waiting.append(self._readers.submit(self._read, source))
+            waiting.append(self._readers.submit(self._read_open, source))
             if len(running) < self._slots:
                 if len(waiting) == 2 * self._batch:  # one batch is taken, another is being read
                     start(self._batch)
@@ -67,19 +75,26 @@ class Schedule(Generic[S, I, R]):
     def submit(self, source: S) -> Future[R]:
         """The result of one source, as soon as it is there. What waits while all slots are busy shares the next batch."""
         result: Future[R] = Future()
-
-        def arrived(item: Future[I]) -> None:
-            if item.cancelled():
-                _cancel(result)
-            elif error := item.exception():
-                if result.set_running_or_notify_cancel():
-                    result.set_exception(error)
-            else:
-                self._submitted.put((item.result(), result))
-                self._networks.submit(self._take)
-
-        self._readers.submit(self._read, source).add_done_callback(arrived)
+        self._readers.submit(self._admit, source, result)
         return result
+
+    def _read_open(self, source: S) -> I:
+        self._expect_open()
+        return self._read(source)
+
+    def _admit(self, source: S, result: Future[R]) -> None:
+        """Read what was submitted, and have it taken."""
+        try:
+            item = self._read_open(source)
+        except BaseException as error:
+            if result.set_running_or_notify_cancel():
+                _tell(result.set_exception, error)
+            return
+        self._submitted.put((item, result))
+        try:
+            self._networks.submit(self._take)
+        except RuntimeError:  # closed meanwhile
+            self._take()
 
     def _take(self) -> None:
         """Run what was submitted, up to a batch; an earlier call may have taken it all."""
@@ -94,23 +109,24 @@ class Schedule(Generic[S, I, R]):
         if not taken:
             return
         try:
-            done = self._run([item for item, _ in taken])
+            self._expect_open()
+            done = list(zip(taken, self._run([item for item, _ in taken]), strict=True))
         except BaseException as error:
             for _, result in taken:
-                result.set_exception(error)
+                _tell(result.set_exception, error)
             return
-        for (_, result), value in zip(taken, done, strict=True):
-            result.set_result(value)
+        for (_, result), value in done:
+            _tell(result.set_result, value)
 
     def close(self) -> None:
-        """Stop: what is under way ends, what waits is cancelled."""
+        """Stop: what is under way ends, what waits is told that it is closed. Its own threads do not wait for one another."""
+        self._closed = True
         for pool in (self._readers, self._networks):
-            pool.shutdown(cancel_futures=True)
-        while True:
-            try:
-                _cancel(self._submitted.get_nowait()[1])
-            except queue.Empty:
-                return
+            pool.shutdown(wait=not hasattr(self._here, "own"))
+
+    def _expect_open(self) -> None:
+        if self._closed:
+            raise RuntimeError(CLOSED)
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +135,9 @@ class Schedule(Generic[S, I, R]):
         self.close()
 
 
-def _cancel(result: Future[Any]) -> None:
-    """Cancel what was not run, and tell whoever waits for it."""
-    result.cancel()
-    result.set_running_or_notify_cancel()
+def _tell(end: Callable[[Any], None], what: Any) -> None:
+    """Set a future's result or exception. Whatever a callback of it raises is logged, and keeps nothing from the others."""
+    try:
+        end(what)
+    except BaseException:
+        _log.exception("a callback of a future raised")

@@ -6,9 +6,10 @@ Every open model looks at the same decoded picture; what each makes of its outpu
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, get_args
@@ -27,8 +28,8 @@ from .readers import READERS, Reader
 from .readers.classifier import PointName
 from .readers.outputs import Outputs
 from .results import ModelName, Rejected, Result, Screening
-from .runners import Runner
-from .schedule import Schedule
+from .runners import Runner, gpu
+from .schedule import CLOSED, Schedule
 from .tuning.record import Record, Way, recall
 
 _log = logging.getLogger("funduscope")
@@ -44,7 +45,7 @@ class ScreenerSettings:
         batch: The most pictures at once.
         threads: Of the backend on a CPU; None for its own choice.
         point: The classifier's operating point; None for its own choice.
-        device: Index of the GPU.
+        device: Index of the GPU; one other than 0 must be there, for `auto` too.
 
     Example:
         ```python
@@ -52,14 +53,28 @@ class ScreenerSettings:
         with settings.open() as screener:
             print(screener("eye.jpg"))
         ```
+
+    Raises:
+        SettingsError: A value is wrong.
     """
 
-    models: tuple[str, ...] = ()
+    models: Sequence[str] = ()
     backend: str = "auto"
     batch: int = 8
     threads: int | None = None
     point: PointName | None = None
     device: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.models, str | os.PathLike):
+            raise SettingsError(f"models {self.models!r}: is one name; wrap it in a list: [{self.models!r}]")
+        if self.batch < 1 or (self.threads is not None and self.threads < 1) or self.device < 0:
+            raise SettingsError(
+                f"batch {self.batch}, threads {self.threads}, device {self.device}: batch and threads must be 1 or more, "
+                "device 0 or more"
+            )
+        if self.point is not None and self.point not in get_args(PointName):
+            raise SettingsError(f"operating point {self.point}: allowed are {', '.join(get_args(PointName))}")
 
     def open(self) -> Screener:
         """Open the models.
@@ -72,13 +87,8 @@ class ScreenerSettings:
             BackendError: The backend or device is not here.
             SettingsError: A setting is wrong.
         """
-        if self.batch < 1 or (self.threads is not None and self.threads < 1) or self.device < 0:
-            raise SettingsError(
-                f"batch {self.batch}, threads {self.threads}, device {self.device}: batch and threads must be 1 or more, "
-                "device 0 or more"
-            )
-        if self.point is not None and self.point not in get_args(PointName):
-            raise SettingsError(f"operating point {self.point}: allowed are {', '.join(get_args(PointName))}")
+        if self.backend == "auto" and self.device:
+            gpu.device(self.device)  # was named: where it is not there, nothing takes its place
         opened = [models.load(path) for path in models.chosen(self.models)]
         if self.tunable and (record := recall(own.sha256 for own in opened)):
             try:
@@ -195,7 +205,7 @@ class Screener:
         self._closed = False
         self._slots = slots
         if not opened:
-            raise ModelError("no models are embedded in this installation; install it again, or name model files")
+            raise ModelError("no models; give at least one")
         with ExitStack() as undo:
             undo.callback(self.close)
             for model in sorted(opened, key=lambda model: list(READERS).index(model.contract.kind)):
@@ -259,8 +269,10 @@ class Screener:
 
         Raises:
             ModelError: There are no models.
-            SettingsError: Two models are of one kind, or there is no choice of operating points.
+            SettingsError: Two models are of one kind, runners are not as many, or there is no such operating point.
         """
+        if len(opened) != len(runners):
+            raise SettingsError(f"{len(opened)} models, {len(runners)} runners: give one for each, in the same order")
         held = {model.contract.kind: runner for model, runner in zip(opened, runners, strict=True)}
         batch = min((runner.max_batch for runner in runners), default=1)
         settings = ScreenerSettings(tuple(str(model.path) for model in opened), backend, batch, point=point)
@@ -312,6 +324,7 @@ class Screener:
 
         Raises:
             SettingsError: `workers` is less than 1.
+            TypeError: It is one source and no list of them.
 
         Example:
             ```python
@@ -320,6 +333,8 @@ class Screener:
             ```
         """
         self._expect_open()
+        if isinstance(sources, str | bytes):
+            raise TypeError(f"stream takes many sources, and this is one {type(sources).__name__}; wrap it in a list")
         if workers < 1:
             raise SettingsError(f"workers {workers}: must be 1 or more")
         return self._stream(sources, workers, keep_photo)
@@ -347,17 +362,18 @@ class Screener:
             print(right.result(), left.result())
             ```
         """
-        self._expect_open()
         assert self._schedule is not None
-        return self._schedule.submit((source, keep_photo))
+        with self._while_open():
+            return self._schedule.submit((source, keep_photo))
 
     def close(self) -> None:
-        """Free the models."""
+        """Free the models, each whatever becomes of the others. What is under way ends, what waits gets a RuntimeError."""
         self._closed = True
-        if self._schedule is not None:
-            self._schedule.close()
-        for look in self._looks:
-            look.runner.close()
+        with ExitStack() as last_first:
+            for look in self._looks:
+                last_first.callback(look.runner.close)
+            if self._schedule is not None:
+                last_first.callback(self._schedule.close)
 
     def __enter__(self) -> Self:
         return self
@@ -367,7 +383,18 @@ class Screener:
 
     def _expect_open(self) -> None:
         if self._closed:
-            raise RuntimeError("this Screener is closed; open another one")
+            raise RuntimeError(CLOSED)
+
+    @contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """What fails because the screener is closed meanwhile says so."""
+        self._expect_open()
+        try:
+            yield
+        except Exception as error:
+            if self._closed:
+                raise RuntimeError(CLOSED) from error
+            raise
 
     def _scheduled(self, workers: int) -> Schedule[tuple[Source, bool], _Ready | Rejected, Result]:
         slots = self._slots or max(look.runner.slots for look in self._looks)
@@ -422,11 +449,12 @@ class Screener:
 
     def _batch(self, items: Sequence[_Ready | Rejected]) -> list[Result]:
         ready = [item for item in items if isinstance(item, _Ready)]
-        done = iter(self._run(ready) if ready else ())
+        done = iter(self._run(ready))
         return [item if isinstance(item, Rejected) else next(done) for item in items]
 
     def _run(self, items: Sequence[_Ready]) -> list[Result]:
-        outputs = [look.run([item.prepared[k] for item in items]) for k, look in enumerate(self._looks)]
+        with self._while_open():
+            outputs = [look.run([item.prepared[k] for item in items]) for k, look in enumerate(self._looks)]
         return [self._result(item, seen) for item, seen in zip(items, zip(*outputs, strict=True), strict=True)]
 
     def _result(self, item: _Ready, outputs: Sequence[Outputs | None]) -> Result:

@@ -255,6 +255,12 @@ def test_a_file_runs_on_another_backend_for_the_gate(funduscope, halved, clinic)
     assert funduscope("verify", "multitask", halved.path, *options).returncode == 0
 
 
+def test_the_gate_looks_at_one_backend(funduscope):
+    done = funduscope("verify", "multitask", "multitask", "--backend", "auto")
+    assert done.returncode == 3
+    assert f"--backend auto: the gate looks at one backend; name it: {', '.join(runners.BACKENDS)}" in message(done)
+
+
 def test_a_file_that_says_something_else_exits_with_3_after_its_report(funduscope, multitask, clinic, tmp_path):
     wrong = changed(multitask, wrong_disc, tmp_path / "wrong.onnx")
     done = funduscope("verify", "multitask", wrong.path, "--data", clinic, "--batch", "1,2,4")

@@ -227,6 +227,10 @@ def verify_(
     from .engine.gate.verify import verify_engine, verify_model
     from .engine.runners.tensorrt import engines
 
+    if backend == "auto":
+        raise errors.SettingsError(
+            f"--backend auto: the gate looks at one backend; name it: {', '.join(runners.BACKENDS)}"
+        )
     read = models.load(reference)
     images = shown.shown(data, "test", read.contract.geometry.build())
     if candidate.endswith(engines.PLAN):

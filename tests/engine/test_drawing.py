@@ -148,13 +148,15 @@ def test_the_heat_maps_that_are_drawn_are_by_disease():
     assert drawing.heat_maps(Findings(width=40, height=40)) == {}
 
 
-@pytest.mark.parametrize(("suffix", "bound"), [(".png", 0), (".PNG", 0), (".jpg", 3), (".JPEG", 3), (".bmp", 0)])
+@pytest.mark.parametrize(
+    ("suffix", "bound"), [(".png", 0), (".PNG", 0), (".jpg", 3), (".JPEG", 3), (".bmp", 0), (".tif", 0)]
+)
 def test_a_file_of_each_format_holds_the_drawing(fundus, suffix, bound):
     data = drawing.encoded(fundus(), suffix)
     assert np.abs(photo.load(data).pixels.astype(float) - fundus()).mean() <= bound
 
 
-@pytest.mark.parametrize("suffix", ["", ".", ".txt", ".gift"])
+@pytest.mark.parametrize("suffix", ["", ".", ".txt", ".gift", ".pbm", ".pgm", ".jpg\0"])
 def test_another_format_is_refused(fundus, suffix):
-    with pytest.raises(SettingsError, match=r"drawings are written as \.jpg or \.png, not as "):
+    with pytest.raises(SettingsError, match=r"drawings are written as \.jpg, \.png, \.bmp or \.tif, not as "):
         drawing.encoded(fundus(), suffix)

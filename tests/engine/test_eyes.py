@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
@@ -35,6 +38,27 @@ def dicom(folder, side: str | None, pixels: np.ndarray = PIXELS):
     path = folder / f"eye_{side}.dcm"
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "words"),
+    [
+        ((17,), TypeError, "path must be a str or a Path, not int"),
+        ((None,), TypeError, "path must be a str or a Path, not NoneType"),
+        ((b"eye.jpg",), TypeError, "path must be a str or a Path, not bytes"),
+        (("eye.jpg", 17), TypeError, "patient must be a str or None, not int"),
+        (("eye.jpg", "p1", "OD"), ValueError, "eye 'OD': must be right, left or None"),
+        (("eye.jpg", "p1", ""), ValueError, "eye '': must be right, left or None"),
+    ],
+)
+def test_what_a_list_cannot_say_is_refused_where_it_is_made(values, error, words):
+    with pytest.raises(error, match=words):
+        Listed(*values)
+
+
+def test_a_path_is_listed_as_its_text():
+    assert Listed(Path("a") / "eye.jpg", "p1", "left") == Listed(os.path.join("a", "eye.jpg"), "p1", "left")
+    assert type(Listed(Path("eye.jpg")).path) is str
 
 
 @pytest.fixture

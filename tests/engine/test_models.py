@@ -116,6 +116,14 @@ def test_default_and_nothing_mean_all_embedded_models(names):
     assert models.chosen(names) == list(models.embedded())
 
 
+def test_where_none_is_embedded_default_is_refused(monkeypatch):
+    monkeypatch.setattr(models, "embedded", dict)
+    for names in ((), ["default"]):
+        with pytest.raises(ModelError, match="no models are embedded in this installation; install it again, or name"):
+            models.chosen(names)
+    assert models.chosen(["x.onnx"]) == ["x.onnx"]
+
+
 def test_models_are_those_that_are_named_in_their_order():
     assert models.chosen(("multitask", "x.onnx", "multitask")) == ["multitask", "x.onnx", "multitask"]
 

@@ -164,7 +164,9 @@ def test_a_result_is_printed_in_a_line():
 
 
 def test_results_are_compared_without_their_photos_and_maps(seen, fundus):
-    assert dataclasses.replace(seen, photo=None, anatomy=None, placement=None) == seen
+    bare = dataclasses.replace(seen, photo=None, anatomy=None, placement=None)
+    assert bare == seen
+    assert {seen, bare, rejected(), rejected()} == {seen, rejected()}
     assert dataclasses.replace(seen, vcdr=0.0) != seen
     assert "dtype" not in repr(seen)
 
@@ -231,9 +233,15 @@ def test_an_array_that_was_not_kept_cannot_be_read_again(fake, fundus, tmp_path,
 def test_what_cannot_be_drawn_or_written_is_refused(seen, tmp_path):
     with pytest.raises(SettingsError, match="drawings are written as"):
         seen.draw(tmp_path / "eye.txt")
+    for side in (0, -1):
+        with pytest.raises(SettingsError, match=f"side {side}: must be 1 or more"):
+            seen.draw(tmp_path / "small.png", side=side)
     (tmp_path / "eye.png").mkdir()
     with pytest.raises(OutputError, match="cannot be written"):
         seen.draw(tmp_path / "eye.png")
+    for name in ("null\0.png", "null\0/eye.png", "\ud800.png"):
+        with pytest.raises(OutputError, match=r"is no name of a file .*; choose another name"):
+            seen.draw(tmp_path / name)
     assert [path.name for path in Path(tmp_path).iterdir()] == ["eye.png"]
 
 

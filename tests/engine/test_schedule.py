@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from funduscope.engine.schedule import Schedule
+from funduscope.engine.schedule import CLOSED, Schedule
 
 PATIENCE_S = 20
 UNLUCKY = 1013
@@ -295,7 +295,92 @@ def test_what_is_cancelled_before_it_could_not_be_read_is_cancelled_quietly(stag
     assert caplog.text == ""
 
 
-def test_closing_ends_what_runs_and_cancels_what_waits(stages):
+# what callbacks do
+
+
+@pytest.fixture
+def held(stages):
+    """Makes a Schedule that reads nothing before its event is set, and the event: `held(batch=4, slots=1)`."""
+
+    def make(**options) -> tuple[Schedule[int, int, int], threading.Event]:
+        go_on = threading.Event()
+
+        def read(source):
+            assert go_on.wait(PATIENCE_S)
+            return stages.read(source)
+
+        return Schedule(read, stages.run, **{"batch": 4, "slots": 1, "workers": 2} | options), go_on
+
+    return make
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ValueError("mine")], ids=repr)
+def test_what_a_callback_raises_keeps_no_result_from_the_others(held, error):
+    def raises(future):
+        raise error
+
+    schedule, go_on = held()
+    with schedule:
+        futures = [schedule.submit(k) for k in (1, 2, -1, 3, -2, 4)]
+        for own in futures:
+            own.add_done_callback(raises)
+        go_on.set()
+        assert [futures[k].result(PATIENCE_S) for k in (0, 1, 3, 5)] == [10, 20, 30, 40]
+        assert [type(futures[k].exception(PATIENCE_S)) for k in (2, 4)] == [ValueError, ValueError]
+        assert schedule.submit(5).result(PATIENCE_S) == 50  # the threads are still there
+
+
+def test_a_batch_of_another_length_fails_for_all_in_it(stages):
+    with Schedule(stages.read, lambda items: [], batch=4, slots=1, workers=1) as schedule:
+        futures = [schedule.submit(k) for k in range(4)]
+        assert [type(own.exception(PATIENCE_S)) for own in futures] == [ValueError] * 4
+
+
+@pytest.mark.parametrize("source", [1, -1], ids=["run", "read"])
+def test_a_callback_may_close_it(held, source):
+    closed_by = []
+    schedule, go_on = held()
+
+    def close(future):
+        schedule.close()
+        closed_by.append(threading.current_thread().name)
+
+    with schedule:
+        schedule.submit(source).add_done_callback(close)
+        go_on.set()
+        until(lambda: closed_by)
+    assert closed_by[0].startswith("funduscope")
+
+
+def test_what_is_still_read_when_a_callback_closes_is_told(stages):
+    reading, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def read(source):
+        if source:
+            reading.set()
+            assert go_on.wait(PATIENCE_S)
+        return source
+
+    def close(future):
+        assert reading.wait(PATIENCE_S)
+        schedule.close()
+        closed.set()
+
+    stages.gate.clear()
+    with Schedule(read, stages.run, batch=1, slots=1, workers=2) as schedule:
+        late = schedule.submit(1)
+        schedule.submit(0).add_done_callback(close)
+        stages.gate.set()
+        assert closed.wait(PATIENCE_S)
+        go_on.set()
+        with pytest.raises(RuntimeError, match=CLOSED):
+            late.result(PATIENCE_S)
+
+
+# the end
+
+
+def test_closing_ends_what_runs_and_tells_what_waits(stages):
     stages.gate.clear()
     schedule = stages.schedule(batch=1, workers=1)
     futures = [schedule.submit(k) for k in range(6)]
@@ -305,10 +390,11 @@ def test_closing_ends_what_runs_and_cancels_what_waits(stages):
     assert futures[0].result(0) == 0
     done = concurrent.futures.wait(futures, PATIENCE_S).done  # whoever waits for them is told
     assert len(done) == 6
-    assert [own.cancelled() for own in futures] == [False, *[True] * 5]
+    assert [str(own.exception()) for own in futures[1:]] == [CLOSED] * 5
+    assert stages.batches == [[0]]
 
 
-def test_closing_cancels_what_was_not_read_yet(stages):
+def test_closing_tells_what_was_not_read_yet(stages):
     reading, go_on = threading.Event(), threading.Event()
 
     def read(source):
@@ -321,8 +407,22 @@ def test_closing_cancels_what_was_not_read_yet(stages):
     assert reading.wait(PATIENCE_S)
     threading.Timer(0.05, go_on.set).start()
     schedule.close()
-    assert len(concurrent.futures.wait(futures, PATIENCE_S).done) == 3
-    assert [own.cancelled() for own in futures[1:]] == [True, True]
+    assert [str(own.exception(PATIENCE_S)) for own in futures] == [CLOSED] * 3
+    assert stages.batches == []
+
+
+def test_what_is_submitted_while_it_closes_has_an_end(stages, monkeypatch):
+    class ClosedMeanwhile(concurrent.futures.ThreadPoolExecutor):
+        def submit(self, *work):
+            future = super().submit(*work)
+            if threading.current_thread() is threading.main_thread():
+                concurrent.futures.wait([future], PATIENCE_S)
+                schedule.close()
+            return future
+
+    monkeypatch.setattr("funduscope.engine.schedule.ThreadPoolExecutor", ClosedMeanwhile)
+    schedule = stages.schedule()
+    assert concurrent.futures.wait([schedule.submit(1)], PATIENCE_S).done
 
 
 def test_closed_it_takes_nothing_more(stages):

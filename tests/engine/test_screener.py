@@ -24,6 +24,7 @@ from funduscope.engine.eyes import Listed
 from funduscope.engine.pictures import photo
 from funduscope.engine.results import Rejected, Screening, columns
 from funduscope.engine.runners import FakeRunner
+from funduscope.engine.schedule import CLOSED
 from funduscope.engine.screener import Screener, ScreenerSettings
 
 
@@ -229,26 +230,6 @@ def test_submitted_pictures_share_batches_while_the_model_is_busy(fake_runner, m
     assert max(plain.batches) > 1
 
 
-def test_submitted_from_many_threads_at_once_there_is_one_schedule(fake, folder, monkeypatch):
-    made, real = [], screener.Schedule
-
-    def counted(*arguments, **options):
-        time.sleep(0.01)
-        made.append(real(*arguments, **options))
-        return made[-1]
-
-    monkeypatch.setattr(screener, "Schedule", counted)
-    path, meeting = good_paths(folder)[0], threading.Barrier(8, timeout=20)
-
-    def submitted(_):
-        meeting.wait()
-        return opened.submit(path).result(20).status
-
-    with fake() as opened, ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(submitted, range(8))) == {"ok"}
-    assert len(made) == 1
-
-
 def test_a_source_of_another_type_fails_where_its_result_is_asked_for(fake, fundus):
     with fake() as opened:
         future = opened.submit(fundus().astype(np.float32))
@@ -290,9 +271,71 @@ def test_closing_ends_what_was_submitted(fake_runner, model, folder):
     threading.Timer(0.05, go_on.set).start()
     opened.close()
     assert len(wait(futures, 20).done) == len(futures)
-    assert [own for own in futures if not own.cancelled() and own.result().status == "ok"]
-    assert [own for own in futures if own.cancelled()]
+    ends = ["ok" if own.exception() is None else str(own.exception()) for own in futures]
+    assert set(ends) == {"ok", CLOSED}
     assert runner.closed
+
+
+def test_a_callback_may_close_the_screener(fake_runner, model, fundus):
+    go_on, runner, closed = threading.Event(), fake_runner(), threading.Event()
+
+    def slow(images):
+        assert go_on.wait(20)
+        return runner(images)
+
+    def close(future):
+        opened.close()
+        closed.set()
+
+    with Screener.of([model], [FakeRunner(slow)]) as opened:
+        future = opened.submit(fundus())
+        future.add_done_callback(close)
+        go_on.set()
+        assert closed.wait(20)
+        assert future.result().status == "ok"
+        with pytest.raises(RuntimeError, match=CLOSED):
+            opened(fundus())
+
+
+def test_a_stream_says_that_its_screener_was_closed(fake, fundus, folder):
+    for sources in ([fundus()] * 20, [str(folder / "bad_text.jpg")] * 20):
+        with fake(max_batch=2) as opened:
+            stream = opened.stream(sources)
+            next(stream)
+            opened.close()
+            with pytest.raises(RuntimeError, match=CLOSED):
+                list(stream)
+
+
+@pytest.mark.parametrize("use", ["call", "stream", "submit"])
+def test_what_fails_because_the_screener_is_closed_meanwhile_says_so(model, fundus, use):
+    def closed(images):
+        opened.close()
+        raise AssertionError("the runner is closed")
+
+    uses = {
+        "call": lambda: opened(fundus()),
+        "stream": lambda: list(opened.stream([fundus()])),
+        "submit": lambda: opened.submit(fundus()).result(20),
+    }
+    with Screener.of([model], [FakeRunner(closed)]) as opened, pytest.raises(RuntimeError, match=CLOSED) as caught:
+        uses[use]()
+    assert isinstance(caught.value.__cause__, AssertionError)
+
+
+def test_a_runner_that_fails_to_close_keeps_no_other_open(fake_runner, model, classifier):
+    class Stuck(FakeRunner):
+        def close(self):
+            super().close()
+            raise BackendError("the GPU fails")
+
+    for k in range(2):
+        runners = [fake_runner(), fake_runner()]
+        runners[k] = Stuck(lambda images: {})
+        opened = Screener.of([model, classifier], runners)
+        with pytest.raises(BackendError, match="the GPU fails"):
+            opened.close()
+        assert [own.closed for own in runners] == [True, True]
 
 
 # what the maps say
@@ -476,6 +519,11 @@ def test_settings_reach_the_runner(model, monkeypatch):
     assert asked == [(model.sha256, "tensorrt", {"max_batch": 5, "threads": 2, "device": 1})]
 
 
+def test_auto_takes_no_cpu_in_the_place_of_a_gpu_that_was_named():
+    with pytest.raises(BackendError, match="no NVIDIA GPU"):
+        Screener.open("multitask", device=99)
+
+
 def test_over_runners_of_ones_own_the_batch_is_what_all_of_them_take(fake_runner, model, classifier):
     first, second = fake_runner(max_batch=6), fake_runner(max_batch=4)
     with Screener.of([classifier, model], [first, second], backend="npu") as opened:
@@ -486,10 +534,30 @@ def test_over_runners_of_ones_own_the_batch_is_what_all_of_them_take(fake_runner
 
 
 def test_over_no_models_or_other_runners_than_models_there_is_no_screener(fake_runner, model):
-    with pytest.raises(ModelError, match="no models"):
+    with pytest.raises(ModelError, match="no models; give at least one"):
         Screener.of([], [])
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(SettingsError, match="1 models, 0 runners: give one for each, in the same order"):
         Screener.of([model], [])
+    with pytest.raises(SettingsError, match="a second model of the kind multi-task; open one of each kind at most"):
+        Screener.of([model, model], [fake_runner(), fake_runner()])
+
+
+def test_wrong_settings_are_refused_where_they_are_made(fake_runner, model, classifier):
+    with pytest.raises(SettingsError, match="operating point best: allowed are high_sensitivity, balanced, high_spec"):
+        ScreenerSettings(point="best")
+    with pytest.raises(SettingsError, match="operating point best: allowed are"):
+        Screener.of([classifier], [fake_runner()], point="best")
+    with pytest.raises(SettingsError, match=r"models 'classifier': is one name; wrap it in a list: \['classifier'\]"):
+        ScreenerSettings("classifier")
+    with pytest.raises(SettingsError, match="is one name; wrap it in a list"):
+        ScreenerSettings(model.path)
+    assert ScreenerSettings(["classifier"]).models == ["classifier"]
+
+
+@pytest.mark.parametrize("source", ["eye.jpg", b"\xff\xd8"])
+def test_one_source_is_no_stream(fake, source):
+    with fake() as opened, pytest.raises(TypeError, match=r"this is one (str|bytes); wrap it in a list"):
+        opened.stream(source)
 
 
 def test_a_picture_that_a_model_cannot_use_is_not_kept_alive(both):

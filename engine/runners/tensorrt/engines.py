@@ -233,7 +233,7 @@ class Wanted:
 
 
 def find(wanted: Wanted, where: Path | None = None) -> Engine:
-    """The engine of a folder that serves, the smallest profile first.
+    """The engine of a folder that serves: a verified one before others, then the smallest profile.
 
     Raises: ModelError that says why none of those that are there does, and the command that builds one.
     """
@@ -254,7 +254,7 @@ def find(wanted: Wanted, where: Path | None = None) -> Engine:
         raise ModelError(
             f"no engine of {wanted.model.path} for this machine in {where}; build it: {wanted.command}{lines}"
         )
-    return min(fitting, key=lambda engine: engine.facts.profile.max)
+    return min(fitting, key=lambda engine: (not engine.facts.verified, engine.facts.profile.max))
 
 
 _REBUILD = "build it again with `funduscope build`"

@@ -373,6 +373,21 @@ def test_the_smallest_profile_that_holds_the_batch_is_found(model, tmp_path):
         engines.find(wanted(model, batch=129), tmp_path)
 
 
+def test_a_verified_engine_goes_before_a_smaller_one_that_is_not(model, tmp_path):
+    passed = Verified(how="self-check", against=model.sha256, pictures=32, device="a GPU", figures={})
+    made = {
+        (most, bool(verified)): engines.write(
+            tmp_path,
+            facts(model_sha256=model.sha256, profile=Profile(min=1, opt=1, max=most), verified=verified),
+            PLAN,
+        )
+        for most, verified in ((8, False), (16, passed), (32, passed))
+    }
+    assert engines.find(wanted(model), tmp_path) == made[16, True]
+    engines.delete(made[16, True])
+    assert engines.find(wanted(model), tmp_path) == made[32, True]
+
+
 def test_the_folder_that_is_searched_is_that_of_the_variable(model, tmp_path, monkeypatch):
     own = engines.write(tmp_path, facts(model_sha256=model.sha256), PLAN)
     monkeypatch.setenv("FUNDUSCOPE_ENGINES", str(tmp_path))
