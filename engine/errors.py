@@ -45,6 +45,8 @@ class Code(StrEnum):
         DR_UNCERTAIN: Warning: the same, for referable diabetic retinopathy.
         ANY_DR_UNCERTAIN: Warning: the same, for diabetic retinopathy of any grade.
         CLASSIFIER_UNGRADABLE: Warning: the picture is too dark or unreadable for the classifier.
+        END_MISSING: Warning: a JPEG lacks its end marker, and nothing else.
+        RANGE_ASSUMED: Warning: samples of 16 bits use 8, 10 or 12 alone, and were read as of that range.
         ONE_EYE: Warning of a patient: there is no picture with a result of each eye.
         MODEL_NONFINITE: The model gave NaN or infinity.
     """
@@ -71,6 +73,8 @@ class Code(StrEnum):
     DR_UNCERTAIN = "DR_UNCERTAIN"
     ANY_DR_UNCERTAIN = "ANY_DR_UNCERTAIN"
     CLASSIFIER_UNGRADABLE = "CLASSIFIER_UNGRADABLE"
+    END_MISSING = "END_MISSING"
+    RANGE_ASSUMED = "RANGE_ASSUMED"
     ONE_EYE = "ONE_EYE"
     MODEL_NONFINITE = "MODEL_NONFINITE"
 

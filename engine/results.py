@@ -256,7 +256,7 @@ _CODES = (
 _WARNINGS = (
     "what an `ok` result lacks (`CUP_NOT_FOUND`, `FOVEA_NOT_FOUND`, `CLASSIFIER_UNGRADABLE`), is unsure of (`DR_UNCERTAIN`, "
     "`ANY_DR_UNCERTAIN`, `GLAUCOMA_UNCERTAIN`), or contradicts (`GLAUCOMA_DISAGREEMENT` of the two models, "
-    "`LATERALITY_CONFLICT`, of a rejected picture too)"
+    "`LATERALITY_CONFLICT`, of a rejected picture too); and what was assumed of the file (`END_MISSING`, `RANGE_ASSUMED`)"
 )
 _PICTURE = (
     Column("name", "the picture, as it was named", lambda result: result.name, "text"),

@@ -412,7 +412,8 @@ class Screener:
         except PhotoError as error:
             eyes, warnings = _eyes(error)
             return Rejected(error.name, error.sha256, error.code, error.reason, self.models, eyes, warnings)
-        eyes, warnings = _eyes(read)
+        eyes, conflict = _eyes(read)
+        warnings = (*read.warnings, *conflict)
         try:
             prepared, unusable = self._prepare(read)
         except PhotoError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,12 +34,24 @@ _STARTS = {
     b"\xff\xd8": "JPEG",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"BM": "BMP",
     b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000",
     b"\xff\x4f\xff\x51": "JPEG2000",
     b"GIF8": "GIF",
 }
+_JPEG_END = b"\xff\xd9"
+_UNREAD = {
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+}  # in a TIFF
+_RANGES = (255, 1023, 4095)  # of samples with fewer bits than the 16 that they are stored in
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 # what Pillow raises on a damaged header, its warnings too where they are turned into errors
 _HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, Warning)
@@ -67,10 +80,11 @@ class Decoded:
     Attributes:
         width: px.
         height: px.
+        warnings: What was assumed of it.
     """
 
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self._pixels = pixels
+    def __init__(self, pixels: NDArray[np.uint8], warnings: tuple[Code, ...] = ()) -> None:
+        self._pixels, self.warnings = pixels, warnings
         self.height, self.width = pixels.shape[:2]
 
     def reduced(self, factor: int) -> Reduced:
@@ -88,10 +102,12 @@ class Jpeg:
     Attributes:
         width: As displayed, px.
         height: As displayed, px.
+        warnings: What was assumed of it; known when it has been decoded.
     """
 
     def __init__(self, data: bytes) -> None:
         """Reads the header. Raises PhotoError."""
+        self.warnings: tuple[Code, ...] = ()
         self._stored_width, self._stored_height = jpeg_size(data)
         self._data, self._orientation = data, _orientation(data)
         self.width, self.height = self._stored_width, self._stored_height
@@ -100,7 +116,14 @@ class Jpeg:
 
     def reduced(self, factor: int) -> Reduced:
         """Decode, all of its data strictly. Args: factor: 1, 2, 4 or 8. Raises PhotoError DAMAGED."""
-        pixels = decode_jpeg(self._data, factor)
+        try:
+            pixels = decode_jpeg(self._data, factor)
+        except PhotoError:
+            if self._data.endswith(_JPEG_END):
+                raise
+            pixels = decode_jpeg(self._data + _JPEG_END, factor)  # its marker may be all that it lacks: still strictly
+            self._data += _JPEG_END
+            self.warnings = (Code.END_MISSING,)
         pixels = pixels[
             : self._stored_height // factor, : self._stored_width // factor
         ]  # without pixels that are cut off
@@ -111,6 +134,7 @@ class Jpeg:
 
 
 Encoded = Decoded | Jpeg
+_Pixels = tuple[NDArray[np.uint8], tuple[Code, ...]]  # uint8 RGB, and what was assumed
 
 
 def decode(data: bytes) -> Encoded:
@@ -122,8 +146,8 @@ def decode(data: bytes) -> Encoded:
         return Jpeg(data)
     if kind is None:
         raise PhotoError(Code.UNKNOWN_FORMAT, _unknown(data))
-    pixels = _decode_tiff(data) if kind == "TIFF" else _decode_whole(data, kind)
-    return Decoded(np.ascontiguousarray(pixels))
+    pixels, warnings = _decode_tiff(data) if kind == "TIFF" else _decode_whole(data, kind)
+    return Decoded(np.ascontiguousarray(pixels), warnings)
 
 
 def format_of(data: bytes) -> str | None:
@@ -137,8 +161,8 @@ def _unknown(data: bytes) -> str:
     """Why bytes are of no format that is read here."""
     if data[4:8] == b"ftyp":
         return f"an HEIC or AVIF file ({data[8:12].decode('ascii', 'replace')}); save it as JPEG or PNG"
-    if data[:4] == b"\xff\xd8\xff\xf7" or data[:4] in (b"II+\0", b"MM\0+"):
-        return "a BigTIFF or JPEG-LS file; save it as TIFF, PNG or JPEG"
+    if data[:4] == b"\xff\xd8\xff\xf7":
+        return "a JPEG-LS file; save it as PNG or JPEG"
     return "not a JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, GIF or DICOM file (told by its first bytes)"
 
 
@@ -197,7 +221,7 @@ def decode_jpeg(data: bytes, factor: int = 1) -> NDArray[np.uint8]:
         raise PhotoError(Code.DAMAGED, f"the JPEG data is cut or corrupt ({error})") from None
 
 
-def _decode_whole(data: bytes, kind: str) -> NDArray[np.uint8]:
+def _decode_whole(data: bytes, kind: str) -> _Pixels:
     """PNG, BMP, WebP, JPEG 2000, GIF. Of these PNG alone has checksums: of the others, what is cut is refused, but changed bytes
     cannot always be told."""
     try:
@@ -217,17 +241,19 @@ def _decode_whole(data: bytes, kind: str) -> NDArray[np.uint8]:
             header.verify()
     except _HEADER_ERRORS as error:
         raise PhotoError(Code.DAMAGED, f"the data is cut or corrupt ({error})") from None
-    return _turned(_decode_opencv(data, straight_alpha=kind != "BMP"), orientation)
+    pixels, warnings = _decode_opencv(data, straight_alpha=kind != "BMP")
+    return _turned(pixels, orientation), warnings
 
 
-def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
+def _decode_tiff(data: bytes) -> _Pixels:
     """TIFF has sample types that Pillow cannot name, so its tags are read directly (with Pillow's reader of tags).
 
     OpenCV applies a TIFF's orientation by itself; libtiff under it multiplies 8-bit colour by alpha, 16-bit not.
     """
     stream = io.BytesIO(data)
     try:
-        tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
+        header = stream.read(16 if data[2:3] == b"+" else 8)  # BigTIFF's is longer
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
         first = tags.next
         stream.seek(first)
         tags.load(stream)
@@ -236,20 +262,46 @@ def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
         width, height, channels = int(tags[256]), int(tags[257]), int(tags.get(277, 1))
         palette = tags.get(262) == 3
         floating = 3 in np.atleast_1d(tags.get(339, 1))
+        compression = int(tags.get(259, 1))
+        others = _other_pages(stream, header, tags.next)
         straight_alpha = 16 in np.atleast_1d(tags.get(258, 1)) and 2 in np.atleast_1d(tags.get(338, 0))
     except _HEADER_ERRORS:
         raise PhotoError(Code.DAMAGED, "the TIFF tags are cut or corrupt") from None
     check_size(width, height)
-    if tags.next:
+    if others:
         raise PhotoError(Code.MULTI_PAGE, "the TIFF has several pages; save the photograph as a file of its own")
     if floating:
         raise PhotoError(Code.FLOAT_IMAGE, "floating-point samples have no defined brightness; save as 8 or 16 bit")
     if channels < 3 and not palette:
         raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
-    return _decode_opencv(data, straight_alpha)
+    if channels > 4:
+        raise PhotoError(Code.UNKNOWN_FORMAT, f"a TIFF of {channels} channels is not read; save it as RGB")
+    try:
+        pixels, warnings = _decode_opencv(data, straight_alpha)
+    except PhotoError:
+        if compression in _UNREAD:
+            told = f"a TIFF with {_UNREAD[compression]} compression is not read; save it with LZW, Deflate or none"
+            raise PhotoError(Code.UNKNOWN_FORMAT, told) from None
+        raise
+    lit = np.flatnonzero(pixels.any(axis=(1, 2)))
+    if lit.size and lit[-1] - lit[0] >= lit.size:  # a TIFF has no checksums
+        raise PhotoError(Code.DAMAGED, "rows within the picture are empty: a part of the TIFF's data is lost")
+    return pixels, warnings
 
 
-def _decode_opencv(data: bytes, straight_alpha: bool) -> NDArray[np.uint8]:
+def _other_pages(stream: io.BytesIO, header: bytes, following: int) -> int:
+    """How many pages there are behind the first, without those that show the first one smaller."""
+    count, seen = 0, set[int]()
+    while following and following not in seen:
+        seen.add(following)
+        stream.seek(following)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+        tags.load(stream)
+        following, count = tags.next, count + (not int(tags.get(254, 0)) & 1)
+    return count
+
+
+def _decode_opencv(data: bytes, straight_alpha: bool) -> _Pixels:
     """Decode to uint8 RGB. Args: straight_alpha: the colour is not yet multiplied by alpha, that is, put over black."""
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -259,12 +311,23 @@ def _decode_opencv(data: bytes, straight_alpha: bool) -> NDArray[np.uint8]:
         raise PhotoError(Code.DAMAGED, "the data is cut or corrupt")
     if decoded.dtype not in (np.uint8, np.uint16):
         raise PhotoError(Code.FLOAT_IMAGE, f"samples of type {decoded.dtype} have no defined brightness")
-    pixels = np.asarray(decoded if decoded.dtype == np.uint8 else decoded // 256, np.uint8)
+    pixels, warnings = _bytes_of(decoded)
     if pixels.ndim == 2:  # a palette of greys
-        return np.dstack([pixels] * 3)
+        return np.dstack([pixels] * 3), warnings
     if pixels.shape[2] == 4 and straight_alpha and pixels[..., 3].any():  # one that is 0 everywhere means nothing
         pixels = ((pixels[..., :3] * pixels[..., 3:].astype(np.uint16) + 127) // 255).astype(np.uint8)
-    return pixels[..., 2::-1]
+    return pixels[..., 2::-1], warnings
+
+
+def _bytes_of(samples: NDArray[Any]) -> _Pixels:
+    """Samples of 16 bits as 8; those that use 8, 10 or 12 bits alone are of that range."""
+    if samples.dtype == np.uint8:
+        return np.asarray(samples, np.uint8), ()
+    most = int(samples[..., :3].max())
+    top = next((top for top in _RANGES if most <= top), None)
+    if top is None or not most:
+        return np.asarray(samples // 256, np.uint8), ()
+    return np.asarray(samples[..., :4] / (top / 255), np.uint8), (Code.RANGE_ASSUMED,)
 
 
 def _orientation(data: bytes) -> int:

@@ -42,6 +42,7 @@ class Photo:
         listed: What its list says of it.
         width: As displayed, px.
         height: As displayed, px.
+        warnings: What was assumed of the file; known when it has been decoded.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class Photo:
         self._encoded: Encoded = Decoded(pixels) if isinstance(pixels, np.ndarray) else pixels
         self.name, self.sha256, self.patient, self.eye, self.listed = name, sha256, patient, eye, listed
         self.width, self.height = self._encoded.width, self._encoded.height
+        self.warnings: tuple[Code, ...] = ()
         self._reduced: dict[int, Reduced] = {}
-        self.boxes: dict[
-            tuple[int, int], tuple[int, int, int, int]
-        ] = {}  # where preparation has found the field of view
+        # what preparation has found: the picture without its border, and the box around the field of view
+        self.fields: dict[tuple[int, int], tuple[NDArray[np.uint8], tuple[int, int, int, int]]] = {}
 
     @staticmethod
     def from_bgr(pixels: NDArray[np.uint8], name: str = "array") -> Photo:
@@ -92,6 +93,7 @@ class Photo:
         factor = next((f for f in (8, 4, 2) if min(self.width, self.height) // f >= side), 1)
         if factor not in self._reduced:
             self._reduced[factor] = self._encoded.reduced(factor)
+            self.warnings = self._encoded.warnings
         return self._reduced[factor]
 
     def named(self, name: str) -> Photo:

@@ -15,6 +15,10 @@ from ..errors import Code, PhotoError
 from .photo import SIDE, Photo
 
 _LINE_SHARE = 0.02  # of a row or column must be bright, so that a date or a speck in the border does not count
+# of a border that is not black: the corners looked at, as a share of the shorter side; deviation of their channels; how far
+# channels and corners may differ
+_CORNER, _EVEN, _HUELESS, _ALIKE = 0.02, 6.0, 16.0, 14
+_ALL = 0.97  # of the picture
 _MIN_SHARE = 0.1  # of the picture's width and height must remain
 
 
@@ -79,8 +83,7 @@ def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, 
         PhotoError: NO_FIELD_OF_VIEW where next to nothing is lit.
     """
     height, width = pixels.shape[:2]
-    red, green, blue = cv2.split(pixels)
-    lit = cv2.threshold(cv2.max(cv2.max(red, green), blue), threshold, 1, cv2.THRESH_BINARY)[1]
+    lit = cv2.threshold(_brightest(pixels), threshold, 1, cv2.THRESH_BINARY)[1]
     in_rows = cv2.reduce(lit, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
     in_columns = cv2.reduce(lit, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
     rows, columns = np.flatnonzero(in_rows > _LINE_SHARE * width), np.flatnonzero(in_columns > _LINE_SHARE * height)
@@ -89,11 +92,48 @@ def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, 
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def without_border(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint8]:
+    """The picture with a white or grey border made black, as cameras have it; most pictures come back as they are.
+
+    A border is what joins the corners, where all four have the same colour, even, without hue and brighter than `threshold`:
+    a retina in the corners is orange.
+    """
+    height, width = pixels.shape[:2]
+    side = max(2, round(_CORNER * min(height, width)))
+    corners = [pixels[y][:, x] for y in (slice(side), slice(-side, None)) for x in (slice(side), slice(-side, None))]
+    colours = np.array([corner.mean(axis=(0, 1)) for corner in corners])
+    even = max(float(corner.std(axis=(0, 1)).max()) for corner in corners) <= _EVEN
+    grey = float(np.ptp(colours, axis=1).max()) <= _HUELESS
+    if not (
+        even
+        and grey
+        and float(np.ptp(colours, axis=0).max()) <= _ALIKE
+        and float(colours.max(axis=1).min()) > threshold
+    ):
+        return pixels
+    flags = 4 | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY
+    around = np.ascontiguousarray(
+        cv2.copyMakeBorder(pixels, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=colours.mean(axis=0).tolist())
+    )
+    mask = np.zeros((height + 4, width + 4), np.uint8)
+    cv2.floodFill(around, mask, (0, 0), 0, (_ALIKE,) * 3, (_ALIKE,) * 3, flags)
+    border = cv2.dilate(mask[2:-2, 2:-2], np.ones((5, 5), np.uint8))  # with the edge, which is neither
+    if np.count_nonzero(border) > _ALL * border.size:  # it would leave nothing
+        return pixels
+    return np.asarray(np.where(border[..., None] > 0, 0, pixels), np.uint8)
+
+
+def _brightest(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The brightest channel of each pixel."""
+    red, green, blue = cv2.split(pixels)
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
+
+
 def prepare(photo: Photo, geometry: Geometry) -> Prepared:
     """Crop to the field of view, resize its longer side to the square's, centre it on black.
 
-    The photo is looked at reduced (see `Photo.at_least`), the same way whatever else is open, and finer only where its field of
-    view is so small a part that the square would be larger than that.
+    A white or grey border is black here. The photo is looked at reduced (see `Photo.at_least`), the same way whatever else is
+    open, and finer only where its field of view is so small a part that the square would be larger than that.
 
     Raises:
         PhotoError: There is no field of view, or the picture is damaged.
@@ -102,9 +142,10 @@ def prepare(photo: Photo, geometry: Geometry) -> Prepared:
     while True:
         seen = photo.at_least(side)
         key = seen.factor, geometry.fov_threshold
-        if key not in photo.boxes:
-            photo.boxes[key] = field_of_view(seen.pixels, geometry.fov_threshold)
-        left, top, right, bottom = photo.boxes[key]
+        if key not in photo.fields:
+            pixels = without_border(seen.pixels, geometry.fov_threshold)
+            photo.fields[key] = pixels, field_of_view(pixels, geometry.fov_threshold)
+        pixels, (left, top, right, bottom) = photo.fields[key]
         longer = max(right - left, bottom - top)
         if longer >= size or seen.factor == 1:
             break
@@ -113,7 +154,7 @@ def prepare(photo: Photo, geometry: Geometry) -> Prepared:
     whole = max(1, longer // size)
     right, bottom = right - (right - left) % whole, bottom - (bottom - top) % whole
     longer = max(right - left, bottom - top)
-    part = seen.pixels[top:bottom, left:right]
+    part = pixels[top:bottom, left:right]
     if whole > 1:
         part = _resized(part, (right - left) // whole, (bottom - top) // whole, cv2.INTER_AREA)
     width = max(1, round((right - left) * size / longer))

@@ -76,6 +76,13 @@ def raw_tiff(pixels: np.ndarray, orientation: int, extra_samples: int | None) ->
     return head + data + bits + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
 
 
+def with_thumbnail(kind: int) -> bytes:
+    """A TIFF of two pages, the second smaller. kind: what the second says of itself; 1 is a thumbnail."""
+    small = Image.fromarray(PICTURE[::2, ::2])
+    small.encoderinfo = {"tiffinfo": {254: kind}}
+    return encoded("TIFF", save_all=True, append_images=[small])
+
+
 def with_garbage(data: bytes, length: int) -> bytes:
     middle = len(data) // 2
     return data[:middle] + np.random.default_rng(0).bytes(length) + data[middle + length :]
@@ -88,12 +95,24 @@ def with_flipped_bit(data: bytes) -> bytes:
 
 NOISE = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)  # a long scan
 JPEG, PNG, TIFF, LZW = encoded("JPEG"), encoded("PNG"), encoded("TIFF"), encoded("TIFF", compression="tiff_lzw")
+GIF, WEBP, JP2 = encoded("GIF"), encoded("WEBP", lossless=True), encoded("JPEG2000")
+LOST_STRIP = TIFF.replace(PICTURE[40:60].tobytes(), bytes(20 * 600))
 FLOAT_TIFF = cv2.imencode(".tif", PICTURE.astype(np.float32) / 255)[1].tobytes()
 
 REFUSED = {
     "no bytes": (b"", Code.EMPTY_FILE),
     "text": (b"this is no picture", Code.UNKNOWN_FORMAT),
-    "GIF": (encoded("GIF", converted("P")), Code.UNKNOWN_FORMAT),
+    "GIF of two frames": (encoded("GIF", save_all=True, append_images=[converted("RGB").rotate(90)]), Code.MULTI_PAGE),
+    "half a GIF": (GIF[: len(GIF) // 2], Code.DAMAGED),
+    "half a WebP": (WEBP[: len(WEBP) // 2], Code.DAMAGED),
+    "WebP without its end": (WEBP[:-20], Code.DAMAGED),
+    "half a JPEG 2000": (JP2[: len(JP2) // 2], Code.DAMAGED),
+    "JPEG 2000 without its end": (JP2[:-200], Code.DAMAGED),
+    "grey JPEG 2000": (encoded("JPEG2000", converted("L")), Code.NOT_COLOUR),
+    "HEIC": (bytes(4) + b"ftypheic" + bytes(100), Code.UNKNOWN_FORMAT),
+    "JPEG-LS": (b"\xff\xd8\xff\xf7" + bytes(100), Code.UNKNOWN_FORMAT),
+    "TIFF of five channels": (raw_tiff(np.dstack([PICTURE, HALF, HALF]), 1, 0), Code.UNKNOWN_FORMAT),
+    "TIFF with a strip of zeros": (LOST_STRIP, Code.DAMAGED),
     "zip": (b"PK\x03\x04" + bytes(100), Code.UNKNOWN_FORMAT),
     "half a JPEG": (JPEG[: len(JPEG) // 2], Code.DAMAGED),
     "JPEG without its last 20 bytes": (JPEG[:-20], Code.DAMAGED),
@@ -176,6 +195,19 @@ CONVERTED = {
     "deflated TIFF": (encoded("TIFF", compression="tiff_adobe_deflate"), PICTURE, 0),
     "JPEG in TIFF": (encoded("TIFF", compression="jpeg", quality=95), PICTURE, 3),
     "BMP": (encoded("BMP"), PICTURE, 0),
+    "BMP with an alpha that is 0": (encoded("BMP", np.dstack([PICTURE, HALF * 0])), PICTURE, 0),
+    "PNG with an alpha that is 0": (encoded("PNG", np.dstack([PICTURE, HALF * 0])), PICTURE, 0),
+    "GIF": (GIF, PICTURE, 6),
+    "WebP": (WEBP, PICTURE, 0),
+    "lossy WebP": (encoded("WEBP", quality=95), PICTURE, 3),
+    "JPEG 2000": (JP2, PICTURE, 0),
+    "JPEG 2000 without a box": (JP2[JP2.index(b"\xff\x4f\xff\x51") :], PICTURE, 0),
+    "8 bit in 16-bit PNG": (deep(".png", PICTURE.astype(np.uint16)), PICTURE, 0),
+    "10 bit in 16-bit PNG": (deep(".png", PICTURE.astype(np.uint16) * 4), PICTURE, 1),
+    "12 bit in 16-bit TIFF": (deep(".tif", PICTURE.astype(np.uint16) * 16), PICTURE, 1),
+    "TIFF with a thumbnail behind it": (with_thumbnail(1), PICTURE, 0),
+    "BigTIFF": (encoded("TIFF", big_tiff=True), PICTURE, 0),
+    "JPEG without its end marker": (JPEG[:-2], PICTURE, 3),
 }
 
 
@@ -187,6 +219,57 @@ def test_converted_to_the_same_picture(case):
     assert pixels.shape == PICTURE.shape
     assert pixels.flags.c_contiguous
     assert np.abs(pixels - expected.astype(float)).mean() <= bound
+
+
+@pytest.mark.parametrize(
+    ("case", "warning"),
+    [
+        ("JPEG without its end marker", Code.END_MISSING),
+        ("8 bit in 16-bit PNG", Code.RANGE_ASSUMED),
+        ("12 bit in 16-bit TIFF", Code.RANGE_ASSUMED),
+    ],
+)
+def test_what_was_assumed_of_a_file_is_said(case, warning, fake):
+    read = photo.load(CONVERTED[case][0])
+    assert read.warnings == (warning,)
+    with fake() as opened:
+        assert warning in opened(CONVERTED[case][0]).warnings
+    assert photo.load(PNG).warnings == photo.load(JPEG).warnings == ()
+
+
+def test_a_page_that_is_no_thumbnail_is_another_picture():
+    with pytest.raises(PhotoError) as caught:
+        photo.load(with_thumbnail(0))
+    assert caught.value.code is Code.MULTI_PAGE
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "YCbCr"])
+def test_a_pillow_image_is_a_source(mode):
+    pixels = photo.load(converted(mode)).pixels
+    assert np.abs(pixels - PICTURE.astype(float)).mean() <= (40 if mode == "P" else 2)
+    assert photo.load(Image.open(io.BytesIO(PNG))).name == "image"
+    for other, code in (("L", Code.NOT_COLOUR), ("F", Code.FLOAT_IMAGE)):
+        with pytest.raises(PhotoError) as caught:
+            photo.load(converted("L").convert(other))
+        assert caught.value.code is code
+
+
+def test_an_open_file_is_a_source(tmp_path):
+    (tmp_path / "eye.png").write_bytes(PNG)
+    with (tmp_path / "eye.png").open("rb") as file:
+        read = photo.load(file)
+    assert (read.name, read.sha256) == (str(tmp_path / "eye.png"), photo.load(PNG).sha256)
+    assert photo.load(io.BytesIO(PNG)).name == "file"
+    with pytest.raises(TypeError, match="opened as binary"):
+        photo.load(io.StringIO("x"))
+
+
+def test_a_part_of_a_file_that_is_not_there_cannot_be_a_picture(tmp_path):
+    for name, data, expected in (("a", PNG, True), ("b", b"text", False), ("c", bytes(128) + b"DICM", True)):
+        (tmp_path / name).write_bytes(data)
+        assert photo.is_picture(str(tmp_path / name)) is expected
+    assert not photo.is_picture(str(tmp_path))
+    assert not photo.is_picture(str(tmp_path / "absent"))
 
 
 STORED = {  # EXIF orientation -> how the displayed picture is turned to be stored so

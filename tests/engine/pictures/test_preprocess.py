@@ -120,7 +120,7 @@ def test_the_photo_is_not_changed(fundus):
 
 @pytest.mark.parametrize(("height", "width"), [(300, 420), (700, 500), (180, 180)])
 def test_a_mask_follows_its_photo(height, width):
-    pixels = np.full((height, width, 3), 40, np.uint8)
+    pixels = np.full((height, width, 3), (60, 40, 20), np.uint8)
     mask = cv2.ellipse(np.zeros((height, width), np.uint8), (width // 2, height // 3), (40, 55), 0, 0, 360, 1, -1) > 0
     pixels[mask] = 250
     prepared = preprocess.prepare(photo.load(pixels), GEOMETRY)
@@ -219,3 +219,31 @@ def test_a_square_does_not_depend_on_what_else_was_prepared():
         preprocess.prepare(shared, Geometry(size, 24))
     assert shared.pixels.shape == (1893, 1900, 3)
     np.testing.assert_array_equal(preprocess.prepare(shared, GEOMETRY).image, alone.image)
+
+
+@pytest.mark.parametrize("colour", [45, 128, 200, 255])
+@pytest.mark.parametrize("wide", [0, 30])
+def test_a_border_that_is_not_black_is_as_a_black_one(colour, wide):
+    rows, columns = np.mgrid[:240, :240]
+    inside = np.hypot(rows - 119.5, columns - 119.5) < 115
+    retina = np.dstack([120 + rows // 4, 60 + columns // 8, 20 + rows // 16]).astype(np.uint8)
+    drawn = [np.where(inside[..., None], retina, np.uint8(own)) for own in (0, colour)]
+    padding = ((wide, wide), (2 * wide, 2 * wide), (0, 0))
+    black, bright = (np.pad(own, padding, constant_values=value) for own, value in zip(drawn, (0, colour), strict=True))
+    geometry = preprocess.Geometry(96, 24)
+    expected, found = (preprocess.prepare(photo.load(own), geometry).image.astype(int) for own in (black, bright))
+    assert np.abs(expected - found).mean() < 4  # the edge alone
+    assert np.abs(expected - found)[30:66, 30:66].mean() < 3
+
+
+@pytest.mark.parametrize("colour", [(180, 90, 40), (0, 0, 0), (20, 20, 20)])
+def test_what_has_the_colour_of_a_retina_or_is_dark_is_no_border(colour):
+    pixels = np.full((200, 240, 3), colour, np.uint8)
+    pixels[50:150, 60:180] = (200, 110, 50)
+    assert preprocess.without_border(pixels, 24) is pixels
+
+
+def test_corners_of_different_greys_are_no_border():
+    pixels = np.full((200, 240, 3), 90, np.uint8)
+    pixels[-20:, -20:] = 200
+    assert preprocess.without_border(pixels, 24) is pixels
