@@ -40,7 +40,7 @@ ENGINE = (  # the same within the engine: files and rooms
     ("run", "tune", "labelled", "doctor"),
     ("screener", "outputs"),
     ("tuning",),
-    ("gate", "results", "schedule"),
+    ("gate", "results", "schedule", "workers"),
     ("models", "runners", "drawing"),
     ("readers",),
     ("contract", "findings"),

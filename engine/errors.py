@@ -49,6 +49,8 @@ class Code(StrEnum):
         RANGE_ASSUMED: Warning: samples of 16 bits use 8, 10 or 12 alone, and were read as of that range.
         ONE_EYE: Warning of a patient: there is no picture with a result of each eye.
         MODEL_NONFINITE: The model gave NaN or infinity.
+        WORKER_CRASH: Reading it has crashed a process of its own, twice.
+        TIMED_OUT: Reading it took longer than it may, twice.
     """
 
     NOT_FOUND = "NOT_FOUND"
@@ -77,6 +79,8 @@ class Code(StrEnum):
     RANGE_ASSUMED = "RANGE_ASSUMED"
     ONE_EYE = "ONE_EYE"
     MODEL_NONFINITE = "MODEL_NONFINITE"
+    WORKER_CRASH = "WORKER_CRASH"
+    TIMED_OUT = "TIMED_OUT"
 
 
 class FunduscopeError(Exception):

@@ -251,7 +251,8 @@ def _of_verdicts(given: tuple[Verdict, ...]) -> list[Column]:
 _CODES = (
     "There is no such file: `NOT_FOUND`, `NOT_A_FILE`; it cannot be read: `UNREADABLE`, `EMPTY_FILE`, `UNKNOWN_FORMAT`, "
     "`NEEDS_EXTRA`, `DAMAGED`; it is no photograph to screen: `TOO_LARGE`, `TOO_SMALL`, `NOT_COLOUR`, `FLOAT_IMAGE`, "
-    "`MULTI_PAGE`; no retina or no disc: `NO_FIELD_OF_VIEW`, `DISC_NOT_FOUND`; the model failed: `MODEL_NONFINITE`"
+    "`MULTI_PAGE`; no retina or no disc: `NO_FIELD_OF_VIEW`, `DISC_NOT_FOUND`; the model failed: "
+    "`MODEL_NONFINITE`; reading it failed: `WORKER_CRASH`, `TIMED_OUT`"
 )
 _WARNINGS = (
     "what an `ok` result lacks (`CUP_NOT_FOUND`, `FOVEA_NOT_FOUND`, `CLASSIFIER_UNGRADABLE`), is unsure of (`DR_UNCERTAIN`, "

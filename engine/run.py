@@ -67,6 +67,7 @@ class Run:
         report: bool = False,
         parquet: bool = False,
         workers: int = 2,
+        timeout: float | None = None,
         inputs: Sequence[str] | None = None,
         left_out: Mapping[str, int] | None = None,
     ) -> None:
@@ -82,11 +83,13 @@ class Run:
             report: Also write an HTML page, `out`/report.html, with its pictures in `out`/report.
             parquet: Also write `screenings.parquet`.
             workers: Threads that read and prepare.
+            timeout: See `Screener.stream`.
             inputs: What the pictures were asked for by, for the record; the pictures' own names where nothing is given.
             left_out: How many files were passed over, by kind, for the record.
         """
         self._screener, self._pictures, self._out, self._onto = screener, list(pictures), out, onto
-        self._overlays, self._report, self._parquet, self._workers = overlays, report, parquet, workers
+        self._overlays, self._report, self._parquet = overlays, report, parquet
+        self._workers, self._timeout = workers, timeout
         self._inputs = [own.path for own in self._pictures] if inputs is None else list(inputs)
         self._left_out = dict(left_out or {})
         self.counts: Counter[str] = Counter()
@@ -200,7 +203,9 @@ class Run:
                 yield listed[number]
 
         places = iter(range(len(numbers)))
-        stream = self._screener.stream(sources(), workers=self._workers, keep_photo=bool(drawers))
+        stream = self._screener.stream(
+            sources(), workers=self._workers, keep_photo=bool(drawers), timeout=self._timeout
+        )
         with closing(stream):
             # by whole batches: what is taken up again shares its batches with the same pictures, and computes the same
             for group in rows.groups(stream, self._screener.settings.batch):

@@ -19,7 +19,7 @@ import numpy as np
 from . import models, runners
 from .contract import Contract, Model
 from .errors import BackendError, Code, ModelError, PhotoError, SettingsError
-from .eyes import Eyes
+from .eyes import Eyes, Listed
 from .gate.opening import open_runner
 from .pictures import photo
 from .pictures.photo import Photo, Source
@@ -31,6 +31,7 @@ from .results import ModelName, Rejected, Result, Screening
 from .runners import Runner, gpu
 from .schedule import CLOSED, Schedule
 from .tuning.record import Record, Way, recall
+from .workers import Lost, Workers
 
 _log = logging.getLogger("funduscope")
 
@@ -179,6 +180,67 @@ class _Ready:
     prepared: tuple[Prepared | None, ...]
 
 
+@dataclass(frozen=True)
+class _Intake:
+    """From a source to what waits for the models. Travels to processes that only read and prepare."""
+
+    readers: tuple[Reader, ...]
+    models: tuple[ModelName, ...]
+
+    def __call__(self, source: Source, name: str | None = None, keep_photo: bool = False) -> _Ready | Rejected:
+        try:
+            read = photo.load(source, name)
+        except PhotoError as error:
+            eyes, warnings = _eyes(error)
+            return Rejected(error.name, error.sha256, error.code, error.reason, self.models, eyes, warnings)
+        eyes, conflict = _eyes(read)
+        warnings = (*read.warnings, *conflict)
+        try:
+            prepared, unusable = self._prepare(read)
+        except PhotoError as error:
+            return Rejected(read.name, read.sha256, error.code, error.reason, self.models, eyes, warnings)
+        screening = Screening(
+            name=read.name,
+            sha256=read.sha256,
+            width=read.width,
+            height=read.height,
+            eyes=eyes,
+            warnings=(*warnings, *unusable),
+            models=self.models,
+            photo=read if keep_photo else None,
+        )
+        return _Ready(screening, prepared)
+
+    def _prepare(self, read: Photo) -> tuple[tuple[Prepared | None, ...], tuple[Code, ...]]:
+        """Each model's input, and a warning for each that cannot use the picture. Raises PhotoError where it is refused."""
+        prepared: list[Prepared | None] = []
+        refusals: list[tuple[Code, str]] = []  # without the errors: their tracebacks hold the pixels
+        unusable: list[Code] = []
+        for reader in self.readers:
+            try:
+                prepared.append(reader.prepare(read))
+            except PhotoError as error:
+                if reader.unusable is None:
+                    raise
+                prepared.append(None)
+                refusals.append((error.code, error.reason))
+                unusable.append(reader.unusable)
+        if len(refusals) == len(self.readers):  # nothing could say anything of this picture
+            raise PhotoError(*refusals[0])
+        return tuple(prepared), tuple(unusable)
+
+    def lost(self, source: Source, how: Lost) -> Rejected:
+        """The row of a picture that has crashed or held up its process."""
+        code, reason = {
+            "crashed": (Code.WORKER_CRASH, "reading it has crashed its process, twice"),
+            "late": (Code.TIMED_OUT, "reading it took longer than it may, twice"),
+        }[how]
+        listed = source if isinstance(source, Listed) else None
+        name = photo.label_of(source)
+        eyes = Eyes(listed.patient, listed.eye, "list" if listed.eye else None) if listed else Eyes()
+        return Rejected(name, None, code, reason, self.models, eyes)
+
+
 class Screener:
     """Owns the open models; safe to call from several threads. Use as a context manager, or call `close`.
 
@@ -219,6 +281,7 @@ class Screener:
                 raise SettingsError(
                     f"operating point {settings.point}: only a classifier has operating points, and none is open"
                 )
+            self._intake = _Intake(tuple(look.reader for look in self._looks), self.models)
             self._schedule = self._scheduled(2)  # its threads start with the first picture that is submitted
             undo.pop_all()
 
@@ -308,22 +371,32 @@ class Screener:
             TypeError: The source is of another type, or an array of another shape.
         """
         self._expect_open()
-        ready = self._read(source, name, keep_photo)
+        ready = self._intake(source, name, keep_photo)
         return ready if isinstance(ready, Rejected) else self._run([ready])[0]
 
-    def stream(self, sources: Iterable[Source], *, workers: int = 2, keep_photo: bool = False) -> Generator[Result]:
+    def stream(
+        self,
+        sources: Iterable[Source],
+        *,
+        workers: int = 2,
+        keep_photo: bool = False,
+        timeout: float | None = None,
+    ) -> Generator[Result]:
         """Screen many, in input order: reading and preparing overlap with the networks, in bounded memory.
 
         Args:
             sources: Taken as they are needed (an array must not change until its result has come).
             workers: Threads that read and prepare.
-            keep_photo: Leave the pixels in the results, for drawing.
+            keep_photo: Leave the pixels in the results, for drawing; not with a timeout.
+            timeout: Seconds that reading one picture may take. Each of the workers then is a process of its own, so that a
+                picture that hangs or crashes it costs a row (`TIMED_OUT`, `WORKER_CRASH`) and no more. A script that asks for
+                it is to begin with `if __name__ == "__main__":`.
 
         Returns:
             A Screening or a Rejected for each source.
 
         Raises:
-            SettingsError: `workers` is less than 1.
+            SettingsError: `workers` is less than 1, or `timeout` not above 0.
             TypeError: It is one source and no list of them.
 
         Example:
@@ -337,14 +410,21 @@ class Screener:
             raise TypeError(f"stream takes many sources, and this is one {type(sources).__name__}; wrap it in a list")
         if workers < 1:
             raise SettingsError(f"workers {workers}: must be 1 or more")
-        return self._stream(sources, workers, keep_photo)
+        if timeout is not None and timeout <= 0:
+            raise SettingsError(f"timeout {timeout}: must be above 0 seconds")
+        return self._stream(sources, workers, keep_photo, timeout)
 
-    def _stream(self, sources: Iterable[Source], workers: int, keep_photo: bool) -> Generator[Result]:
-        with (
-            self._scheduled(workers) as schedule,
-            closing(schedule.stream((s, keep_photo) for s in sources)) as results,
-        ):
-            yield from results
+    def _stream(
+        self, sources: Iterable[Source], workers: int, keep_photo: bool, timeout: float | None
+    ) -> Generator[Result]:
+        with ExitStack() as stack:
+            read = None
+            if timeout is not None:
+                processes = Workers(self._intake, count=workers, timeout=timeout, lost=self._intake.lost)
+                stack.callback(processes.close)  # after the schedule, whose threads ask them
+                read = processes
+            schedule = stack.enter_context(self._scheduled(workers, read))
+            yield from stack.enter_context(closing(schedule.stream((s, keep_photo) for s in sources)))
 
     def submit(self, source: Source, *, keep_photo: bool = False) -> Future[Result]:
         """Screen one of many that come by and by: those that wait while the models are busy share a batch.
@@ -396,57 +476,17 @@ class Screener:
                 raise RuntimeError(CLOSED) from error
             raise
 
-    def _scheduled(self, workers: int) -> Schedule[tuple[Source, bool], _Ready | Rejected, Result]:
+    def _scheduled(
+        self, workers: int, read: Callable[[Source], _Ready | Rejected] | None = None
+    ) -> Schedule[tuple[Source, bool], _Ready | Rejected, Result]:
         slots = self._slots or max(look.runner.slots for look in self._looks)
         return Schedule(
-            lambda pair: self._read(pair[0], None, pair[1]),
+            lambda pair: read(pair[0]) if read else self._intake(pair[0], None, pair[1]),
             self._batch,
             batch=self.settings.batch,
             slots=slots,
             workers=workers,
         )
-
-    def _read(self, source: Source, name: str | None, keep_photo: bool) -> _Ready | Rejected:
-        try:
-            read = photo.load(source, name)
-        except PhotoError as error:
-            eyes, warnings = _eyes(error)
-            return Rejected(error.name, error.sha256, error.code, error.reason, self.models, eyes, warnings)
-        eyes, conflict = _eyes(read)
-        warnings = (*read.warnings, *conflict)
-        try:
-            prepared, unusable = self._prepare(read)
-        except PhotoError as error:
-            return Rejected(read.name, read.sha256, error.code, error.reason, self.models, eyes, warnings)
-        screening = Screening(
-            name=read.name,
-            sha256=read.sha256,
-            width=read.width,
-            height=read.height,
-            eyes=eyes,
-            warnings=(*warnings, *unusable),
-            models=self.models,
-            photo=read if keep_photo else None,
-        )
-        return _Ready(screening, prepared)
-
-    def _prepare(self, read: Photo) -> tuple[tuple[Prepared | None, ...], tuple[Code, ...]]:
-        """Each model's input, and a warning for each that cannot use the picture. Raises PhotoError where it is refused."""
-        prepared: list[Prepared | None] = []
-        refusals: list[tuple[Code, str]] = []  # without the errors: their tracebacks hold the pixels
-        unusable: list[Code] = []
-        for look in self._looks:
-            try:
-                prepared.append(look.reader.prepare(read))
-            except PhotoError as error:
-                if look.reader.unusable is None:
-                    raise
-                prepared.append(None)
-                refusals.append((error.code, error.reason))
-                unusable.append(look.reader.unusable)
-        if len(refusals) == len(self._looks):  # nothing could say anything of this picture
-            raise PhotoError(*refusals[0])
-        return tuple(prepared), tuple(unusable)
 
     def _batch(self, items: Sequence[_Ready | Rejected]) -> list[Result]:
         ready = [item for item in items if isinstance(item, _Ready)]

@@ -135,7 +135,7 @@ ORDER = (  # rooms and files, from the lowest; each imports what stands in its o
     ("runners", "drawing"),
     ("readers",),
     ("models", "results", "gate", "tuning", "doctor"),
-    ("schedule", "screener"),
+    ("schedule", "workers", "screener"),
     ("outputs",),
     ("run", "tune"),
 )

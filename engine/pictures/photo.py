@@ -122,20 +122,7 @@ def load(source: Source, name: str | None = None) -> Photo:
     """
     listed = source if isinstance(source, Listed) else None
     what = source.path if isinstance(source, Listed) else source
-    if isinstance(what, Photo):
-        label = name or what.name
-    elif isinstance(what, np.ndarray):
-        label = name or "array"
-    elif isinstance(what, bytes | bytearray | memoryview):
-        label = name or "bytes"
-    elif isinstance(what, str | os.PathLike):
-        label = name or os.fspath(what)
-    elif isinstance(what, Image.Image):
-        label = name or str(getattr(what, "filename", "") or "image")
-    elif hasattr(what, "read"):
-        label = name or str(getattr(what, "name", "") or "file")
-    else:
-        raise TypeError(f"a photo is a path, bytes, a binary file, an array or a PIL image, not {type(what).__name__}")
+    label = name or label_of(what)
     digest: str | None = None
     try:
         if isinstance(what, Photo):
@@ -161,6 +148,24 @@ def load(source: Source, name: str | None = None) -> Photo:
         if isinstance(what, Photo):
             error.sha256, error.patient, error.eye, error.listed = what.sha256, what.patient, what.eye, what.listed
         raise
+
+
+def label_of(source: Source) -> str:
+    """How results call a source that was given no name. Raises TypeError for what is none."""
+    if isinstance(source, Listed):
+        return source.path
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    if isinstance(source, Photo):
+        return source.name
+    for kind, label in ((np.ndarray, "array"), ((bytes, bytearray, memoryview), "bytes")):
+        if isinstance(source, kind):
+            return label
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or "image")
+    if hasattr(source, "read"):
+        return str(getattr(source, "name", "") or "file")
+    raise TypeError(f"a photo is a path, bytes, a binary file, an array or a PIL image, not {type(source).__name__}")
 
 
 def is_dicom(data: bytes) -> bool:

@@ -55,7 +55,8 @@ app = typer.Typer(
     "A screening aid for research use, not a diagnosis.",
 )
 _SHOWN = 20  # rows of the printed table
-_TUNE_FROM = 200  # pictures, of which measuring first is repaid
+_MANY = 200  # pictures; of more, measuring first is repaid, and so is a process for each worker
+_TIMEOUT = 60.0  # seconds for one picture: a slow network share is no fault of it
 
 ModelOption = Annotated[
     list[str] | None,
@@ -81,7 +82,15 @@ def screen(
     backend: BackendOption = "auto",
     point: PointOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 8,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that read and prepare.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Threads or processes that read and prepare.")] = 2,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds that reading a picture may take, each worker then a process of its own; 0: threads, without a limit. "
+            f"Default: {_TIMEOUT:.0f} of more than {_MANY} pictures, else 0.",
+        ),
+    ] = None,
     overlays: Annotated[
         bool, typer.Option("--overlays", help="Also write pictures with contours, fovea and heat maps.")
     ] = False,
@@ -123,7 +132,7 @@ def screen(
     shown: list[Result] = []
     noted: Counter[str] = Counter()
     settings = _settings(model or (), backend, batch, point)
-    if len(paths) > _TUNE_FROM and not no_tune and settings.tunable and settings.record() is None:
+    if len(paths) > _MANY and not no_tune and settings.tunable and settings.record() is None:
         console.stderr.print(f"{len(paths)} pictures: first the fastest way here is measured (not with --no-tune)")
         _tune(settings)
     with settings.open() as screener:
@@ -136,6 +145,7 @@ def screen(
             report=with_report,
             parquet=parquet,
             workers=workers,
+            timeout=(_TIMEOUT if len(paths) > _MANY else None) if timeout is None else timeout or None,
             inputs=list(pictures),
             left_out=found.left_out,
         )
