@@ -37,6 +37,7 @@ SITE = {  # files of the repository outside docs/, and what the site calls them
 }
 ROOMS = (("src/funduscope",), ("training", "export"), ("engine",), ("postprocess",))  # may import what stands below
 ENGINE = (  # the same within the engine: files and rooms
+    ("watch",),
     ("run", "tune", "labelled", "doctor"),
     ("screener", "outputs"),
     ("tuning",),

@@ -13,24 +13,20 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..version import __version__
 from . import files
-from .contract import TermsPart
 from .errors import PhotoError, SettingsError
 from .eyes import Listed
-from .outputs import patients, report, rows
-from .outputs import store as stores
-from .outputs.overlays import FOLDER, Drawings
-from .outputs.overlays import overlays as overlay_parts
-from .outputs.patients import Patients
+from .outputs import rows
+from .outputs.folder import RECORD, Onto, draw, drawers_of, opened, write_rows
+from .outputs.overlays import Drawings
 from .outputs.store import Stamp, Store, stamp
 from .pictures import photo
 from .results import Result, Screening
 from .screener import Screener
 
-Onto = Literal["new", "resume", "add", "overwrite"]
 _DRAINS = 3.0  # seconds in which a run that is stopped still finishes what was read
 
 
@@ -116,57 +112,32 @@ class Run:
         """
         if self._parquet:
             rows.expect("parquet")
-        with stores.claimed(self._out):
-            self._clear()
-            with Store(self._out, write=True) as store:
-                started, clock = datetime.now(UTC), time.monotonic()
-                drawers = self._drawers()
-                numbers = self._todo(store, drawers)
-                self.counts = store.counts()
-                self.known = sum(self.counts.values())
-                yield from self._screen(store, numbers, drawers)
-                seconds = time.monotonic() - clock
-                part = {"started": _iso(started), "finished": _iso(datetime.now(UTC)), "seconds": round(seconds, 3)}
-                store.note("parts", [*(store.noted("parts") or []), part])
-                if self.stopped:
-                    return
-                write_rows(self._out, store, parquet=self._parquet)
-                self.missed = draw(self._out, store, overlays=self._overlays, page=self._report)
-                files.write_text(self._out / RECORD, json.dumps(self._record(store), indent=2) + "\n")
+        with opened(self._out, self._onto) as store:
+            started, clock = datetime.now(UTC), time.monotonic()
+            drawers = self._drawers()
+            numbers = self._todo(store, drawers)
+            self.counts = store.counts()
+            self.known = sum(self.counts.values())
+            yield from self._screen(store, numbers, drawers)
+            seconds = time.monotonic() - clock
+            part = {"started": _iso(started), "finished": _iso(datetime.now(UTC)), "seconds": round(seconds, 3)}
+            store.note("parts", [*(store.noted("parts") or []), part])
+            if self.stopped:
+                return
+            write_rows(self._out, store, parquet=self._parquet)
+            self.missed = draw(self._out, store, contours=self._overlays, page=self._report)
+            files.write_text(self._out / RECORD, json.dumps(self._record(store), indent=2) + "\n")
         self.seconds = seconds
 
-    def _clear(self) -> None:
-        """Make room for what will be written, or say now that there is none."""
-        expect(self._out, self._onto)
-        if self._onto == "overwrite" or not begun(self._out):
-            erase(self._out)
-        files.remove_parts(self._out)
-        for name in FILES:
-            files.expect(self._out / name)
-
     def _drawers(self) -> list[Drawings]:
-        return _drawers(self._out, overlays=self._overlays, page=self._report)
+        return drawers_of(self._out, contours=self._overlays, page=self._report)
 
     def _todo(self, store: Store, drawers: Sequence[Drawings]) -> list[int]:
         """The numbers of the pictures to screen; the store then has all pictures. Raises SettingsError."""
-        now_begun = {
-            "funduscope": __version__,
-            "models": [asdict(model) for model in self._screener.models],
-            "point": self._screener.point,
-            "batch": self._screener.settings.batch,
-        }
-        before = store.noted("begun")
-        if before is None:
-            terms = [own.terms.model_dump() for own in self._screener.contracts]
-            store.begin(self._pictures, begun=now_begun, terms=terms, inputs=self._inputs)
+        if store.noted("begun") is None:
+            begin(store, self._screener, self._pictures, self._inputs)
             return list(range(len(self._pictures)))
-        if differing := [key for key in now_begun if now_begun[key] != before.get(key)]:
-            told = "; ".join(
-                f"{key}: then {_short(before.get(key))}, now {_short(now_begun[key])}" for key in differing
-            )
-            raise SettingsError(
-                f"{self._out}: its run was begun otherwise ({told}); go on with it as it was begun, or screen into another folder"
-            )
+        agree(store, self._screener, self._out)
         listed = store.pictures()
         known, now = {own.path: own for own in listed}, {own.path: own for own in self._pictures}
         new, gone = [own for path, own in now.items() if path not in known], [path for path in known if path not in now]
@@ -196,8 +167,8 @@ class Run:
         listed, stamps, ended = store.pictures(), list[Stamp](), 0.0
 
         def sources() -> Iterator[Listed]:
-            for number in numbers:
-                if self.stopped:
+            for place, number in enumerate(numbers):
+                if self.stopped and place % self._screener.settings.batch == 0:  # whole batches, see below
                     return
                 stamps.append(stamp(listed[number].path))  # before it is read: what changes from now on is seen to
                 yield listed[number]
@@ -247,59 +218,30 @@ class Run:
         }
 
 
-RECORD = "run.json"
-FILES = (f"{rows.STEM}.jsonl", f"{rows.STEM}.csv", patients.FILE, report.FILE, RECORD)
+def begin(store: Store, screener: Screener, pictures: Sequence[Listed], inputs: Sequence[str]) -> None:
+    """Make a store that of a run by this screener."""
+    terms = [own.terms.model_dump() for own in screener.contracts]
+    store.begin(pictures, begun=_identity(screener), terms=terms, inputs=list(inputs))
 
 
-def begun(folder: Path) -> bool:
-    """Whether a folder holds a run. Raises SettingsError where its store is damaged."""
-    if not (folder / stores.FILE).is_file():
-        return False
-    with Store(folder) as store:
-        return store.noted("begun") is not None
+def agree(store: Store, screener: Screener, folder: Path) -> None:
+    """Raises SettingsError where the run was begun with other models, settings or version."""
+    before, now = store.noted("begun"), _identity(screener)
+    if differing := [key for key in now if now[key] != before.get(key)]:
+        told = "; ".join(f"{key}: then {_short(before.get(key))}, now {_short(now[key])}" for key in differing)
+        raise SettingsError(
+            f"{folder}: its run was begun otherwise ({told}); go on with it as it was begun, or screen into another folder"
+        )
 
 
-def expect(folder: Path, onto: Onto = "new") -> None:
-    """See that a run may go into a folder, before the work. Raises SettingsError where it holds one that is not to be touched."""
-    if onto == "new" and begun(folder):
-        raise SettingsError(f"{folder}: holds a run already; resume it, overwrite it, or name another folder")
-
-
-def erase(folder: Path) -> None:
-    """Remove all that a run has written into a folder, and nothing else. Raises OutputError."""
-    files.remove(folder / f"{stores.FILE}{suffix}" for suffix in ("", "-wal", "-shm"))
-    files.remove(folder / name for name in (*FILES, f"{rows.STEM}.parquet"))
-    for drawings in (FOLDER, report.FOLDER):
-        files.remove((folder / drawings).glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.jpg"))
-
-
-def write_rows(folder: Path, store: Store, *, parquet: bool = False) -> None:
-    """Write the rows of pictures and patients. Raises OutputError."""
-    for form in ("jsonl", "csv", "parquet")[: 3 if parquet else 2]:
-        rows.write(store.rows(), folder / f"{rows.STEM}.{form}", form)
-    with Patients(folder) as named:
-        for _, result in store.results(of_patients=True):
-            named.write(result)
-    if not named.patients:
-        files.remove([folder / patients.FILE])
-
-
-def draw(folder: Path, store: Store, *, overlays: bool = False, page: bool = True) -> int:
-    """Draw what is asked for of a run and not there yet, and write its page. Returns: photos that could not be drawn, because
-    they are gone or have changed. Raises OutputError."""
-    drawers = _drawers(folder, overlays=overlays, page=page)
-    for number, result in store.results() if drawers else ():
-        for drawer in drawers:
-            drawer.write(number, result)
-    if page:
-        terms = [TermsPart(**own) for own in store.noted("terms")]
-        report.write(folder, store.results(), store.counts(), store.models(), terms)
-    return max((drawer.missed for drawer in drawers), default=0)
-
-
-def _drawers(folder: Path, *, overlays: bool, page: bool) -> list[Drawings]:
-    made = [Drawings(folder / FOLDER, overlay_parts)] if overlays else []
-    return [*made, report.drawings(folder)] if page else made
+def _identity(screener: Screener) -> dict[str, Any]:
+    """What decides what a picture's result is."""
+    return {
+        "funduscope": __version__,
+        "models": [asdict(model) for model in screener.models],
+        "point": screener.point,
+        "batch": screener.settings.batch,
+    }
 
 
 def _changed(path: str, before: Stamp, sha256: str | None) -> bool:

@@ -138,6 +138,7 @@ ORDER = (  # rooms and files, from the lowest; each imports what stands in its o
     ("schedule", "workers", "screener"),
     ("outputs",),
     ("run", "tune"),
+    ("watch",),
 )
 LABELLED = "labelled"  # above gate, screener and results; nothing that is deployed imports it
 Arrows = dict[str, set[str]]  # who imports whom

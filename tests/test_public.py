@@ -20,7 +20,18 @@ from funduscope.engine.pictures import decode, photo
 from funduscope.engine.runners.tensorrt.engines import Engine, Facts, Profile, Unverified
 
 PUBLIC = {
-    *("Screener", "ScreenerSettings", "Screening", "Rejected", "Result", "Run", "columns", "Contract", "ModelName"),
+    *(
+        "Screener",
+        "ScreenerSettings",
+        "Screening",
+        "Rejected",
+        "Result",
+        "Run",
+        "Watch",
+        "columns",
+        "Contract",
+        "ModelName",
+    ),
     *("Findings", "Decision", "HeatMap", "Outline", "Eyes", "Listed", "Photo", "Patient", "Patients"),
     *("FunduscopeError", "PhotoError", "ModelError", "SettingsError", "DataError", "BackendError", "MissingExtra"),
     *("OutputError", "Code", "__version__"),

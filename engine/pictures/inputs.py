@@ -115,7 +115,7 @@ def _globbed(argument: str) -> list[str]:
 def _pictures(name: str, leave_out: Path | None, inputs: Inputs) -> Iterator[Listed]:
     suffix = os.path.splitext(name)[1].lower()  # os.path answers on any name, where pathlib raises on an overlong one
     if os.path.isdir(name) and suffix not in SUFFIXES:  # noqa: PTH112
-        yield from _or_empty(_walk(name, leave_out, inputs), name, inputs)
+        yield from _or_empty(walk(name, leave_out, inputs), name, inputs)
     elif suffix in lists.SUFFIXES and os.path.isfile(name):  # noqa: PTH113
         yield from lists.read(Path(name), SUFFIXES)
     elif suffix in shards.SUFFIXES and os.path.isfile(name):  # noqa: PTH113
@@ -134,7 +134,7 @@ def _or_empty(paths: Iterator[str], name: str, inputs: Inputs) -> Iterator[Liste
         inputs.empty.append(name)
 
 
-def _walk(folder: str, leave_out: Path | None, inputs: Inputs) -> Iterator[str]:
+def walk(folder: str, leave_out: Path | None, inputs: Inputs) -> Iterator[str]:
     """Pictures below a folder, sorted; links to folders are not followed, so no walk is endless."""
     away = None if leave_out is None else os.path.realpath(leave_out)
     for parent, folders, files in os.walk(folder, onerror=_refuse_folder):

@@ -29,6 +29,7 @@ from .engine.pictures.photo import Photo
 from .engine.results import ModelName, Rejected, Result, Screening, columns
 from .engine.run import Run
 from .engine.screener import Screener, ScreenerSettings
+from .engine.watch import Watch
 from .version import __version__
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "ScreenerSettings",
     "Screening",
     "SettingsError",
+    "Watch",
     "__version__",
     "columns",
 ]

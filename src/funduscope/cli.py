@@ -24,16 +24,19 @@ from . import cli_models, console, results_table
 from .engine import contract, errors, models
 from .engine.labelled import dataset, evaluation
 from .engine.labelled.sample import SPLITS
+from .engine.outputs.folder import Onto, draw, expect
 from .engine.outputs.report import FILE as PAGE
 from .engine.outputs.rows import FORMATS, STEM
 from .engine.outputs.rows import write as write_rows
 from .engine.outputs.store import Store
 from .engine.pictures import inputs
 from .engine.readers import READERS
+from .engine.readers.column import readable
 from .engine.results import Result
-from .engine.run import Onto, Run, draw, expect
+from .engine.run import Run
 from .engine.runners import BACKENDS
 from .engine.screener import ScreenerSettings
+from .engine.watch import Watch
 from .progress import How, counted, followed
 from .version import __version__
 
@@ -178,8 +181,36 @@ def screen(
         raise typer.Exit(1)
 
 
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where pictures come in, with all below it.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
+    model: ModelOption = None,
+    backend: BackendOption = "auto",
+    point: PointOption = None,
+    overlays: Annotated[
+        bool, typer.Option("--overlays", help="Also write pictures with contours, fovea and heat maps.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON, one a line.")] = False,
+) -> None:
+    """Screen each picture that comes into a folder when it is whole, once, until SIGINT or SIGTERM.
+
+    DIR is the folder of a run: what is found is in its store at once, `rows` and `report` write from there at any time, and the
+    rows are written at the end.
+    """
+    with _settings(model or (), backend, 8, point).open() as screener:
+        watched = Watch(screener, folder, out, overlays=overlays)
+        console.stderr.print(f"watching {folder}; end with Ctrl-C")
+        with stopping(watched), resumable(out):
+            for result in watched:
+                print(result.to_json() if as_json else readable(str(result)), flush=True)
+    console.stderr.print(
+        f"{sum(watched.counts.values())} pictures: {counted(watched.counts)}; rows in {out}/screenings.csv"
+    )
+
+
 @contextmanager
-def stopping(run: Run) -> Iterator[list[int]]:
+def stopping(run: Run | Watch) -> Iterator[list[int]]:
     """Let SIGINT and SIGTERM end a run in good order; a second one ends it at once. Gives: the signals that came."""
     came: list[int] = []
 
@@ -241,7 +272,7 @@ def report(
 ) -> None:
     """Write the HTML page of a run from its store; photos are read again to be drawn."""
     with Store(folder) as store:
-        missed = draw(folder, store, overlays=overlays)
+        missed = draw(folder, store, contours=overlays)
     if missed:
         console.stderr.print(f"{missed} photos could not be drawn: they are gone or have changed since")
     console.stderr.print(f"the page: {folder / PAGE}")

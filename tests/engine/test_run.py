@@ -16,9 +16,10 @@ from funduscope import __version__
 from funduscope.engine.errors import OutputError, SettingsError
 from funduscope.engine.eyes import Listed
 from funduscope.engine.outputs import store as stores
+from funduscope.engine.outputs.folder import draw, expect, write_rows
 from funduscope.engine.outputs.store import Store
 from funduscope.engine.results import Screening
-from funduscope.engine.run import Run, draw, expect, write_rows
+from funduscope.engine.run import Run
 from funduscope.engine.screener import Screener
 
 FILES = ("screenings.jsonl", "screenings.csv", "patients.csv")
@@ -317,7 +318,7 @@ def test_the_rows_are_whole_whatever_becomes_of_the_page(fake, pictures, tmp_pat
     def refuse(*arguments) -> None:
         raise OutputError("no page")
 
-    monkeypatch.setattr("funduscope.engine.run.report.write", refuse)
+    monkeypatch.setattr("funduscope.engine.outputs.folder.report.write", refuse)
     with fake() as opened, pytest.raises(OutputError, match="no page"):
         list(Run(opened, pictures, tmp_path / "out", report=True))
     assert len(rows(tmp_path / "out")) == 4
@@ -357,7 +358,7 @@ def test_rows_and_page_are_made_of_a_cut_run_too(both, pictures, tmp_path):
         cut(opened, pictures, out, 2)
     with Store(out) as store:
         write_rows(out, store, parquet=True)
-        assert draw(out, store, overlays=True) == 0
+        assert draw(out, store, contours=True) == 0
     assert len(rows(out)) == 2
     assert (out / "report.html").read_text().count("<tr><td") == 2
     assert len(names(out / "overlays")) == 6
@@ -380,7 +381,7 @@ def test_reduced_and_kept_values_draw_the_same(both, pictures, tmp_path):
         list(Run(opened, pictures, tmp_path / "now", overlays=True, report=True))
         list(Run(opened, pictures, tmp_path / "later"))
     with Store(tmp_path / "later") as store:
-        draw(tmp_path / "later", store, overlays=True)
+        draw(tmp_path / "later", store, contours=True)
     for folder in ("overlays", "report"):
         for path in (tmp_path / "now" / folder).iterdir():
             assert np.array_equal(cv2.imread(str(path)), cv2.imread(str(tmp_path / "later" / folder / path.name)))
