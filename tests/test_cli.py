@@ -365,6 +365,58 @@ def test_doctor_finds_this_installation_able_to_screen():
         assert word in done.stdout
 
 
+# stdout
+
+
+def printed(stdout: object, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "funduscope", *map(str, arguments)]
+    return subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, errors="replace", env=ENVIRONMENT, timeout=120
+    )
+
+
+@pytest.fixture
+def unread():
+    """A pipe that nobody reads."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    yield writes
+    os.close(writes)
+
+
+FULL = Path("/dev/full")
+COMMANDS = pytest.mark.parametrize("command", [["--version"], ["info"], ["info", "--json"]], ids=" ".join)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+@COMMANDS
+def test_a_full_stdout_is_said_in_a_line_with_code_5(command):
+    with FULL.open("w") as full:
+        done = printed(full, *command)
+    assert done.returncode == 5
+    told = "funduscope: stdout: cannot be written (No space left on device); make room, or send it elsewhere"
+    assert done.stderr.splitlines() == [told]
+
+
+@COMMANDS
+def test_who_reads_no_further_is_not_told_so(unread, command):
+    done = printed(unread, *command)
+    assert (done.returncode, done.stderr) == (5, "")
+
+
+def test_the_rows_are_whole_where_the_table_cannot_be_printed(unread, cc0, tmp_path):
+    done = printed(unread, "screen", cc0, "--out", tmp_path)
+    assert done.returncode == 5
+    assert "Traceback" not in done.stderr
+    assert [row["status"] for row in rows(tmp_path)] == ["ok"]
+
+
+def test_without_a_stdout_nothing_is_printed():
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "funduscope", "info"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_version_and_the_help():
     assert run("--version").stdout == f"funduscope {__version__}\n"
     assert "screen" in run("--help").stdout

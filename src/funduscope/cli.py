@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -470,9 +470,14 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the console cannot show must not end a run
     try:
-        app()
+        with redirect_stdout(console.Stdout(sys.stdout)) as stdout:
+            try:
+                app()
+            finally:
+                stdout.flush()  # what was not written yet would fail only after the exit code is chosen
     except errors.FunduscopeError as error:
-        console.stderr.print(f"funduscope: {error}", style="red", markup=False)
+        if not isinstance(error.__cause__, BrokenPipeError):  # who has read enough wants no word of it
+            console.stderr.print(f"funduscope: {error}", style="red", markup=False)
         sys.exit(next(code for kind, code in EXIT.items() if isinstance(error, kind)))
 
 
