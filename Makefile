@@ -1,5 +1,5 @@
 # demo: screen the sample picture.  test: the test suite.  check: lint, types, tests.  docs: the pages as a site.
-# bench: the benchmarks.
+# bench: the benchmarks.  soak: what takes hours.
 # Each makes its own virtual environment in .venv and installs what it needs there; nothing else is touched.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test check docs bench soak clean
 
 demo: $(VENV)/core
 	rm -rf demo-out
@@ -28,7 +28,11 @@ docs: $(VENV)/docs links
 	@echo "The pages: site/index.html   With search: $(BIN)/python -m http.server --directory site"
 
 bench: $(VENV)/test
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/python -m pytest benchmarks --ignore benchmarks/soak --benchmark-only
+
+soak: $(VENV)/test
+	$(PIP) -c constraints.txt -e '.[ray]'
+	$(BIN)/python -m pytest benchmarks/soak -s
 
 # The rooms stand at the top level and are installed as funduscope.*; the type checker reads them through links.
 .PHONY: links

@@ -39,6 +39,7 @@ ROOMS = (("src/funduscope",), ("training", "export"), ("engine",), ("postprocess
 ENGINE = (  # the same within the engine: files and rooms
     ("watch",),
     ("run", "tune", "labelled", "doctor"),
+    ("cluster",),
     ("screener", "outputs"),
     ("tuning",),
     ("gate", "results", "schedule", "workers"),

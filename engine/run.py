@@ -17,6 +17,7 @@ from typing import Any
 
 from ..version import __version__
 from . import files
+from .cluster import ClusterScreener
 from .errors import PhotoError, SettingsError
 from .eyes import Listed
 from .outputs import rows
@@ -54,7 +55,7 @@ class Run:
 
     def __init__(
         self,
-        screener: Screener,
+        screener: Screener | ClusterScreener,
         pictures: Sequence[Listed],
         out: Path,
         *,
@@ -70,7 +71,7 @@ class Run:
         """Nothing is read or written yet.
 
         Args:
-            screener: Open, and stays so.
+            screener: Open, and stays so; here or on a cluster.
             pictures: Such as `pictures.inputs.expand` gives them.
             out: The folder for the results.
             onto: What to do with a run that is in the folder: refuse (`new`), go on with it (`resume`), go on with more
@@ -218,13 +219,15 @@ class Run:
         }
 
 
-def begin(store: Store, screener: Screener, pictures: Sequence[Listed], inputs: Sequence[str]) -> None:
+def begin(
+    store: Store, screener: Screener | ClusterScreener, pictures: Sequence[Listed], inputs: Sequence[str]
+) -> None:
     """Make a store that of a run by this screener."""
     terms = [own.terms.model_dump() for own in screener.contracts]
     store.begin(pictures, begun=_identity(screener), terms=terms, inputs=list(inputs))
 
 
-def agree(store: Store, screener: Screener, folder: Path) -> None:
+def agree(store: Store, screener: Screener | ClusterScreener, folder: Path) -> None:
     """Raises SettingsError where the run was begun with other models, settings or version."""
     before, now = store.noted("begun"), _identity(screener)
     if differing := [key for key in now if now[key] != before.get(key)]:
@@ -234,7 +237,7 @@ def agree(store: Store, screener: Screener, folder: Path) -> None:
         )
 
 
-def _identity(screener: Screener) -> dict[str, Any]:
+def _identity(screener: Screener | ClusterScreener) -> dict[str, Any]:
     """What decides what a picture's result is."""
     return {
         "funduscope": __version__,

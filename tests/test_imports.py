@@ -29,6 +29,7 @@ OPTIONAL = {  # by `require`
     ROOT / "engine" / "pictures" / "dicom.py": {"pydicom"},
     ROOT / "engine" / "labelled" / "refuge.py": {"openpyxl"},
     ROOT / "engine" / "outputs" / "rows.py": {"pyarrow"},
+    ROOT / "engine" / "cluster.py": {"ray"},
     ROOT / "engine" / "pictures" / "lists.py": {"openpyxl"},
 }
 BACKENDS = {"tensorrt", "tensorrt_rtx", "pycuda", "cuda", "openvino"}
@@ -137,6 +138,7 @@ ORDER = (  # rooms and files, from the lowest; each imports what stands in its o
     ("models", "results", "gate", "tuning", "doctor"),
     ("schedule", "workers", "screener"),
     ("outputs",),
+    ("cluster",),
     ("run", "tune"),
     ("watch",),
 )

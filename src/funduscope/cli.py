@@ -22,6 +22,7 @@ from rich.text import Text
 
 from . import cli_models, console, results_table
 from .engine import contract, errors, models
+from .engine.cluster import ClusterScreener
 from .engine.labelled import dataset, evaluation
 from .engine.labelled.sample import SPLITS
 from .engine.outputs.folder import Onto, draw, expect
@@ -116,6 +117,15 @@ def screen(
         str, typer.Option("--progress", help="auto (a bar, or a line every 30 s), json (a line a second), none.")
     ] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Screen on a Ray cluster (auto: this machine's), an actor on each node or GPU.",
+        ),
+    ] = None,
+    gpus: Annotated[float, typer.Option("--ray-gpus", min=0, help="GPUs of each actor on the cluster.")] = 0,
 ) -> None:
     """Screen pictures: a row for each, whatever happens to it, in DIR/screenings.jsonl and DIR/screenings.csv.
 
@@ -135,10 +145,10 @@ def screen(
     shown: list[Result] = []
     noted: Counter[str] = Counter()
     settings = _settings(model or (), backend, batch, point)
-    if len(paths) > _MANY and not no_tune and settings.tunable and settings.record() is None:
+    if len(paths) > _MANY and not no_tune and ray is None and settings.tunable and settings.record() is None:
         console.stderr.print(f"{len(paths)} pictures: first the fastest way here is measured (not with --no-tune)")
         _tune(settings)
-    with settings.open() as screener:
+    with settings.open() if ray is None else ClusterScreener(settings, ray, gpus=gpus) as screener:
         run = Run(
             screener,
             paths,
