@@ -42,8 +42,8 @@ class Code(StrEnum):
         LATERALITY_CONFLICT: Warning: list, file and picture do not agree on which eye it is.
         GLAUCOMA_DISAGREEMENT: Warning: the two models are far apart on glaucoma.
         GLAUCOMA_UNCERTAIN: Warning: the classifier's probability is too near to its threshold.
-        DR_UNCERTAIN: Warning: the same, for referable diabetic retinopathy.
-        ANY_DR_UNCERTAIN: Warning: the same, for diabetic retinopathy of any grade.
+        DR_UNCERTAIN: Warning: the same, for referable diabetic retinopathy (grade 2 and more).
+        ANY_DR_UNCERTAIN: Warning: the same, for any diabetic retinopathy (grade 1 and more).
         CLASSIFIER_UNGRADABLE: Warning: the picture is too dark or unreadable for the classifier.
         END_MISSING: Warning: a JPEG lacks its end marker, and nothing else.
         RANGE_ASSUMED: Warning: samples of 16 bits use 8, 10 or 12 alone, and were read as of that range.

@@ -71,7 +71,7 @@ class Screening(_Result, Findings):
     Attributes:
         name: The picture's, as it was named.
         sha256: Of the file's bytes; None for arrays.
-        models: All that looked, in order.
+        models: All that were open, in order.
         photo: Kept where it was asked for.
 
     Example:
@@ -162,7 +162,7 @@ class Rejected(_Result):
         sha256: Of the file's bytes, where they could be read.
         code: Why.
         reason: The same as a sentence.
-        models: All that would have looked.
+        models: All that were open, in order.
         eyes: Whose eye it is, as list or file say.
         warnings: What is known of it all the same.
 
@@ -281,7 +281,7 @@ _SIZE = (
     Column("height", "of the photo as displayed, px", lambda result: result.height, "int"),
 )
 _MODELS = tuple(
-    Column(name, f"of each model that looked, in the same order: {meaning}", value, "list")
+    Column(name, f"of each open model, in the same order: {meaning}", value, "list")
     for name, meaning, value in (
         ("model", "its name", lambda result: [own.name for own in result.models]),
         ("model_version", "its version", lambda result: [own.version for own in result.models]),

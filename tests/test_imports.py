@@ -142,7 +142,7 @@ ORDER = (  # rooms and files, from the lowest; each imports what stands in its o
     ("run", "tune"),
     ("watch",),
 )
-LABELLED = "labelled"  # above gate, screener and results; nothing that is deployed imports it
+LABELLED = "labelled"  # above gate, screener and results; nothing else in the engine imports it
 Arrows = dict[str, set[str]]  # who imports whom
 
 

@@ -21,7 +21,7 @@ from ..findings import Decision, Structure
 from ..readers import READERS, Reader
 from ..results import Result, Screening
 from ..screener import Screener
-from .sample import Sample
+from .sample import Masks, Sample
 
 _LIT = 20  # brightest channel of a pixel inside the field of view
 _NEAR_LESION = 0.02  # of the picture's width: how far from a drawn lesion heat still counts as at it
@@ -80,14 +80,14 @@ def evaluate(
         if watch is not None:
             watch(sample, result)
         tally = tallies.setdefault(sample.set_name, _Tally())
-        screening = result if isinstance(result, Screening) else None
+        screening, drawn = result if isinstance(result, Screening) else None, sample.read_masks()
         tally.n += 1
         tally.rejected += screening is None
         if any(column.name == "vcdr" for reader in readers for column in reader.columns):
-            _add_measures(tally, sample, screening)
+            _add_measures(tally, sample, drawn, screening)
         _add_opinions(tally, sample, screening, readers)
         if screening is not None and any(own.heat is not None for own in screening.decisions.values()):
-            _add_heat(tally, sample, screening, readers)
+            _add_heat(tally, sample, drawn, screening, readers)
     return {name: _figures(tally) for name, tally in tallies.items()}
 
 
@@ -101,8 +101,7 @@ def choose(samples: Iterable[Sample], split: str) -> list[Sample]:
     ]
 
 
-def _add_measures(tally: _Tally, sample: Sample, result: Screening | None) -> None:
-    drawn = sample.read_masks()
+def _add_measures(tally: _Tally, sample: Sample, drawn: Masks | None, result: Screening | None) -> None:
     if drawn is not None and drawn.disc.any():
         tally.disc_dice.append(_dice(result, "disc", drawn.disc))
         tally.disc_unmeasured += result is None
@@ -139,7 +138,9 @@ def _add_opinions(tally: _Tally, sample: Sample, result: Screening | None, reade
                 tally.scores[column.name].append((label, column.value(result) if result else None))
 
 
-def _add_heat(tally: _Tally, sample: Sample, result: Screening, readers: Sequence[type[Reader]]) -> None:
+def _add_heat(
+    tally: _Tally, sample: Sample, drawn: Masks | None, result: Screening, readers: Sequence[type[Reader]]
+) -> None:
     """How much of the heat lies at the disc, and of retinopathy's at drawn lesions."""
     if result.photo is None:
         return
@@ -155,7 +156,6 @@ def _add_heat(tally: _Tally, sample: Sample, result: Screening, readers: Sequenc
         for verdict in (verdict for reader in readers for verdict in reader.verdicts):
             if verdict.name in masses and DISEASES[verdict.disease].dr_grade is not None:
                 tally.heat_in_lesions[verdict.name].append(_shares(masses[verdict.name], lit, near, pointing=True))
-    drawn = sample.read_masks()
     disc = result.mask("disc") if drawn is None else drawn.disc
     if not disc.any():
         return

@@ -32,7 +32,7 @@ def packed(result: Result) -> bytes:
 
 
 def unpacked(data: bytes, models: Sequence[ModelName]) -> Result:
-    """What `packed` has made. Args: models: that looked. Raises ValueError, KeyError, TypeError, zlib.error for anything else."""
+    """What `packed` has made. Args: models: of the run. Raises ValueError, KeyError, TypeError, zlib.error for anything else."""
     return replace(cast(Result, _value(json.loads(zlib.decompress(data)))), models=tuple(models))
 
 

@@ -98,7 +98,7 @@ def write(
         folder: Of the run; its pictures were drawn by `drawings`.
         results: Each with its number.
         counts: Of all, by status or code.
-        models: All that looked, in order.
+        models: All that were open, in order.
         terms: Of each.
 
     Raises:

@@ -111,7 +111,7 @@ class Store:
             return None if found is None else json.loads(found[0])
 
     def models(self) -> tuple[ModelName, ...]:
-        """All that look."""
+        """All that are open."""
         with self._told():
             return tuple(ModelName(**own) for own in self.noted("begun")["models"])
 

@@ -355,7 +355,7 @@ def _print_contract(read: contract.Model) -> None:
     table = Table(show_header=False, box=None)
     table.add_column()
     table.add_column(overflow="fold")
-    rows: dict[str, Any] = {
+    told: dict[str, Any] = {
         "model": f"{own.name} {own.version} ({own.kind}, {own.precision})",
         "file": f"{read.path} ({len(read.data) / 1e6:.1f} MB, whole)",
         "sha256": own.sha256,
@@ -370,7 +370,7 @@ def _print_contract(read: contract.Model) -> None:
             for name, row in own.training.figures.items()
         ),
     }
-    for key, value in rows.items():
+    for key, value in told.items():
         table.add_row(f"[bold]{key}", Text(str(value)))
     console.stdout.print(table)
 
@@ -393,8 +393,8 @@ def evaluate(
     with _settings([model], backend, 8, point).open() as screener:
         figures = evaluation.evaluate(screener, samples)
     if as_json:
-        models = [own.__dict__ for own in screener.models]
-        print(json.dumps({"models": models, "split": split, "sets": figures}, indent=2))
+        opened = [own.__dict__ for own in screener.models]
+        print(json.dumps({"models": opened, "split": split, "sets": figures}, indent=2))
         return
     for name, row in figures.items():
         title = f"{name}, {split}: {row['n']} pictures, {row['n_rejected']} rejected"

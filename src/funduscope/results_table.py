@@ -18,13 +18,13 @@ _STYLES = {True: "bold red", False: "green", None: "yellow"}
 
 
 def show(results: Sequence[Result], models: Sequence[ModelName], more: int) -> None:
-    """Print results under the verdicts of the models that looked; then how many more there are."""
+    """Print results under the verdicts of the open models; then how many more there are."""
     verdicts = [verdict for own in models for verdict in READERS[own.kind].verdicts]
     widths = [max(len(verdict.title), len("refer 0.000")) for verdict in verdicts]
     measured = any("vcdr" in (column.name for column in READERS[own.kind].columns) for own in models)
     columns = [("vCDR", 5)] * measured + [(v.title, w) for v, w in zip(verdicts, widths, strict=True)]
     taken = sum(width + len(_GAP) for _, width in columns)
-    longest = max((cell_len(_printable(own.name)) for own in results), default=0)
+    longest = max((cell_len(_printable(result.name)) for result in results), default=0)
     room = max(_LEAST, min(max(longest, len("picture")), console.stdout.width - taken))
     header = [set_cell_size("picture", room), *(set_cell_size(title, width) for title, width in columns)]
     console.stdout.print(Text(_GAP.join(header).rstrip(), style="bold"), soft_wrap=True)

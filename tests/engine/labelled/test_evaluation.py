@@ -327,6 +327,14 @@ def test_measures_are_beside_what_was_drawn(fake, painter, tmp_path):
     assert figures["laterality"] == {"right": 2, "wrong": 1, "unknown": 1}
 
 
+def test_what_was_drawn_is_read_once_for_all_figures(both, painter, tmp_path, monkeypatch):
+    read, real = [], Sample.read_masks
+    monkeypatch.setattr(Sample, "read_masks", lambda sample: read.append(sample) or real(sample))
+    found = evaluated(both(lambda image: painter.maps()), drawn_disc(tmp_path / "clinic", 255))
+    assert found["disc_dice"]["n"] == found["decisions"]["glaucoma_second"]["heat_in_disc"]["n_drawn"] == 1
+    assert len(read) == 1
+
+
 def test_each_result_is_told_as_it_comes(fake, clinic):
     samples, told = dataset.load(clinic), []
     with fake() as opened:
