@@ -408,12 +408,3 @@ def test_many_pictures_are_screened_the_fastest_way(tmp_path, monkeypatch, count
     with pytest.raises(SettingsError, match="enough"):
         app(["screen", *names, "--out", str(tmp_path), *options], standalone_mode=False)
     assert bool(asked) == tunes
-
-
-def test_tune_prints_every_way_and_what_it_takes(tmp_path, classifier):
-    done = run("tune", "--model", classifier.path)
-    assert done.returncode == 0, done.stderr
-    told = " ".join(done.stderr.split())
-    assert "onnxruntime" in told
-    assert "taken" in told
-    assert "at a time" in told
