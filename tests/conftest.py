@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,24 @@ def draw_fundus(height: int = 200, width: int = 260, seed: int = 0) -> np.ndarra
     inside = np.zeros((height, width), np.uint8)
     cv2.circle(inside, centre, radius, 1, -1)
     return picture * inside[..., None]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """The function (arguments) -> the command line's exit code, stdout and stderr, without a process of its own: for what does
+    not depend on one."""
+    from funduscope import cli
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["funduscope", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.setenv("NO_COLOR", "1")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, ended.value.code or 0, told.out, told.err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

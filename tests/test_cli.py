@@ -1,4 +1,4 @@
-"""The command line's promises, through real processes: exit codes, what goes to stdout and stderr, and the files."""
+"""The command line's promises, mostly through real processes: exit codes, what goes to stdout and stderr, and the files."""
 
 from __future__ import annotations
 
@@ -178,11 +178,12 @@ def test_fail_on_bad_exits_with_1_after_all_rows(folder, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_what_cannot_be_done_is_said_in_a_line_with_its_code(tmp_path, arguments, code, words):
+def test_what_cannot_be_done_is_said_in_a_line_with_its_code(call, tmp_path, monkeypatch, arguments, code, words):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("no model")
     (tmp_path / "eyes.csv").write_text("path,eye\nx.jpg,both\n")
-    done = run(*arguments, cwd=tmp_path)
+    done = call(*arguments)
     assert done.returncode == code
     assert words in message(done)
     assert done.stdout == ""
@@ -510,12 +511,3 @@ def test_many_pictures_are_screened_the_fastest_way(tmp_path, monkeypatch, count
     with pytest.raises(SettingsError, match="enough"):
         app(["screen", *names, "--out", str(tmp_path), *options], standalone_mode=False)
     assert bool(asked) == tunes
-
-
-def test_tune_prints_every_way_and_what_it_takes(tmp_path, classifier):
-    done = run("tune", "--model", classifier.path)
-    assert done.returncode == 0, done.stderr
-    told = " ".join(done.stderr.split())
-    assert "onnxruntime" in told
-    assert "taken" in told
-    assert "at a time" in told

@@ -1,4 +1,5 @@
-"""The commands that convert, build and verify, and the backends of `screen`, through real processes that see no GPU."""
+"""The commands that convert, build and verify, and the backends of `screen`: in processes that see no GPU; what is refused before
+it comes to that, in this one."""
 
 from __future__ import annotations
 
@@ -83,7 +84,7 @@ def wrong_disc(proto):
 # convert
 
 
-def test_a_model_is_converted_to_half_with_views_of_the_own_photograph(funduscope, clinic, tmp_path):
+def test_a_model_is_converted_to_half_with_views_of_the_own_photograph(funduscope, call, clinic, tmp_path):
     done = funduscope("convert", "classifier", "--to", "fp16", "--out", tmp_path / "half.onnx")
     assert done.returncode == 0, done.stderr
     written = models.load(tmp_path / "half.onnx")
@@ -95,7 +96,7 @@ def test_a_model_is_converted_to_half_with_views_of_the_own_photograph(funduscop
     assert "decision flips 0 at most 0" in message(done)
     assert "FAILS" not in done.stderr
     options = ("--to", "fp16", "--data", clinic, "--out", tmp_path / "again.onnx")
-    again = funduscope("convert", tmp_path / "half.onnx", *options)
+    again = call("convert", tmp_path / "half.onnx", *options)
     assert again.returncode == 3
     assert "it is fp16 already; convert the fp32 file" in message(again)
     assert [path.name for path in tmp_path.iterdir()] == ["half.onnx"]
@@ -123,8 +124,8 @@ def test_a_model_is_converted_to_int8_with_a_data_set(funduscope, clinic, tmp_pa
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_conversion_that_cannot_be_is_said_with_code_3(funduscope, tmp_path, arguments, words):
-    done = funduscope("convert", "classifier", *arguments, "--out", tmp_path / "x.onnx")
+def test_a_conversion_that_cannot_be_is_said_with_code_3(call, tmp_path, arguments, words):
+    done = call("convert", "classifier", *arguments, "--out", tmp_path / "x.onnx")
     assert done.returncode == 3
     assert words in message(done)
     assert done.stdout == ""
@@ -135,18 +136,18 @@ def test_a_conversion_that_cannot_be_is_said_with_code_3(funduscope, tmp_path, a
     ("place", "words"),
     [("a_file/x.onnx", "choose another folder or make room"), ("a_folder", "is a folder; choose another name")],
 )
-def test_a_place_that_takes_no_file_is_said_with_code_5(funduscope, clinic, tmp_path, place, words):
+def test_a_place_that_takes_no_file_is_said_with_code_5(call, clinic, tmp_path, place, words):
     (tmp_path / "a_file").write_text("")
     (tmp_path / "a_folder").mkdir()
     for command in (["convert", "classifier", "--to", "fp16"], ["export", tmp_path, "--data", clinic]):
-        done = funduscope(*command, "--out", tmp_path / place)
+        done = call(*command, "--out", tmp_path / place)
         assert done.returncode == 5, done.stderr
         assert words in message(done)
         assert list((tmp_path / "a_folder").iterdir()) == []
 
 
-def test_an_unknown_model_is_not_converted(funduscope, tmp_path):
-    done = funduscope("convert", "unknown", "--to", "fp16", "--out", tmp_path / "x.onnx")
+def test_an_unknown_model_is_not_converted(call, tmp_path):
+    done = call("convert", "unknown", "--to", "fp16", "--out", tmp_path / "x.onnx")
     assert done.returncode == 3
     assert "unknown: no such model file" in message(done)
 
@@ -218,11 +219,11 @@ def test_a_build_that_cannot_be_is_said_with_its_code(funduscope, classifier, tm
     assert not (tmp_path / "engines").exists()
 
 
-def test_a_build_into_what_is_no_folder_is_said_with_code_5(funduscope, classifier, tmp_path):
+def test_a_build_into_what_is_no_folder_is_said_with_code_5(call, classifier, tmp_path):
     pytest.importorskip("tensorrt_rtx")
     (tmp_path / "notes.txt").write_text("a file")
     for out in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "engines"):
-        done = funduscope("build", classifier.path, "--for", "sm_89", "--out", out)
+        done = call("build", classifier.path, "--for", "sm_89", "--out", out)
         assert done.returncode == 5
         assert "cannot be written" in message(done)
     assert (tmp_path / "notes.txt").read_text() == "a file"
@@ -242,8 +243,8 @@ def test_a_half_file_passes_and_the_report_is_on_stdout(funduscope, halved, clin
     assert "FAILS" not in done.stdout
 
 
-def test_without_data_it_is_a_self_check_on_32_views(funduscope, multitask):
-    done = funduscope("verify", "multitask", multitask.path, "--batch", "8,8,8")
+def test_without_data_it_is_a_self_check_on_32_views(funduscope, classifier):
+    done = funduscope("verify", classifier.path, classifier.path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].split() == ["pictures", "32"]
     assert done.stdout.splitlines()[-1] == "self-check"
@@ -270,24 +271,24 @@ def test_a_file_that_says_something_else_exits_with_3_after_its_report(funduscop
     assert wrong.path.exists()
 
 
-def test_the_reference_is_an_fp32_model(funduscope, halved, clinic):
-    done = funduscope("verify", halved.path, "multitask", "--data", clinic)
+def test_the_reference_is_an_fp32_model(call, halved, clinic):
+    done = call("verify", halved.path, "multitask", "--data", clinic)
     assert done.returncode == 3
     assert "half.onnx: it is fp16; the gate compares with the fp32 model" in message(done)
 
 
-def test_a_damaged_file_exits_with_3(funduscope, halved, clinic, tmp_path):
+def test_a_damaged_file_exits_with_3(call, halved, clinic, tmp_path):
     data = bytearray(halved.data)
     data[len(data) // 2] ^= 1
     (tmp_path / "damaged.onnx").write_bytes(data)
-    done = funduscope("verify", "multitask", tmp_path / "damaged.onnx", "--data", clinic)
+    done = call("verify", "multitask", tmp_path / "damaged.onnx", "--data", clinic)
     assert done.returncode == 3
     assert "damaged.onnx: damaged: its SHA-256 does not match its contract" in message(done)
     assert done.stdout == ""
 
 
-def test_models_of_different_kinds_are_not_compared(funduscope, clinic):
-    done = funduscope("verify", "multitask", "classifier", "--data", clinic)
+def test_models_of_different_kinds_are_not_compared(call, clinic):
+    done = call("verify", "multitask", "classifier", "--data", clinic)
     assert done.returncode == 3
     assert "classifier: it has other inputs or outputs than multitask" in message(done)
 
@@ -302,9 +303,9 @@ def test_an_engine_is_not_verified_without_a_gpu_and_stays(funduscope, built, cl
     assert engines.plan_of(before)
 
 
-def test_an_engine_without_facts_exits_with_3(funduscope, clinic, tmp_path):
+def test_an_engine_without_facts_exits_with_3(call, clinic, tmp_path):
     (tmp_path / "x.engine").write_bytes(b"plan")
-    done = funduscope("verify", "multitask", tmp_path / "x.engine", "--data", clinic)
+    done = call("verify", "multitask", tmp_path / "x.engine", "--data", clinic)
     assert done.returncode == 3
     assert "no facts beside it" in message(done)
     assert "funduscope build" in message(done)
@@ -322,8 +323,8 @@ def test_a_gpus_backend_without_a_gpu_exits_with_4_and_writes_nothing(funduscope
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_backend_is_refused_with_those_there_are(funduscope, cc0, tmp_path):
-    done = funduscope("screen", cc0, "--out", tmp_path / "out", "--backend", "abacus")
+def test_an_unknown_backend_is_refused_with_those_there_are(call, cc0, tmp_path):
+    done = call("screen", cc0, "--out", tmp_path / "out", "--backend", "abacus")
     assert done.returncode == 4
     assert f"no backend named 'abacus'; there are: auto, {', '.join(runners.BACKENDS)}" in message(done)
     assert list(tmp_path.iterdir()) == []

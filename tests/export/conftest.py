@@ -177,29 +177,47 @@ def tiny_classifier(classifier_network, classifier_settings, decisions, tmp_path
     return exported(write_classifier_run(folder, classifier_network, classifier_settings, decisions))
 
 
+def draw_untrained(settings):
+    """A network with statistics of its own, so that folding has something to fold, with biases, as those of 0 would not be in
+    a file, and with logits of about 1."""
+    torch.manual_seed(0)
+    network = Classifier(settings)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.8, 1.25)
+            nn.init.uniform_(module.weight, 0.8, 1.25)
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.05)
+    *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
+    noise = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        last.weight /= torch.stack(list(network.eval()(noise).values())).abs().max()
+    return network
+
+
+@pytest.fixture(scope="session")
+def untrained():
+    """The function `draw_untrained(settings)`."""
+    return draw_untrained
+
+
 @pytest.fixture(scope="session")
 def any_classifier(classifier_settings, decisions, tmp_path_factory):
-    """The function (architecture, hidden, size, kind) -> the file of an untrained network with logits of about 1; each is
+    """The function (architecture, hidden, size, kind) -> an untrained network as it is deployed, and its file; each is
     exported once."""
 
     @functools.cache
-    def make(architecture, hidden=0, size=SIZE, kind="grey"):
+    def make(architecture, hidden, size, kind):
         own = classifier_settings.network.model_copy(
-            update={"architecture": architecture, "hidden": hidden, "input": kind}
+            update={"architecture": architecture, "hidden": hidden, "input": kind, "severity": True}
         )
         geometry = classifier_settings.geometry.model_copy(update={"size": size, "cache": size})
-        torch.manual_seed(0)
-        network = Classifier(own).eval()
-        for name, parameter in network.named_parameters():  # biases of 0 would not be in the file
-            if name.endswith("bias"):
-                nn.init.normal_(parameter, std=0.05)
-        *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
-        noise = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-        with torch.no_grad():
-            last.weight /= torch.stack(list(network(noise).values())).abs().max()
         settings = classifier_settings.model_copy(update={"network": own, "geometry": geometry})
         folder = tmp_path_factory.mktemp("any") / architecture
-        return exported(write_classifier_run(folder, network, settings, decisions))
+        run = write_classifier_run(folder, draw_untrained(own), settings, decisions)
+        return export.planned(run, "any", "0.1").network, exported(run)
 
     return make
 

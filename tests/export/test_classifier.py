@@ -14,7 +14,7 @@ from funduscope.engine.readers.classifier import MapGridPart
 from funduscope.export import onnx as export
 from funduscope.training import train
 from funduscope.training.classifier import config
-from funduscope.training.classifier.networks import MAPS, OUTPUTS, Classifier, Deployed
+from funduscope.training.classifier.networks import MAPS, OUTPUTS, Deployed
 
 # torch.onnx meets its own deprecation
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
@@ -163,26 +163,10 @@ def noise(size):
     return images
 
 
-def settings(architecture, hidden, kind, *, severity=False):
+def settings(architecture, hidden, kind):
     return config.Network(
-        architecture=architecture, input=kind, hidden=hidden, dropout=0.5, severity=severity, imagenet=""
+        architecture=architecture, input=kind, hidden=hidden, dropout=0.5, severity=False, imagenet=""
     )
-
-
-def untrained(own):
-    """A network with statistics of its own, so that folding has something to fold, and with logits of about 1."""
-    torch.manual_seed(0)
-    network = Classifier(own)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.8, 1.25)
-            nn.init.uniform_(module.weight, 0.8, 1.25)
-    *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
-    with torch.no_grad():
-        logits = torch.stack(list(network.eval()(torch.from_numpy(noise(64))).values()))
-        last.weight /= logits.abs().max()
-    return network
 
 
 EVERY = [
@@ -201,14 +185,14 @@ LEFT_OUT = {("small-cnn", 64), ("densenet121", 64)}  # the one is exported above
     [
         (architecture, hidden, size, kind)
         for architecture, hidden in EVERY
-        for size, kind in ((64, "contrast"), (208, "colour"))  # contrast needs whole cells
+        # contrast and EfficientNet need whole cells
+        for size, kind in ((64, "contrast"), (224 if architecture.startswith("efficientnet") else 208, "colour"))
         if (architecture, size) not in LEFT_OUT
     ],
 )
-def test_every_network_exports_at_any_size_and_agrees_with_torch(architecture, hidden, size, kind):
-    network = untrained(settings(architecture, hidden, kind, severity=True))
-    deployed = Deployed(network, TEMPERATURES).eval()
-    proto = export.to_onnx(deployed.folded(), size)
+def test_every_network_exports_at_any_size_and_agrees_with_torch(any_classifier, architecture, hidden, size, kind):
+    deployed, model = any_classifier(architecture, hidden, size, kind)
+    proto = onnx.load_from_string(model.data)
     images = noise(size)
     expected = in_torch(deployed, images)
     assert list(expected) == [*OUTPUTS, *(() if hidden else MAPS)]
@@ -218,7 +202,7 @@ def test_every_network_exports_at_any_size_and_agrees_with_torch(architecture, h
 
 
 @pytest.mark.parametrize(("architecture", "hidden"), EVERY)
-def test_folding_keeps_the_outputs_and_the_network(architecture, hidden):
+def test_folding_keeps_the_outputs_and_the_network(untrained, architecture, hidden):
     deployed = Deployed(untrained(settings(architecture, hidden, "grey")), TEMPERATURES).eval()
     before = {name: tensor.clone() for name, tensor in deployed.state_dict().items()}
     images = noise(96)
@@ -231,7 +215,7 @@ def test_folding_keeps_the_outputs_and_the_network(architecture, hidden):
     )  # before a convolution there is nothing to fold into
 
 
-def test_folding_would_be_noticed_were_it_wrong():
+def test_folding_would_be_noticed_were_it_wrong(untrained):
     deployed = Deployed(untrained(settings("small-cnn", 0, "grey")), TEMPERATURES).eval()
     folded = deployed.folded()
     folded.network.network.blocks[2].conv.bias.data += 0.01
@@ -249,7 +233,7 @@ def test_a_calibration_that_lacks_something_is_told_with_what_mends_it(classifie
         export.planned(classifier_run, "x", "1")
 
 
-def test_a_network_with_dense_layers_has_no_maps_in_its_contract(classifier_run, classifier_settings):
+def test_a_network_with_dense_layers_has_no_maps_in_its_contract(untrained, classifier_run, classifier_settings):
     own = settings("alexnet", 8, "grey")
     state = {"config": classifier_settings.model_copy(update={"network": own}).model_dump_json(), "step": 60}
     train.save(state | {"network": untrained(own).state_dict()}, classifier_run / "best.pt")
@@ -263,7 +247,7 @@ def test_a_network_with_dense_layers_has_no_maps_in_its_contract(classifier_run,
     ("architecture", "cells"),
     [("small-cnn", 7), ("alexnet", 13), ("resnet18", 7), ("densenet121", 7), ("efficientnet-lite0", 7)],
 )
-def test_the_contract_states_the_maps_sides(classifier_run, classifier_settings, architecture, cells):
+def test_the_contract_states_the_maps_sides(untrained, classifier_run, classifier_settings, architecture, cells):
     own = settings(architecture, 0, "grey")
     geometry = classifier_settings.geometry.model_copy(update={"size": 224, "cache": 224})
     changed = classifier_settings.model_copy(update={"network": own, "geometry": geometry})

@@ -30,5 +30,6 @@ def test_the_views_of_one_photograph_are_seeded_and_differ(cc0):
 
 def test_without_other_pictures_it_is_32_views_of_the_packages_photograph(cc0):
     geometry = preprocess.Geometry(64, 24)
-    np.testing.assert_array_equal(pictures.views(geometry), pictures.views_of(photo.load(cc0), geometry))
-    assert len(pictures.views(geometry)) == 32
+    made = pictures.views(geometry)
+    np.testing.assert_array_equal(made, pictures.views_of(photo.load(cc0), geometry))
+    assert len(made) == 32

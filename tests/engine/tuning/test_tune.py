@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import sys
 
 import pytest
 
-from funduscope import Screener
+from funduscope import Screener, console
+from funduscope.cli import app
 from funduscope.engine import tune
 from funduscope.engine.errors import ModelError, SettingsError
+from funduscope.engine.gate import pictures
+from funduscope.engine.pictures import photo
 from funduscope.engine.tuning import record
 
 ANSWERS = """
@@ -22,10 +27,12 @@ for line in sys.stdin:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, cc0):
+    """An empty folder for the choices; few pictures, measured shortly."""
     monkeypatch.setenv(record.FOLDER_VARIABLE, str(tmp_path / "tuning"))
     monkeypatch.setattr(tune, "_PICTURES", 4)
-    monkeypatch.setattr(tune, "_SECONDS", 0.02)
+    monkeypatch.setattr(tune, "_SECONDS", 0.05)
+    monkeypatch.setattr(tune, "views", functools.partial(pictures.views_of, photo.load(cc0), count=4))
 
 
 def played(monkeypatch, first="", strain="0.5", seconds="0.1 if asked['backend'] == 'openvino' else 0.2"):
@@ -70,9 +77,6 @@ def test_a_way_that_fails_is_told_and_the_others_go_on(monkeypatch, classifier, 
     played(monkeypatch, first=first)
     found = tune.tune([classifier])
     assert found.ways[classifier.sha256].backend == "onnxruntime"
-    pytest.importorskip("re")
-    import re
-
     assert re.fullmatch(verdict, found.trials[1].verdict)
 
 
@@ -100,6 +104,20 @@ def test_real_ways_are_measured_and_opened_again(classifier, cc0):
         assert tuned.models[0].backend == found.ways[classifier.sha256].backend
         ours, theirs = tuned(cc0), plain(cc0)
         assert {k: d.called for k, d in ours.decisions.items()} == {k: d.called for k, d in theirs.decisions.items()}
+
+
+def test_the_command_prints_every_way_and_what_it_takes(monkeypatch, classifier, capsys):
+    played(monkeypatch, strain="2.0 if asked['backend'] == 'openvino' else 0.5")
+    monkeypatch.setattr(console.stderr, "width", 120)
+    app(["tune", "--model", str(classifier.path)], standalone_mode=False)
+    told = capsys.readouterr()
+    rows = [" ".join(line.split()) for line in told.err.splitlines() if line.split()[:1] == ["channels"]]
+    assert rows == [
+        "channels onnxruntime fp32 40.0 200.0 50% taken",
+        "channels openvino fp32 – – 200% refused by the gate",
+    ]
+    assert "at a time" in told.err
+    assert told.out == ""
 
 
 def test_a_backend_that_is_named_is_taken_whatever_was_found(monkeypatch, classifier):
