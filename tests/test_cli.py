@@ -159,7 +159,7 @@ def test_fail_on_bad_exits_with_1_after_all_rows(folder, tmp_path):
         (["screen", "x.jpg", "--out", "o", "--batch", "0"], 2, "--batch"),
         (["screen", "x.jpg", "--out", "o", "--model", "unknown"], 3, "unknown: no such model file"),
         (["screen", "x.jpg", "--out", "o", "--model", "notes.txt"], 3, "notes.txt: no Funduscope contract in it"),
-        (["screen", "empty", "--out", "o"], 3, "no pictures there; folders are searched for .bmp"),
+        (["screen", "empty", "--out", "o"], 3, "no pictures in empty; folders are searched for .bmp"),
         (["evaluate", "default", "absent"], 3, "absent: no such folder"),
         (
             ["screen", "x.jpg", "--out", "o", "--point", "best"],

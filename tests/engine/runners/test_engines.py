@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from example_engine import PLAN, facts  # which conftest.py loads
 
+from funduscope.engine import files
 from funduscope.engine.errors import ModelError, OutputError, SettingsError
-from funduscope.engine.outputs import rows as sinks
 from funduscope.engine.runners import gpu
 from funduscope.engine.runners.tensorrt import engines
 from funduscope.engine.runners.tensorrt.engines import Facts, Profile, Verified, Wanted
@@ -339,7 +339,7 @@ def test_the_plan_is_whole_before_there_are_facts(tmp_path, monkeypatch):
 
     def write_text(path, text):
         seen.append((path.suffix, sorted(own.name for own in tmp_path.iterdir())))
-        sinks.write_text(path, text)
+        files.write_text(path, text)
 
     monkeypatch.setattr(engines, "write_text", write_text)
     own = engines.write(tmp_path, facts(), PLAN)
