@@ -14,7 +14,7 @@ from . import patients, report, rows
 from .overlays import FOLDER, Drawings, overlays
 from .patients import Patients
 from .store import FILE as STORE
-from .store import Store, claimed
+from .store import NoRun, Store, claimed
 
 Onto = Literal["new", "resume", "add", "overwrite"]
 RECORD = "run.json"
@@ -41,10 +41,11 @@ def opened(folder: Path, onto: Onto) -> Iterator[Store]:
 
 def begun(folder: Path) -> bool:
     """Whether a folder holds a run. Raises SettingsError where its store is damaged."""
-    if not (folder / STORE).is_file():
+    try:
+        with Store(folder) as store:
+            return store.noted("begun") is not None
+    except NoRun:
         return False
-    with Store(folder) as store:
-        return store.noted("begun") is not None
 
 
 def expect(folder: Path, onto: Onto = "new") -> None:

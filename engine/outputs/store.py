@@ -25,6 +25,7 @@ from .packing import packed, unpacked
 FILE = "run.sqlite"
 _LOCK = ".run.lock"
 _FORMAT = 1
+_NO_RUN = f"{{}}: holds no run ({FILE}); name a folder that a run has written"
 _TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE pictures (number INTEGER PRIMARY KEY, path BLOB NOT NULL, patient BLOB, eye TEXT);
@@ -45,6 +46,10 @@ def stamp(path: str) -> Stamp:
     return status.st_size, status.st_mtime_ns
 
 
+class NoRun(SettingsError):
+    """A folder without a run."""
+
+
 class Store:
     """An open store; a context manager. Raises OutputError where it cannot be written, SettingsError where it is no store."""
 
@@ -52,7 +57,7 @@ class Store:
         """Open the store of a folder; with `write`, make it where there is none."""
         self._folder, self._path = folder, folder / FILE
         if not write and not self._path.is_file():
-            raise SettingsError(f"{folder}: holds no run ({FILE}); name a folder that a run has written")
+            raise NoRun(_NO_RUN.format(folder))
         with self._told():
             if write:
                 self._file = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -62,6 +67,8 @@ class Store:
                 self._file = sqlite3.connect(self._path.absolute().as_uri() + "?mode=ro", uri=True)
             try:
                 if not self._file.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
+                    if not write:  # it was cut when it was made
+                        raise NoRun(_NO_RUN.format(folder))
                     self._file.executescript(f"BEGIN; {_TABLES} COMMIT;")
                     self.note("format", _FORMAT)
                 if (found := self.noted("format")) != _FORMAT:

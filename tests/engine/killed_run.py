@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from funduscope.engine import models
+from funduscope.engine.errors import OutputError
 from funduscope.engine.pictures import inputs
 from funduscope.engine.run import Run
 from funduscope.engine.runners import FakeRunner
@@ -44,8 +45,13 @@ def main() -> None:
     if seconds:
         threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
     with Screener.of([model], [FakeRunner(outputs, BATCH)], backend="fake") as screener:
-        for _ in Run(screener, inputs.expand([pictures]), out, onto="resume", overlays=True, report=True):
-            pass
+        try:
+            for _ in Run(screener, inputs.expand([pictures]), out, onto="resume", overlays=True, report=True):
+                pass
+        except OutputError as error:
+            print(error)
+            sys.stdout.flush()
+            os._exit(5)
     os._exit(0)  # without the timer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -25,8 +26,18 @@ def pictures(tmp_path_factory, fundus) -> Path:
 
 def screened(pictures: Path, out: Path, seconds: float, log: Path) -> int:
     """The exit code of a run that goes on where it was cut."""
+    return ended(pictures, out, seconds, log).returncode
+
+
+def ended(pictures: Path, out: Path, seconds: float, log: Path, room: int | None = None) -> subprocess.CompletedProcess:
+    """A run that goes on where it was cut. room: bytes to which any file may grow, as if the disk were full then."""
+
+    def limit() -> None:
+        if room is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
     command = [sys.executable, str(SCRIPT), str(pictures), str(out), str(seconds), str(log)]
-    return subprocess.run(command, check=False, timeout=120).returncode
+    return subprocess.run(command, check=False, timeout=120, preexec_fn=limit, capture_output=True, text=True)
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -52,3 +63,15 @@ def test_R03_a_run_killed_at_any_moment_goes_on_to_the_same_files(pictures, tmp_
     assert screened(pictures, out, 0, log) == 0
     assert files(out) == files(whole)
     assert PICTURES <= log.stat().st_size <= PICTURES + kills * BATCH
+
+
+@pytest.mark.parametrize("room", [10_000, 60_000, 150_000])
+def test_R07_a_full_disk_is_told_and_nothing_is_lost(pictures, tmp_path, room):
+    whole, out, log = tmp_path / "whole", tmp_path / "out", tmp_path / "log"
+    assert screened(pictures, whole, 0, tmp_path / "other") == 0
+    full = ended(pictures, out, 0, log, room)
+    assert (full.returncode, full.stderr) == (5, "")
+    assert len(full.stdout.splitlines()) == 1
+    assert "make room" in full.stdout
+    assert screened(pictures, out, 0, log) == 0
+    assert files(out) == files(whole)
