@@ -1,5 +1,5 @@
 # demo: screen the sample picture.  test: the test suite.  check: lint, types, tests.  docs: the pages as a site.
-# bench: the benchmarks.  soak: what takes hours.
+# bench: the benchmarks.  bench-page: writes their results into docs/speed.md.  soak: what takes hours.
 # Each makes its own virtual environment in .venv and installs what it needs there; nothing else is touched.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check docs bench soak clean
+.PHONY: demo test check docs bench bench-page soak clean
 
 demo: $(VENV)/core
 	rm -rf demo-out
@@ -28,7 +28,10 @@ docs: $(VENV)/docs links
 	@echo "The pages: site/index.html   With search: $(BIN)/python -m http.server --directory site"
 
 bench: $(VENV)/test
-	$(BIN)/python -m pytest benchmarks --ignore benchmarks/soak --benchmark-only
+	$(BIN)/python -m pytest benchmarks --ignore benchmarks/soak --benchmark-only --benchmark-autosave
+
+bench-page: $(VENV)/test
+	$(BIN)/python benchmarks/page.py
 
 soak: $(VENV)/test
 	$(PIP) -c constraints.txt -e '.[ray]'

@@ -149,3 +149,7 @@ def test_the_newest_results_are_taken(tmp_path):
         path.write_text("{}")
         os.utime(path, (k, k))
     assert page.newest(tmp_path).name == "a.json"
+
+
+def test_the_documentation_has_a_place_for_what_was_measured():
+    assert page._MARKED.search(page.PAGE.read_text(encoding="utf-8"))

@@ -27,7 +27,7 @@ def spotted(width: int, height: int, field: tuple[int, int, int, int], spot: tup
     """A lit field (left, top, right, bottom) on black, and in it a white square (x, y, half)."""
     pixels = np.zeros((height, width, 3), np.uint8)
     left, top, right, bottom = field
-    pixels[top:bottom, left:right] = LEVEL
+    pixels[top:bottom, left:right] = (LEVEL + 8, LEVEL, LEVEL - 20)  # as bright as grey, but no border
     x, y, half = spot
     pixels[y - half : y + half + 1, x - half : x + half + 1] = 255
     return pixels
