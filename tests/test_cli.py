@@ -174,7 +174,7 @@ def test_fail_on_bad_exits_with_1_after_all_rows(folder, tmp_path):
         ),
         (["screen", "eyes.csv", "--out", "o"], 3, "eyes.csv: eye 'both' in the row 'x.jpg,both'"),
         (["screen", "x.jpg", "--out", "o", "--backend", "abacus"], 4, "no backend named 'abacus'; there are: auto, "),
-        (["screen", "x.jpg", "--out", "notes.txt"], 5, "notes.txt: cannot be written"),
+        (["screen", "x.jpg", "--out", "notes.txt"], 5, "notes.txt: is a file, and a folder is needed"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
