@@ -470,7 +470,7 @@ def test_a_run_goes_on_and_its_page_is_made_later(eyes, classifier, tmp_path):
     assert run(*command).returncode == 0
     again = run(*command)
     assert (again.returncode, "holds a run already; resume it, overwrite it" in message(again)) == (3, True)
-    assert "1 pictures (1 of them before)" in message(run(*command, "--resume"))
+    assert "1 picture (1 of them before)" in message(run(*command, "--resume"))
     assert run(*command, "--overwrite", "--quiet").stdout == ""
     assert run("report", tmp_path, "--overlays").returncode == 0
     assert (tmp_path / "report.html").exists()
