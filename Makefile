@@ -1,4 +1,5 @@
 # demo: screen the sample picture.  test: the test suite.  check: lint, types, tests.  docs: the pages as a site.
+# env: what test needs, and nothing run.  lint: lint and types alone.
 # bench: the benchmarks.  bench-page: writes their results into docs/speed.md.  soak: what takes hours.
 # Each makes its own virtual environment in .venv and installs what it needs there; nothing else is touched.
 
@@ -7,20 +8,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check docs bench bench-page soak clean
+.PHONY: demo env test lint check docs bench bench-page soak clean
 
 demo: $(VENV)/core
 	rm -rf demo-out
 	$(BIN)/funduscope screen examples --out demo-out --overlays --report
 	@echo "Pictures with contours: demo-out/overlays   The report: demo-out/report.html"
 
-test: $(VENV)/test
+env: $(VENV)/test
+
+test: env
 	$(BIN)/python -m pytest
 
-check: $(VENV)/test links
+lint: env links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint
 	$(BIN)/python -m pytest
 
 docs: $(VENV)/docs links

@@ -71,7 +71,8 @@ def of_columns(columns: Sequence[Column]) -> str:
 def of_codes() -> str:
     """A table of all codes, by the docstring of their class."""
     lines = ["| code | meaning |", "|---|---|"]
-    for line in (inspect.getdoc(funduscope.Code) or "").split("Attributes:\n")[1].splitlines():
+    told = (inspect.getdoc(funduscope.Code) or "").split("Attributes:\n")[1]
+    for line in re.sub(r"\n {8}", " ", told).splitlines():  # a long meaning goes on in a line further in
         name, _, meaning = line.strip().partition(": ")
         lines.append(f"| `{name}` | {meaning} |")
     return "\n".join(lines)

@@ -84,7 +84,7 @@ def _tuning() -> list[Finding]:
     if kept is None:
         return [
             *found,
-            Finding("absent", "tuning", "not measured here yet; `funduscope tune` finds the fastest verified way"),
+            Finding("absent", "tuning", record.NOT_MEASURED),
         ]
     for model in opened:
         way = kept.ways[model.sha256]

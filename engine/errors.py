@@ -40,9 +40,11 @@ class Code(StrEnum):
         CUP_NOT_FOUND: Warning: a disc without a measurable cup.
         FOVEA_NOT_FOUND: Warning: no fovea in the picture.
         LATERALITY_CONFLICT: Warning: list, file and picture do not agree on which eye it is.
-        GLAUCOMA_DISAGREEMENT: Warning: the two models are far apart on glaucoma.
-        GLAUCOMA_UNCERTAIN: Warning: the classifier's probability is too near to its threshold.
-        DR_UNCERTAIN: Warning: the same, for referable diabetic retinopathy (grade 2 and more).
+        GLAUCOMA_DISAGREEMENT: Warning: one model calls glaucoma and the other denies it, or their probabilities, each seen
+            from its own threshold, are farther apart than the model file's `disagreement`.
+        GLAUCOMA_UNCERTAIN: Warning: the classifier's second opinion (`glaucoma_second`) is too near to its threshold; `glaucoma`
+            is not concerned.
+        DR_UNCERTAIN: Warning: the classifier is too near to its threshold of referable diabetic retinopathy (grade 2 and more).
         ANY_DR_UNCERTAIN: Warning: the same, for any diabetic retinopathy (grade 1 and more).
         CLASSIFIER_UNGRADABLE: Warning: the picture is too dark or unreadable for the classifier.
         END_MISSING: Warning: a JPEG lacks its end marker, and nothing else.

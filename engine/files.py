@@ -78,4 +78,7 @@ def _beside(path: Path) -> Path:
 
 def refused(folder: Path, error: OSError) -> OutputError:
     """What to raise where the system does not let us write."""
+    for place in (folder, *folder.parents):
+        if os.path.isfile(place):  # noqa: PTH113 -- Path.is_file raises where it may not look
+            return OutputError(f"{place}: is a file, and a folder is needed; choose another folder")
     return OutputError(f"{folder}: cannot be written ({error.strerror}); choose another folder or make room")

@@ -30,9 +30,9 @@ class Outline:
     Attributes:
         x: Of the centre.
         y: Of the centre.
-        vertical_diameter_px: The longest column (REFUGE's definition).
+        vertical_diameter_px: Height of the tallest pixel column of the mask, which is REFUGE's definition.
         box_height_px: Height of the bounding box.
-        area_px: Area.
+        area_px: Area, px².
     """
 
     x: float

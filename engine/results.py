@@ -71,7 +71,7 @@ class Screening(_Result, Findings):
     Attributes:
         name: The picture's, as it was named.
         sha256: Of the file's bytes; None for arrays.
-        models: All that were open, in order.
+        models: Those that are open, in order.
         photo: Kept where it was asked for.
 
     Example:
@@ -162,7 +162,7 @@ class Rejected(_Result):
         sha256: Of the file's bytes, where they could be read.
         code: Why.
         reason: The same as a sentence.
-        models: All that were open, in order.
+        models: Those that are open, in order.
         eyes: Whose eye it is, as list or file say.
         warnings: What is known of it all the same.
 
@@ -241,9 +241,9 @@ def _of_verdicts(given: tuple[Verdict, ...]) -> list[Column]:
             return lambda result: getattr(result.decisions.get(name), key, None)
 
         made += [
-            Column(name, f"the decision, empty where it is left open: {verdict.meaning}", part("called"), "bool"),
+            Column(name, f"{verdict.meaning}; empty where it is left open", part("called"), "bool"),
             Column(f"{name}_probability", "how likely it is, 0 to 1", part("probability"), digits=6),
-            Column(f"{name}_threshold", "it is called from this probability on", part("threshold"), digits=6),
+            Column(f"{name}_threshold", "the decision is true from this probability on", part("threshold"), digits=6),
         ]
     return made
 
@@ -267,7 +267,7 @@ _PICTURE = (
     Column("warnings", _WARNINGS, lambda result: [str(own) for own in result.warnings], "list"),
     Column("sha256", "of the file's bytes", lambda result: result.sha256, "text"),
     Column("patient", "as the list of pictures or the DICOM file says", lambda result: result.eyes.patient, "text"),
-    Column("eye", "`right` or `left`", lambda result: result.eyes.eye, "text"),
+    Column("eye", "`right` or `left`; empty where it cannot be told", lambda result: result.eyes.eye, "text"),
     Column("eye_source", "who says so: `list`, `file` or `picture`", lambda result: result.eyes.source, "text"),
     Column(
         "name_bytes",

@@ -174,7 +174,7 @@ def test_fail_on_bad_exits_with_1_after_all_rows(folder, tmp_path):
         ),
         (["screen", "eyes.csv", "--out", "o"], 3, "eyes.csv: eye 'both' in the row 'x.jpg,both'"),
         (["screen", "x.jpg", "--out", "o", "--backend", "abacus"], 4, "no backend named 'abacus'; there are: auto, "),
-        (["screen", "x.jpg", "--out", "notes.txt"], 5, "notes.txt: cannot be written"),
+        (["screen", "x.jpg", "--out", "notes.txt"], 5, "notes.txt: is a file, and a folder is needed"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -470,7 +470,7 @@ def test_a_run_goes_on_and_its_page_is_made_later(eyes, classifier, tmp_path):
     assert run(*command).returncode == 0
     again = run(*command)
     assert (again.returncode, "holds a run already; resume it, overwrite it" in message(again)) == (3, True)
-    assert "1 pictures (1 of them before)" in message(run(*command, "--resume"))
+    assert "1 picture (1 of them before)" in message(run(*command, "--resume"))
     assert run(*command, "--overwrite", "--quiet").stdout == ""
     assert run("report", tmp_path, "--overlays").returncode == 0
     assert (tmp_path / "report.html").exists()

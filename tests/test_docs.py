@@ -329,7 +329,7 @@ def test_figures_on_accuracy_stand_in_the_model_cards():
     page = TEXTS["docs/accuracy.md"]
     for header, card in (
         ("| | Drishti-GS1 (51) | IDRiD (103) |", "multitask"),
-        ("| | IDRiD (103) | ODIR-5K (455, 504) |", "classifier"),
+        ("| | IDRiD (103) | ODIR-5K (455 for retinopathy, 504 for glaucoma) |", "classifier"),
     ):
         cells = [cell.split(" (")[0] for row in table(page, header) for cell in row[1:]]
         own = {cell for cell in cells if figures(cell)}

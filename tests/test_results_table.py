@@ -61,13 +61,16 @@ def test_what_is_not_measurable_is_a_dash(shown):
     assert line.split() == ["eye.jpg", "–", "open"]
 
 
-def test_a_rejected_picture_has_its_reason_in_one_line(shown):
-    bad = Rejected("bad.jpg", None, Code.DAMAGED, "the data is cut " * 20)
-    _, line = shown([bad], [MULTITASK, CLASSIFIER], width=80)
-    assert line.startswith("bad.jpg")
-    assert "error, DAMAGED: the data is cut" in line
-    assert cell_len(line) <= 80
-    assert line.endswith("…")
+@pytest.mark.parametrize("width", [30, 80, 120])
+def test_a_rejected_picture_has_its_whole_reason(shown, width):
+    reason = " ".join(f"word{k}" for k in range(40))
+    bad = Rejected("bad.jpg", None, Code.DAMAGED, reason)
+    _, first, *more = shown([bad], [MULTITASK, CLASSIFIER], width=width)
+    assert first.startswith("bad.jpg")
+    assert " ".join([first, *more]).split() == ["bad.jpg", "error,", "DAMAGED:", *reason.split()]
+    at = first.index("error")
+    assert all(line[:at].isspace() and not line[at].isspace() for line in more)
+    assert max(map(cell_len, (first, *more))) <= max(width, 58)
 
 
 def test_how_many_more_there_are_is_told(shown):

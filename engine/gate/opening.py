@@ -17,7 +17,8 @@ _log = logging.getLogger("funduscope")
 def open_runner(
     model: Model, backend: str, *, max_batch: int, threads: int | None = None, device: int = 0
 ) -> tuple[str, Runner]:
-    """The backend's name and a runner for a verified model; `auto` takes the first of AUTO that works, and logs why.
+    """The backend's name and a runner for a verified model; `auto` takes the first of AUTO that works.
+    Logs which, and why not those before it.
 
     Args:
         model: Whole, as `models.load` gives it.
@@ -30,8 +31,11 @@ def open_runner(
         BackendError: That names what there is, or why the one that was asked for cannot be had; MissingExtra.
         ModelError: No TensorRT engine fits.
     """
+    own = model.contract.name
     if backend != "auto":
-        return backend, _open(model, backend, max_batch, threads, device)
+        runner = _open(model, backend, max_batch, threads, device)
+        _log.info("%s: backend %s (named)", own, backend)
+        return backend, runner
     for name in AUTO[:-1]:
         try:
             runner = _open(model, name, max_batch, threads, device)
@@ -40,12 +44,13 @@ def open_runner(
             ModelError,
             OutputError,
         ) as error:  # the last: that it was verified cannot be written down
-            _log.info("backend: not %s: %s", name, str(error).splitlines()[0])
+            _log.info("%s: not %s: %s", own, name, str(error).splitlines()[0])
             continue
-        _log.info("backend: %s (auto)", name)
+        _log.info("%s: backend %s (auto)", own, name)
         return name, runner
-    _log.info("backend: %s (auto)", AUTO[-1])
-    return AUTO[-1], _open(model, AUTO[-1], max_batch, threads, device)
+    runner = _open(model, AUTO[-1], max_batch, threads, device)
+    _log.info("%s: backend %s (auto)", own, AUTO[-1])
+    return AUTO[-1], runner
 
 
 def _open(model: Model, backend: str, max_batch: int, threads: int | None, device: int) -> Runner:

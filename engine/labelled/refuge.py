@@ -36,7 +36,7 @@ def load(folder: Path) -> list[Sample]:
     pictures = {_key(path, folder): path for path in _files(folder, {".jpg", ".jpeg"})}
     if not pictures:
         raise DataError(
-            f"{folder}: neither index.csv nor REFUGE's pictures (Training400/.../*.jpg and so on) are there"
+            f"{folder}: no index.csv in it, and not REFUGE's layout either (Training400/.../*.jpg and so on)"
         )
     masks = {
         _key(path, folder): path
@@ -81,7 +81,9 @@ def _split(path: Path, folder: Path) -> Split:
             if word in part.lower():
                 return split
     names = "Training400, REFUGE-Validation400 or Test400"
-    raise DataError(f"{path}: of no split; looked for a folder above it like {names}, below {folder}")
+    raise DataError(
+        f"{folder}: no index.csv in it, and not REFUGE's layout either: {path} lies in no folder like {names}"
+    )
 
 
 def _rows(table: Path, folder: Path) -> Iterator[tuple[Key, _Row]]:

@@ -49,7 +49,10 @@ def begun(folder: Path) -> bool:
 
 
 def expect(folder: Path, onto: Onto = "new") -> None:
-    """See that a run may go into a folder, before the work. Raises SettingsError where it holds one that is not to be touched."""
+    """See that a run may go into a folder, before the work. Raises SettingsError where it holds one that is not to be touched,
+    OutputError where it is a file."""
+    if folder.is_file():
+        raise files.refused(folder, NotADirectoryError(20, "Not a directory"))
     if onto == "new" and begun(folder):
         raise SettingsError(f"{folder}: holds a run already; resume it, overwrite it, or name another folder")
 

@@ -112,7 +112,7 @@ def columns() -> tuple[Column, ...]:
         name = verdict.name
         called = partial(lambda name, patient: patient.called(name), name)
         probability = partial(lambda name, patient: patient.probabilities.get(name), name)
-        meaning = f"{verdict.meaning}: called where any picture calls it, denied where all were read and deny it"
+        meaning = "called where any picture calls it, denied where all were read and deny it"
         decided += [
             Column(name, meaning, called, "bool"),
             Column(f"{name}_probability", "the highest of all pictures", probability, digits=6),

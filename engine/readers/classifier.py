@@ -92,9 +92,9 @@ class Classifier(Contract):
     Attributes:
         decisions: How each output is read, by disease.
         point: The operating point where none is asked for.
-        disagreement: How far its glaucoma may be from the multi-task model's, each seen from its own threshold (its balanced
-            one) at one half, before a result says so; contrary decisions are always said, so that from .5 on this adds only
-            pictures on which it abstains.
+        disagreement: How far its probability of glaucoma may be from the multi-task model's before a result says so. Each is
+            moved so that its own threshold (the classifier's balanced one) lies at .5. Contrary decisions are always said: from
+            .5 on, this adds only pictures on which the classifier abstains.
         map_grid: Where heat maps lie; None without maps.
     """
 
@@ -125,7 +125,8 @@ class ClassifierReader:
             "any_dr",
             "any_dr",
             "any DR",
-            "diabetic retinopathy of grade 1 and more; also called where `referable_dr` is, and left open where that is open",
+            "diabetic retinopathy of grade 1 and more; called also where `referable_dr` is, even below `any_dr_threshold`; never "
+            "denied where `referable_dr` is open",
         ),
         Verdict("glaucoma_second", "glaucoma", "second opinion", "the classifier's opinion on glaucoma"),
     )

@@ -52,9 +52,9 @@ def _outline_columns(structure: Literal["disc", "cup"]) -> tuple[Column, ...]:
     meanings = {
         "x": f"centre of the {structure}",
         "y": f"centre of the {structure}",
-        "vertical_diameter_px": "the longest column (REFUGE's definition)",
-        "box_height_px": "height of the bounding box",
-        "area_px": "area",
+        "vertical_diameter_px": "height of the tallest pixel column of the mask, px",
+        "box_height_px": "height of the bounding box, px",
+        "area_px": "area, px²",
     }
 
     def column(key: str) -> Column:
@@ -73,7 +73,11 @@ class MultiTaskReader:
     contract: ClassVar[type[Contract]] = MultiTask
     verdicts: ClassVar[tuple[Verdict, ...]] = (
         Verdict(
-            "glaucoma", "glaucoma", "glaucoma", "the mean of the network's own score and of a regression on the vCDR"
+            "glaucoma",
+            "glaucoma",
+            "glaucoma",
+            "whether `glaucoma_probability` (the mean of the network's own score and of a regression on the vCDR) reaches its "
+            "threshold",
         ),
     )
     columns: ClassVar[tuple[Column, ...]] = (

@@ -1,4 +1,4 @@
-"""Backends: each a class in a file of its own, named here. Two methods are the whole interface."""
+"""Backends: each a class in a file of its own, named here, that does what `Runner` says."""
 
 from __future__ import annotations
 
@@ -39,12 +39,38 @@ class Runner(Protocol):
     precision: str
     slots: int
 
-    def __init__(self, model: Model, *, max_batch: int, threads: int | None, device: int) -> None: ...
-    def __call__(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """images: uint8 (N, S, S, 3) RGB, 1 <= N <= max_batch. Returns: each output by its contract's name, float32."""
+    def __init__(self, model: Model, *, max_batch: int, threads: int | None, device: int) -> None:
+        """Load a model.
+
+        Args:
+            model: Its verified bytes are what is loaded, never the file again.
+            max_batch: The most pictures of a call.
+            threads: Of the CPU for one call; None for the library's own choice.
+            device: Index of the GPU; a backend without one takes no notice.
+
+        Raises:
+            BackendError: The library, device or provider is not to be had here; MissingExtra, by `require`, where a library
+                is not installed.
+            ModelError: All that is here, but this model cannot be run on it, or its graph has not the contract's tensors.
+        """
         ...
 
-    def close(self) -> None: ...
+    def __call__(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Run a batch. A call with no or too many pictures is an AssertionError that says `1 to {max_batch}`; one after `close`
+        says `the runner is closed`.
+
+        Args:
+            images: uint8 (N, S, S, 3) RGB, 1 <= N <= max_batch.
+
+        Returns:
+            Each output by its name, float32 (N, ...), in the contract's order.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what it holds, after the calls that run. May be called again."""
+        ...
+
     def __enter__(self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ..contract import Digest, Strict
 from ..files import write_text
 
+NOT_MEASURED = "not measured with these models, processor and versions; `funduscope tune` finds the fastest way"
 FOLDER_VARIABLE = "FUNDUSCOPE_TUNING"
 _LIBRARIES = ("funduscope", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13")
 _FLAGS = ("amx_int8", "amx_bf16", "avx512_fp16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "asimddp")
@@ -132,8 +133,7 @@ def recall(models: Iterable[str]) -> Record | None:
     try:
         return Record.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        if next(folder().glob("*.json"), None) is not None:
-            _log.info("tuning: records are for other models, processors or versions; `funduscope tune` measures anew")
+        _log.info("tuning: %s", NOT_MEASURED)
     except (OSError, ValueError, RecursionError, ValidationError) as error:
         _log.warning(
             "%s: not a tuning record (%s); not used; `funduscope tune` measures anew", path, type(error).__name__

@@ -177,14 +177,14 @@ def screen(
         told = f"; warnings: {counted(noted)}" if noted else ""
         earlier = f" ({run.known} of them before)" if run.known else ""
         console.stderr.print(
-            f"{done} pictures{earlier} in {run.seconds:.1f} s: {counted(run.counts)}{told}; rows in {out}/screenings.csv"
+            f"{_pictures(done)}{earlier} in {run.seconds:.1f} s: {counted(run.counts)}{told}; rows in {out}/screenings.csv"
         )
         for count, what in (
-            (run.changed, "pictures had changed since, and were screened again"),
-            (run.missed, "photos could not be drawn: they are gone or have changed since"),
+            (run.changed, "had changed since, screened again"),
+            (run.missed, "could not be drawn: gone or changed since"),
         ):
             if count:
-                console.stderr.print(f"{count} {what}")
+                console.stderr.print(f"{_pictures(count)} {what}")
         for notice in notices:
             console.stderr.print(notice, style="dim")
     if fail_on_bad and set(run.counts) != {"ok"}:
@@ -215,7 +215,7 @@ def watch(
             for result in watched:
                 print(result.to_json() if as_json else readable(str(result)), flush=True)
     console.stderr.print(
-        f"{sum(watched.counts.values())} pictures: {counted(watched.counts)}; rows in {out}/screenings.csv"
+        f"{_pictures(sum(watched.counts.values()))}: {counted(watched.counts)}; rows in {out}/screenings.csv"
     )
 
 
@@ -245,6 +245,10 @@ def resumable(out: Path) -> Iterator[None]:
         yield
     except errors.OutputError as error:
         raise errors.OutputError(f"{error}. What was finished is kept; {how_to_go_on(out)}") from None
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture{'s' * (count != 1)}"
 
 
 def how_to_go_on(out: Path) -> str:
@@ -284,7 +288,7 @@ def report(
     with Store(folder) as store:
         missed = draw(folder, store, contours=overlays)
     if missed:
-        console.stderr.print(f"{missed} photos could not be drawn: they are gone or have changed since")
+        console.stderr.print(f"{_pictures(missed)} could not be drawn: gone or changed since")
     console.stderr.print(f"the page: {folder / PAGE}")
 
 

@@ -1,4 +1,4 @@
-"""The table of results on the terminal: one line a picture, its name whole or folded from the left."""
+"""The table of results on the terminal: one line a picture, its name whole or folded from the left; reasons may take more."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .engine.readers import READERS
 from .engine.results import ModelName, Rejected, Result, in_words
 
 _LEAST = 16  # cells of a name, however narrow the terminal
+_LEAST_REASON = 40  # of a line of why a picture has no result
 _GAP = "  "
 _STYLES = {True: "bold red", False: "green", None: "yellow"}
 
@@ -31,8 +32,11 @@ def show(results: Sequence[Result], models: Sequence[ModelName], more: int) -> N
     for result in results:
         line = Text(folded(result.name, room))
         if isinstance(result, Rejected):
-            line.append(f"{_GAP}{result.status}, {result.code}: {result.reason}", style="red")
-            line.truncate(max(console.stdout.width, room + 40), overflow="ellipsis")
+            told = f"{result.status}, {result.code}: {result.reason}"
+            wide = max(console.stdout.width - room - len(_GAP), _LEAST_REASON)
+            for k, part in enumerate(Text(told, style="red").wrap(console.stdout, wide)):
+                part.rstrip()
+                line.append("\n" + " " * room if k else "").append(_GAP).append_text(part)
         else:
             if measured:
                 line.append(_GAP + ("–    " if result.vcdr is None else f"{result.vcdr:.3f}"))

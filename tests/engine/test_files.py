@@ -99,8 +99,13 @@ def test_what_will_not_be_written_is_refused_first(tmp_path):
         files.expect(tmp_path)
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "x", tmp_path / "file" / "below" / "x"):
-        with pytest.raises(OutputError, match=r"cannot be written \(.*\); choose another folder or make room"):
+        with pytest.raises(OutputError, match=r"file: is a file, and a folder is needed; choose another folder$"):
             files.expect(path)
+
+
+def test_what_the_system_says_is_passed_on_where_all_are_folders(tmp_path):
+    told = str(files.refused(tmp_path, OSError(28, "No space left on device")))
+    assert told == f"{tmp_path}: cannot be written (No space left on device); choose another folder or make room"
 
 
 def test_a_name_that_is_no_unicode_is_written_so_that_all_can_read_it(tmp_path):

@@ -87,10 +87,17 @@ def test_auto_takes_the_first_that_works_and_says_why_not_the_others(machine, mo
     assert name == "onnxruntime-cuda"
     assert happened == [(backend, OPTIONS) for backend in AUTO[:3]]
     assert [record.message for record in caplog.records] == [
-        "backend: not tensorrt: no tensorrt",
-        "backend: not tensorrt-rtx: no engine",
-        "backend: onnxruntime-cuda (auto)",
+        f"{model.contract.name}: not tensorrt: no tensorrt",
+        f"{model.contract.name}: not tensorrt-rtx: no engine",
+        f"{model.contract.name}: backend onnxruntime-cuda (auto)",
     ]
+
+
+def test_a_backend_that_is_named_is_said_too(machine, model, caplog):
+    machine()
+    with caplog.at_level(logging.INFO, logger="funduscope"):
+        opening.open_runner(model, "openvino", max_batch=1)
+    assert [record.message for record in caplog.records] == [f"{model.contract.name}: backend openvino (named)"]
 
 
 def test_auto_verifies_an_engine_that_is_new_here_too(machine, model):
@@ -130,4 +137,4 @@ def test_auto_opens_something_here(model, caplog):
         name, runner = opening.open_runner(model, "auto", max_batch=1, threads=1)
     runner.close()
     assert name in AUTO
-    assert f"backend: {name} (auto)" in caplog.text
+    assert f"{model.contract.name}: backend {name} (auto)" in caplog.text

@@ -115,13 +115,14 @@ def test_a_picture_of_no_split_is_refused_with_what_was_looked_for(tmp_path):
     root = unpacked(tmp_path, "", "csv")
     picture(root / "more" / "x.jpg")
     with pytest.raises(
-        DataError, match=r"x\.jpg: of no split; looked for .*Training400, REFUGE-Validation400 or Test400"
+        DataError,
+        match=r": no index\.csv in it, and not .*x\.jpg lies in no folder like Training400, REFUGE-Validation400 or Test400",
     ):
         dataset.load(root)
 
 
 def test_a_folder_without_pictures_is_refused_with_what_was_looked_for(tmp_path):
-    with pytest.raises(DataError, match=r"neither index\.csv nor REFUGE's pictures"):
+    with pytest.raises(DataError, match=r": no index\.csv in it, and not REFUGE's layout"):
         dataset.load(tmp_path)
 
 

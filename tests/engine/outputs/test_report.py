@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from funduscope.engine.eyes import Listed
+from funduscope.engine.eyes import Eyes, Listed
 from funduscope.engine.outputs import report
 from funduscope.engine.readers import verdicts
 
@@ -134,10 +134,46 @@ def test_an_abstention_and_what_is_not_measurable_are_said(both, painter, opinio
         "–",
         f"openfrom {opened.contracts[0].glaucoma_threshold:.3f}",
         "open 0.500from 0.500",
-        "open 0.100from 0.450",  # as the referable one is
+        "open 0.100from 0.450as referable DR is",
         "open 0.400from 0.400",
         "CUP_NOT_FOUND, GLAUCOMA_UNCERTAIN, DR_UNCERTAIN, ANY_DR_UNCERTAIN",
     ]
+
+
+def test_a_call_below_its_threshold_says_by_what(both, opinions, tmp_path):
+    row = printed(both(classify=lambda image: opinions(0.1, 0.876)), tmp_path).rows[2]
+    assert row[4:6] == ["refer 0.876from 0.500", "refer 0.100from 0.450as referable DR is"]
+
+
+def test_a_call_above_its_threshold_stands_alone(both, opinions, tmp_path):
+    row = printed(both(classify=lambda image: opinions(0.1, 0.5, 0.9)), tmp_path).rows[2]
+    assert row[4:6] == ["open 0.500from 0.500", "refer 0.900from 0.450"]
+
+
+@pytest.mark.parametrize(
+    ("eyes", "told"),
+    [
+        (Eyes("<p>1", "left", "list"), "&lt;p&gt;1, left (from the list)"),
+        (Eyes(None, "right", "picture"), "right (from the picture)"),
+        (Eyes("p1"), "p1"),
+        (Eyes(), None),
+    ],
+)
+def test_whose_eye_it_is_stands_under_the_name(both, tmp_path, eyes, told):
+    with both() as opened:
+        found = replace(opened(SOURCES[1]), eyes=eyes)
+        report.write(tmp_path, [(0, found)], {"ok": 1}, opened.models, [own.terms for own in opened.contracts])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ('>array<td class="n"' in text) if told is None else (f'>array<br><span class="hint">{told}</span>' in text)
+
+
+def test_the_terms_of_embedded_weights_have_a_place(both, tmp_path):
+    with both() as opened:
+        models, terms = opened.models, [own.terms for own in opened.contracts]
+    for licence, told in (("ours alone", False), ("research use only (see MODEL_LICENSE)", True)):
+        own = [each.model_copy(update={"licence": licence}) for each in terms]
+        report.write(tmp_path, [], {}, models, own)
+        assert ("lies in the package" in (tmp_path / "report.html").read_text(encoding="utf-8")) == told
 
 
 def test_with_the_classifier_alone_its_opinions_stand_alone(fake, classifier, opinions, tmp_path):
@@ -154,7 +190,7 @@ def test_with_the_multi_task_model_alone_there_is_no_second_opinion(fake, maps, 
 
 def test_a_rejected_picture_has_its_reason_and_its_name_is_text(both, tmp_path):
     page = printed(both(), tmp_path)
-    assert page.rows[1][1:3] == ["a <b>&amp; \"'.png", "error"]
+    assert page.rows[1][1:3] == ["a <b>&amp; \"'.pngp1, left (from the list)", "error"]
     assert page.rows[1][3:] == ["", "", "", "", "NOT_FOUND: no such file"]
     assert page.rows[3][2] == "ungradable"
     assert page.pictures[1] == page.pictures[3] == []
@@ -193,7 +229,7 @@ def test_what_is_beyond_the_limit_is_counted(both, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "LIMIT", 2)
     page = printed(both(), tmp_path)
     assert len(page.rows) == 3
-    assert "1 more are in screenings.csv" in page.text
+    assert "and 1 more, in screenings.csv" in page.text
 
 
 def test_pictures_of_a_long_run_are_loaded_from_beside_the_page(both, tmp_path, monkeypatch):

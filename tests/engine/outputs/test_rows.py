@@ -176,7 +176,7 @@ def test_a_file_has_its_name_only_at_the_end(tmp_path):
 
 def test_what_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"file: cannot be written .*; choose another folder or make room"):
+    with pytest.raises(OutputError, match=r"file: is a file, and a folder is needed"):
         write([], tmp_path / "file")
 
 

@@ -507,8 +507,11 @@ def test_auto_takes_onnx_runtime_without_a_gpu_and_says_why(classifier, monkeypa
     with auto(classifier, caplog) as (name, _):
         assert name == "onnxruntime"
     assert [record.message for record in caplog.records] == [
-        *(f"backend: not {own}: no NVIDIA GPU here: the driver lists none" for own in runners.AUTO[:-1]),
-        "backend: onnxruntime (auto)",
+        *(
+            f"{classifier.contract.name}: not {own}: no NVIDIA GPU here: the driver lists none"
+            for own in runners.AUTO[:-1]
+        ),
+        f"{classifier.contract.name}: backend onnxruntime (auto)",
     ]
 
 
@@ -517,23 +520,23 @@ def test_auto_takes_an_engine_that_serves(build, classifier, exact, images, capl
     with auto(classifier, caplog) as (name, runner):
         assert name == "tensorrt-rtx"
         assert differs(runner(images), exact(images)) == []
-    assert "backend: not tensorrt: This needs tensorrt, which is not installed" in caplog.text
-    assert "backend: tensorrt-rtx (auto)" in caplog.text
+    assert ": not tensorrt: This needs tensorrt, which is not installed" in caplog.text
+    assert ": backend tensorrt-rtx (auto)" in caplog.text
 
 
 def test_auto_takes_the_next_where_no_engine_serves(build, library, classifier, caplog):
     build(compute_capability="sm_120")
     with auto(classifier, caplog) as (name, _):
         assert name == "onnxruntime"
-    assert "backend: not tensorrt-rtx: no engine of" in caplog.text
-    assert "backend: not onnxruntime-cuda: this ONNX Runtime has no CUDAExecutionProvider" in caplog.text
+    assert ": not tensorrt-rtx: no engine of" in caplog.text
+    assert ": not onnxruntime-cuda: this ONNX Runtime has no CUDAExecutionProvider" in caplog.text
 
 
 def test_auto_takes_the_next_where_the_engine_does_not_pass(build, classifier, few_views, caplog):
     build(verified=False, plan={"adds": 0.1})
     with auto(classifier, caplog) as (name, _):
         assert name == "onnxruntime"
-    assert "backend: not tensorrt-rtx: " in caplog.text
+    assert ": not tensorrt-rtx: " in caplog.text
     assert "deleted: on NVIDIA Drawn 4090" in caplog.text
     assert files() == []
 
@@ -551,4 +554,4 @@ def test_auto_takes_the_next_where_that_it_passed_cannot_be_written_down(
         opening.open_runner(classifier, "tensorrt-rtx", max_batch=MAX_BATCH)
     with auto(classifier, caplog) as (name, _):
         assert name == "onnxruntime"
-    assert "backend: not tensorrt-rtx: " in caplog.text
+    assert ": not tensorrt-rtx: " in caplog.text
