@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self, get_args
 
@@ -266,6 +267,7 @@ class Screener:
         self._schedule: Schedule[tuple[Source, bool], _Ready | Rejected, Result] | None = None
         self._closed = False
         self._slots = slots
+        self._beside: ThreadPoolExecutor | None = None  # of one picture, the models look at once
         if not opened:
             raise ModelError("no models; give at least one")
         with ExitStack() as undo:
@@ -282,6 +284,8 @@ class Screener:
                     f"operating point {settings.point}: only a classifier has operating points, and none is open"
                 )
             self._intake = _Intake(tuple(look.reader for look in self._looks), self.models)
+            if (slots or 1) > 1 and len(self._looks) > 1:  # tuned to a part of the cores each
+                self._beside = ThreadPoolExecutor(len(self._looks) - 1, thread_name_prefix="funduscope-look")
             self._schedule = self._scheduled(2)  # its threads start with the first picture that is submitted
             undo.pop_all()
 
@@ -372,7 +376,7 @@ class Screener:
         """
         self._expect_open()
         ready = self._intake(source, name, keep_photo)
-        return ready if isinstance(ready, Rejected) else self._run([ready])[0]
+        return ready if isinstance(ready, Rejected) else self._run([ready], self._beside)[0]
 
     def stream(
         self,
@@ -452,6 +456,8 @@ class Screener:
         with ExitStack() as last_first:
             for look in self._looks:
                 last_first.callback(look.runner.close)
+            if self._beside is not None:
+                last_first.callback(self._beside.shutdown)
             if self._schedule is not None:
                 last_first.callback(self._schedule.close)
 
@@ -493,9 +499,15 @@ class Screener:
         done = iter(self._run(ready))
         return [item if isinstance(item, Rejected) else next(done) for item in items]
 
-    def _run(self, items: Sequence[_Ready]) -> list[Result]:
+    def _run(self, items: Sequence[_Ready], beside: ThreadPoolExecutor | None = None) -> list[Result]:
+        """Args: beside: threads for all models but the first; without them, one looks after the other."""
+        inputs = list(zip(*(item.prepared for item in items), strict=True))  # of each model
         with self._while_open():
-            outputs = [look.run([item.prepared[k] for item in items]) for k, look in enumerate(self._looks)]
+            later = [
+                beside.submit(look.run, own).result if beside else partial(look.run, own)
+                for look, own in zip(self._looks[1:], inputs[1:], strict=True)
+            ]
+            outputs = [self._looks[0].run(inputs[0]), *(look() for look in later)] if items else []
         return [self._result(item, seen) for item, seen in zip(items, zip(*outputs, strict=True), strict=True)]
 
     def _result(self, item: _Ready, outputs: Sequence[Outputs | None]) -> Result:

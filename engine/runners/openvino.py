@@ -34,6 +34,8 @@ class OpenVino:
                 _REQUESTS if threads * _REQUESTS <= (os.cpu_count() or 1) else 1
             )  # calls at once, each with its own
             settings |= {"INFERENCE_NUM_THREADS": threads * streams, "NUM_STREAMS": streams}
+            if streams > 1:  # pinned, two models would share one core and leave the other
+                settings["ENABLE_CPU_PINNING"] = False
         self._check(core)
         try:
             compiled = core.compile_model(core.read_model(model.data), "CPU", settings)

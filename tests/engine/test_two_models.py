@@ -124,7 +124,14 @@ def test_the_classifier_alone_measures_nothing(fake, classifier):
 def test_the_columns_name_what_only_the_classifier_fills(fake, fundus):  # the list of the tests here is whole
     with fake() as opened:
         row = opened(fundus()).to_dict()
-    assert {name for name in COLUMNS if row[name] is None} == {*OPINIONS, "code", "reason", "patient", "sha256", "name_bytes"}
+    assert {name for name in COLUMNS if row[name] is None} == {
+        *OPINIONS,
+        "code",
+        "reason",
+        "patient",
+        "sha256",
+        "name_bytes",
+    }
 
 
 # opening and closing
