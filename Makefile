@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# In two processes. A file stays in one, as much is made once for all its tests; the short files are the last.
+TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check docs bench soak clean
 
@@ -15,13 +17,13 @@ demo: $(VENV)/core
 	@echo "Pictures with contours: demo-out/overlays   The report: demo-out/report.html"
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: $(VENV)/test links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 docs: $(VENV)/docs links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
