@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# In two processes. A file stays in one, as much is made once for all its tests; the short files are the last.
+TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo env test lint check docs bench bench-page soak clean
 
@@ -18,7 +20,7 @@ demo: $(VENV)/core
 env: $(VENV)/test
 
 test: env
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 lint: env links
 	$(BIN)/ruff check .
@@ -26,7 +28,7 @@ lint: env links
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 docs: $(VENV)/docs links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -577,3 +577,30 @@ def test_a_picture_that_a_model_cannot_use_is_not_kept_alive(both):
     finally:
         gc.enable()
     assert [one() is None for one in alive] == [True] * 3
+
+
+def test_of_one_picture_models_that_have_a_part_of_the_cores_each_look_at_once(
+    fake_runner, model, classifier, opinions, fundus
+):
+    waiting, waited = threading.Barrier(2), []
+
+    def meets(paint):
+        """Answers when the other model is asked too."""
+
+        def outputs(image):
+            waited.append(waiting.wait(10))
+            return paint(image)
+
+        return fake_runner(outputs, slots=2)
+
+    painted = fake_runner()
+    runners = {
+        model.contract.kind: meets(lambda image: {name: own[0] for name, own in painted(image[None]).items()}),
+        classifier.contract.kind: meets(lambda image: opinions()),
+    }
+    settings = ScreenerSettings(batch=4)
+    with Screener(settings, [model, classifier], lambda own: ("fake", runners[own.contract.kind]), slots=2) as opened:
+        result = opened(fundus())
+    assert sorted(waited) == [0, 1]
+    assert list(result.decisions)[:1] == ["glaucoma"]
+    assert result.decisions["referable_dr"].probability == pytest.approx(0.1)
