@@ -1,6 +1,7 @@
 """Measure every way to run the models on this machine, and keep the fastest that the gate lets pass.
 
-Each way runs in a process of its own, by turns with the others, so that what else the machine does falls on all alike.
+Each way runs in a process of its own, by turns with the others, so that what else the machine does falls on all alike. The gate
+takes longer than to measure: it is asked of the fastest first, and not of ways that are plainly slower than one that passes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from . import models
 from .contract import Model
 from .errors import ModelError, OutputError, SettingsError
 from .gate.pictures import views
+from .gate.verify import expected_of
 from .runners import BACKENDS, gpu
 from .screener import ScreenerSettings, tuned
 from .tuning.record import Machine, Record, Trial, Way, keep, place, this_machine
@@ -35,8 +37,10 @@ from .tuning.trial import BATCH
 
 _log = logging.getLogger("funduscope")
 COMMAND = [sys.executable, "-m", f"{__package__}.tuning.trial"]  # what runs one way
-_ROUNDS, _SECONDS = 4, 0.25  # a measurement; each round is one turn of all
-_PATIENCE_S = 300  # for a way to be opened and to pass the gate
+_PASSES, _SLOWER = "passes", "plainly slower"  # verdicts
+_FIRST, _MORE, _SECONDS = 2, 2, 0.25  # turns of all, then of those that pass; a measurement
+_PLAINLY = 1.5  # times as long for a batch: more than measurements that were disturbed differ by
+_PATIENCE_S = 300  # for a way to be opened, or to pass the gate
 _NEEDS = {"openvino": "openvino", "openvino-bf16": "openvino"}  # module of a backend that is not in the core
 _PICTURES = 48  # screened to find the better arrangement
 
@@ -56,20 +60,22 @@ def tune(opened: Sequence[Model], say: Callable[[str], None] = _log.info) -> Rec
         if model.contract.precision != "fp32":
             raise SettingsError(f"{model.path}: it is {model.contract.precision}; tuning begins with fp32 models")
     machine = this_machine()
-    with _alone(place([model.sha256 for model in opened], machine)):
+    with _alone(place([model.sha256 for model in opened], machine)), tempfile.TemporaryDirectory() as folder:
         trials, ways = list[Trial](), dict[str, Way]()
-        for model in opened:
+        shown = list[_Shown]()
+        for k, model in enumerate(opened):
             say(f"{model.contract.name}: {len(list(_ways(model)))} ways")
-            seen = _tried(model, machine)
+            shown.append(_Shown.of(model, Path(folder) / str(k)))
+            seen = _tried(shown[k], machine)
             trials += seen
-            passing = [one for one in seen if one.verdict == "passes"]
+            passing = [one for one in seen if one.verdict == _PASSES]
             if not passing:
                 told = "; ".join(f"{one.way.backend} {one.verdict}" for one in seen)
                 raise ModelError(f"{model.path}: no way to run it passes here: {told}")
             ways[model.sha256] = max(passing, key=lambda one: one.pictures_per_second or 0).way
         say("how the models share the cores")
         record = Record(format="funduscope-tuning/1", machine=machine, ways=ways, slots=1, trials=trials)
-        record = _arranged(opened, record)
+        record = _fastest(opened, [record, *_halved(shown, record)])
         try:
             say(f"kept in {keep(record)}")
         except OutputError as error:
@@ -90,30 +96,63 @@ def _may_run(backend: str) -> bool:
     return backend == "onnxruntime" or gpu.capability() is not None
 
 
-def _tried(model: Model, machine: Machine) -> list[Trial]:
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        images = Path(folder) / "images.npy"
-        np.save(images, views(model.contract.geometry.build()))
+@dataclass(frozen=True)
+class _Shown:
+    """What all ways to run a model are shown: pictures, and what the model itself says of them, each in a file."""
+
+    model: Model
+    images: Path
+    expected: Path
+
+    @classmethod
+    def of(cls, model: Model, folder: Path) -> Self:
+        folder.mkdir()
+        shown = cls(model, folder / "images.npy", folder / "expected.npz")
+        pictures = views(model.contract.geometry.build())
+        np.save(shown.images, pictures)
+        np.savez(shown.expected, **dict[str, Any](expected_of(model, pictures, BATCH)))
+        return shown
+
+
+def _tried(shown: _Shown, machine: Machine) -> list[Trial]:
+    with ExitStack() as stack:
         children = [
-            stack.enter_context(_Child(model, file, backend, machine.cores, images)) for file, backend in _ways(model)
+            stack.enter_context(_Child(shown, file, backend, machine.cores)) for file, backend in _ways(shown.model)
         ]
         for child in children:
-            child.begin()
-        for _ in range(_ROUNDS):
+            child.open()
+        for _ in range(_FIRST):
             for child in children:
                 child.measure()
-        return [child.trial(model) for child in children]
+        left = [child for child in children if child.runs]
+        while left and not any(child.verdict == _PASSES for child in children):
+            _select(left)
+            left = [child for child in left if child.verdict == _SLOWER]  # once more where what passed crashed since
+        return [child.trial() for child in children]
+
+
+def _select(children: Sequence[_Child]) -> None:
+    """Ask the gate, the fastest first; what is plainly slower than one that passes is not asked. Measure those that pass on."""
+    fastest = float("inf")
+    for child in sorted(children, key=lambda child: min(child.batch_s)):
+        if min(child.batch_s) > _PLAINLY * fastest:
+            child.verdict = _SLOWER
+        elif child.passes():
+            fastest = min(fastest, *child.batch_s)
+    for _ in range(_MORE):
+        for child in children:
+            if child.verdict == _PASSES:
+                child.measure()
 
 
 @dataclass
 class _Child:
     """One way in a process of its own; a context manager."""
 
-    reference: Model
+    shown: _Shown
     file: Model
     backend: str
     threads: int
-    images: Path
     verdict: str = ""
     precision: str = ""
     strain: float | None = None
@@ -136,32 +175,41 @@ class _Child:
         self._process.kill()
         self._process.communicate()
 
-    def begin(self) -> None:
-        """Open the way, and let it through the gate."""
+    @property
+    def runs(self) -> bool:
+        """Whether it does, so far."""
+        return self.verdict in ("", _PASSES, _SLOWER)
+
+    def open(self) -> None:
+        """Open the way."""
         asked = {
             "file": str(self.file.path),
-            "reference": str(self.reference.path),
+            "reference": str(self.shown.model.path),
             "backend": self.backend,
             "threads": self.threads,
-            "images": str(self.images),
+            "images": str(self.shown.images),
+            "expected": str(self.shown.expected),
         }
-        answer = self._ask(asked, _PATIENCE_S)
-        if answer is not None and "error" in answer:
-            self.verdict = answer["error"]
-        elif answer is not None:
-            self.precision, self.strain = answer["precision"], answer["strain"]
-            self.verdict = "passes" if answer["passes"] else "refused by the gate"
+        if answer := self._ask(asked, _PATIENCE_S):
+            self.precision, self.verdict = answer.get("precision", ""), answer.get("error", "")
 
     def measure(self) -> None:
-        """One turn; nothing where it is not taken."""
-        if self.verdict == "passes" and (answer := self._ask(_SECONDS, 60 * _SECONDS)):
+        """One turn; nothing where it does not run."""
+        if self.runs and (answer := self._ask(_SECONDS, 60 * _SECONDS)):
             self.batch_s.append(answer["batch_s"])
             self.one_s += answer["one_s"]
 
-    def trial(self, model: Model) -> Trial:
+    def passes(self) -> bool:
+        """Whether the gate lets it pass."""
+        if self.runs and (answer := self._ask("gate", _PATIENCE_S)):
+            self.strain = answer["strain"]
+            self.verdict = _PASSES if answer["passes"] else "refused by the gate"
+        return self.verdict == _PASSES
+
+    def trial(self) -> Trial:
         """What was seen."""
         return Trial(
-            model=model.contract.name,
+            model=self.shown.model.contract.name,
             precision=self.precision or self.file.contract.precision,
             way=Way(sha256=self.file.sha256, backend=self.backend, threads=self.threads),
             pictures_per_second=round(BATCH / min(self.batch_s), 2) if self.batch_s else None,
@@ -197,11 +245,25 @@ class _Child:
         self._lines.put("")
 
 
-def _arranged(opened: Sequence[Model], record: Record) -> Record:
-    """The record with the faster of: one batch at a time on all cores; a batch for each half of them."""
-    cores = record.machine.cores
-    half = {key: way.model_copy(update={"threads": max(1, cores // 2)}) for key, way in record.ways.items()}
-    arrangements = [record, record.model_copy(update={"ways": half, "slots": 2})] if cores > 1 else [record]
+def _halved(shown: Sequence[_Shown], record: Record) -> list[Record]:
+    """The record with a batch for each half of the cores in place of one on all of them; nothing where the gate refuses that."""
+    if record.machine.cores == 1:
+        return []
+    ways = dict[str, Way]()
+    for own in shown:
+        way = record.ways[own.model.sha256].model_copy(update={"threads": record.machine.cores // 2})
+        file = next(file for file, _ in _ways(own.model) if file.sha256 == way.sha256)
+        with _Child(own, file, way.backend, way.threads) as child:
+            child.open()
+            if not child.passes():
+                _log.info("%s on half of the cores: %s", own.model.contract.name, child.verdict)
+                return []
+        ways[own.model.sha256] = way
+    return [record.model_copy(update={"ways": ways, "slots": 2})]
+
+
+def _fastest(opened: Sequence[Model], arrangements: Sequence[Record]) -> Record:
+    """The one with which pictures are screened fastest."""
     data = (resources.files("funduscope.examples") / "retina_cc0.jpg").read_bytes()
     times = [9e9] * len(arrangements)
     with ExitStack() as stack:

@@ -57,7 +57,7 @@ class Report:
 
 
 def verify_outputs(
-    reference: Infer,
+    reference: Infer | Outputs,
     candidate: Infer,
     images: NDArray[np.uint8],
     reader: Reader,
@@ -66,16 +66,16 @@ def verify_outputs(
 ) -> Report:
     """Show both the same pictures and measure how they differ: the candidate once for each size of batch, the worst kept.
 
-    Args: images: uint8 (N, S, S, 3); reader: of the outputs; batches: pictures at once: fewer pictures than
-    the largest are shown repeatedly, so that each size is seen full. The largest is also run on one picture repeated:
-    engines have been seen that are right at batch 1 only.
+    Args: reference: outputs of the pictures, or what makes them; images: uint8 (N, S, S, 3); reader: of the outputs;
+    batches: pictures at once: fewer pictures than the largest are shown repeatedly, so that each size is seen full. The
+    largest is also run on one picture repeated: engines have been seen that are right at batch 1 only.
     """
     assert len(images), "the gate needs pictures"
     count, most = len(images), max(batches)
-    expected = _outputs(reference, images, most)
+    expected = outputs_of(reference, images, most) if callable(reference) else reference
     reports = []
     for batch in batches:
-        outputs = _outputs(candidate, images[np.arange(max(count, batch)) % count], batch)
+        outputs = outputs_of(candidate, images[np.arange(max(count, batch)) % count], batch)
         reports += [_differences(expected, part, reader, bounds) for part in _parts(outputs, count)]
     alike = candidate(np.repeat(images[:1], most, axis=0))
     reports += [_differences(expected, row, reader, bounds) for row in _parts(alike, 1)]
@@ -99,7 +99,8 @@ def _differences(first: Outputs, second: Outputs, reader: Reader, bounds: Bounds
     return {each.name: each for each in seen if count == total or not each.name.startswith("mean")}
 
 
-def _outputs(infer: Infer, images: NDArray[np.uint8], batch: int) -> dict[str, NDArray[np.float32]]:
+def outputs_of(infer: Infer, images: NDArray[np.uint8], batch: int) -> dict[str, NDArray[np.float32]]:
+    """Outputs of pictures uint8 (N, S, S, 3), so many of them at once."""
     parts: Sequence[Outputs] = [infer(images[start : start + batch]) for start in range(0, len(images), batch)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

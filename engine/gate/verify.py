@@ -13,12 +13,13 @@ from ..contract import Model
 from ..errors import ModelError
 from ..readers import READERS, Reader
 from ..readers.difference import BOUNDS
+from ..readers.outputs import Outputs
 from ..runners import Runner, gpu
 from ..runners.onnx_runtime import OnnxRuntime
 from ..runners.tensorrt import engines
 from ..runners.tensorrt.engines import Engine, Verified
 from ..runners.tensorrt.runner import RUNNERS
-from .comparison import Report, verify_outputs
+from .comparison import Report, outputs_of, verify_outputs
 
 _log = logging.getLogger("funduscope")
 
@@ -48,7 +49,19 @@ def reader_of(model: Model) -> Reader:
     return READERS[model.contract.kind](model.contract, None)
 
 
-def verify_model(reference: Model, candidate: Runner, images: NDArray[np.uint8], sizes: Sequence[int]) -> Report:
+def expected_of(reference: Model, images: NDArray[np.uint8], batch: int) -> Outputs:
+    """What an fp32 model says of pictures uint8 (N, S, S, 3) on ONNX Runtime's CPU, so many at once."""
+    with OnnxRuntime(reference, max_batch=batch, threads=None) as runner:
+        return outputs_of(runner, images, batch)
+
+
+def verify_model(
+    reference: Model,
+    candidate: Runner,
+    images: NDArray[np.uint8],
+    sizes: Sequence[int],
+    expected: Outputs | None = None,
+) -> Report:
     """Verify what a runner makes of pictures beside a model file on ONNX Runtime's CPU, within its precision's bounds.
 
     Args:
@@ -56,13 +69,14 @@ def verify_model(reference: Model, candidate: Runner, images: NDArray[np.uint8],
         candidate: Of the same outputs.
         images: uint8 (N, S, S, 3).
         sizes: Of the batches that the candidate is given.
+        expected: What `expected_of` gave for these pictures, where it was asked before.
 
     Returns:
         The report, whether it passes or not.
     """
-    with OnnxRuntime(reference, max_batch=max(sizes), threads=None) as expected:
-        bounds = BOUNDS[candidate.precision]
-        return verify_outputs(expected, candidate, images, reader_of(reference), bounds, list(sizes))
+    expected = expected or expected_of(reference, images, max(sizes))
+    bounds = BOUNDS[candidate.precision]
+    return verify_outputs(expected, candidate, images, reader_of(reference), bounds, list(sizes))
 
 
 def verify_engine(model: Model, engine: Engine, images: NDArray[np.uint8], how: str, device: int = 0) -> Report:

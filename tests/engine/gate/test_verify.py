@@ -106,6 +106,15 @@ def test_a_model_passes_against_itself(case, reference):  # which was computed i
     assert report.strain() < 1
 
 
+def test_what_the_reference_says_may_be_known_before(case, monkeypatch):
+    monkeypatch.setattr(verify, "OnnxRuntime", None)  # it is not asked again
+    wrong = {name: 1 - output for name, output in case.outputs.items()}
+    reports = [
+        verify.verify_model(case.model, remembering(case), case.images, (8,), known) for known in (case.outputs, wrong)
+    ]
+    assert [report.passes() for report in reports] == [True, False]
+
+
 def flipped(model, bit, path):
     """The model with one bit of one weight of its first layer changed: of the one in the middle of those that are not small,
     as an unlucky one may be nearly 0 already."""

@@ -13,6 +13,7 @@ from funduscope.cli import app
 from funduscope.engine import tune
 from funduscope.engine.errors import ModelError, SettingsError
 from funduscope.engine.gate import pictures
+from funduscope.engine.gate.verify import expected_of
 from funduscope.engine.pictures import photo
 from funduscope.engine.tuning import record
 
@@ -20,9 +21,13 @@ ANSWERS = """
 import json, sys
 asked = json.loads(sys.stdin.readline())
 {first}
-print(json.dumps({{"precision": "fp32", "strain": {strain}, "passes": ({strain}) <= 1}}), flush=True)
-for line in sys.stdin:
-    print(json.dumps({{"batch_s": {seconds}, "one_s": [{seconds}]}}), flush=True)
+print(json.dumps({{"precision": "fp32"}}), flush=True)
+for turn, line in enumerate(sys.stdin):
+    if json.loads(line) == "gate":
+        {gate}
+        print(json.dumps({{"strain": {strain}, "passes": ({strain}) <= 1}}), flush=True)
+    else:
+        print(json.dumps({{"batch_s": {seconds}, "one_s": [{seconds}]}}), flush=True)
 """
 
 
@@ -35,9 +40,9 @@ def folder(tmp_path, monkeypatch, cc0):
     monkeypatch.setattr(tune, "views", functools.partial(pictures.views_of, photo.load(cc0), count=4))
 
 
-def played(monkeypatch, first="", strain="0.5", seconds="0.1 if asked['backend'] == 'openvino' else 0.2"):
+def played(monkeypatch, first="", strain="0.5", seconds="0.1 if asked['backend'] == 'openvino' else 0.14", gate=""):
     """Let a script answer in the place of each way."""
-    script = ANSWERS.format(first=first, strain=strain, seconds=seconds)
+    script = ANSWERS.format(first=first, strain=strain, seconds=seconds, gate=gate)
     monkeypatch.setattr(tune, "COMMAND", [sys.executable, "-c", script])
     monkeypatch.setattr(tune, "_may_run", lambda backend: backend in ("onnxruntime", "openvino"))
 
@@ -48,7 +53,7 @@ def test_the_fastest_that_passes_is_taken_and_kept(monkeypatch, classifier):
     found = tune.tune([classifier])
     assert found.ways[classifier.sha256].backend == "openvino"
     assert record.recall([classifier.sha256]) == found
-    assert [trial.pictures_per_second for trial in found.trials] == [40.0, 80.0]
+    assert [trial.pictures_per_second for trial in found.trials] == [57.14, 80.0]
 
 
 def test_what_the_gate_refuses_is_not_taken(monkeypatch, classifier):
@@ -56,7 +61,56 @@ def test_what_the_gate_refuses_is_not_taken(monkeypatch, classifier):
     found = tune.tune([classifier])
     assert found.ways[classifier.sha256].backend == "onnxruntime"
     assert [trial.verdict for trial in found.trials] == ["passes", "refused by the gate"]
-    assert found.trials[1].pictures_per_second is None
+    assert [trial.strain for trial in found.trials] == [0.5, 2.0]
+
+
+SLOW = "0.1 if asked['backend'] == 'openvino' else 0.16"
+
+
+def test_a_way_that_is_plainly_slower_is_not_asked_at_the_gate(monkeypatch, classifier):
+    pytest.importorskip("openvino")
+    played(monkeypatch, seconds=SLOW, gate="if asked['backend'] != 'openvino': sys.exit(9)")
+    found = tune.tune([classifier])
+    assert found.ways[classifier.sha256].backend == "openvino"
+    assert [trial.verdict for trial in found.trials] == ["plainly slower", "passes"]
+    assert [trial.strain for trial in found.trials] == [None, 0.5]
+    assert [trial.pictures_per_second for trial in found.trials] == [50.0, 80.0]
+
+
+@pytest.mark.parametrize("fails", ["'gate'", "0.05 and turn > 2"], ids=["at the gate", "after it"])
+def test_a_slower_way_goes_through_the_gate_where_the_faster_fails(monkeypatch, classifier, fails):
+    dies = f"(asked['backend'] == 'openvino' and json.loads(line) == {fails} and sys.exit(7))"
+    played(monkeypatch, seconds=f"{dies} or ({SLOW})", gate=dies)
+    found = tune.tune([classifier])
+    assert found.ways[classifier.sha256].backend == "onnxruntime"
+    assert [trial.verdict for trial in found.trials] == ["passes", "crashed (exit code 7)"]
+    assert found.trials[0].strain == 0.5
+
+
+def test_the_gate_holds_every_way_beside_what_the_model_says_which_is_computed_once(monkeypatch, classifier):
+    asked = []
+
+    def wrong(*given):
+        asked.append(given)
+        return {name: 1 - output for name, output in expected_of(*given).items()}
+
+    monkeypatch.setattr(tune, "expected_of", wrong)
+    monkeypatch.setattr(tune, "_may_run", lambda backend: backend == "onnxruntime")
+    with pytest.raises(ModelError, match="no way to run it passes here: onnxruntime refused by the gate"):
+        tune.tune([classifier])
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("strain", [0.5, 2.0])
+def test_half_of_the_cores_is_another_way_which_must_pass_too(monkeypatch, classifier, strain):
+    given = []
+    monkeypatch.setattr(tune, "_fastest", lambda opened, arrangements: given.extend(arrangements) or given[0])
+    machine = record.this_machine().model_copy(update={"cores": 4})
+    monkeypatch.setattr(tune, "this_machine", lambda: machine)
+    played(monkeypatch, strain=f"{strain} if asked['threads'] == 2 else 0.5")
+    tune.tune([classifier])
+    threads = [(own.slots, own.ways[classifier.sha256].threads) for own in given]
+    assert threads == ([(1, 4), (2, 2)] if strain < 1 else [(1, 4)])
 
 
 @pytest.mark.parametrize(
@@ -113,8 +167,8 @@ def test_the_command_prints_every_way_and_what_it_takes(monkeypatch, classifier,
     told = capsys.readouterr()
     rows = [" ".join(line.split()) for line in told.err.splitlines() if line.split()[:1] == ["channels"]]
     assert rows == [
-        "channels onnxruntime fp32 40.0 200.0 50% taken",
-        "channels openvino fp32 – – 200% refused by the gate",
+        "channels onnxruntime fp32 57.1 140.0 50% taken",
+        "channels openvino fp32 80.0 100.0 200% refused by the gate",
     ]
     assert "at a time" in told.err
     assert told.out == ""
