@@ -19,7 +19,7 @@ from funduscope.engine.screener import Screener
 
 ONE_S, STREAM_S = 40, 25  # seconds for all ways
 LEAST_OF_ONE = 100  # turns, so that one in a hundred is something
-COUNT = {"packed": 24, "camera": 16}  # files of a stream
+COUNT = {"packed": 64, "camera": 32}  # files of a stream: whole batches for two slots
 FEW = 6  # of them for a loop, which has no batches to fill
 REFERENCE = "onnxruntime fp32"
 TOLERANCE = 0.05  # of a probability: precisions differ, and a loop does not look for the field of view

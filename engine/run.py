@@ -126,7 +126,10 @@ class Run:
             if self.stopped:
                 return
             write_rows(self._out, store, parquet=self._parquet)
-            self.missed = draw(self._out, store, contours=self._overlays, page=self._report)
+            missed = draw(self._out, store, contours=self._overlays, page=self._report, stopped=lambda: self.stopped)
+            if missed is None:
+                return
+            self.missed = missed
             files.write_text(self._out / RECORD, json.dumps(self._record(store), indent=2) + "\n")
         self.seconds = seconds
 
@@ -184,7 +187,7 @@ class Run:
                 kept = [(numbers[place], stamps[place], result) for result, place in zip(group, places, strict=False)]
                 store.put(kept)
                 for number, _, result in kept:
-                    for drawer in drawers:
+                    for drawer in () if self.stopped else drawers:  # what is not drawn now is when it goes on
                         drawer.write(number, result)
                     self.counts[str(result.code or result.status)] += 1
                     yield replace(result, photo=None) if isinstance(result, Screening) else result

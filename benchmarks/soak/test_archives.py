@@ -131,4 +131,4 @@ def test_R03_R04_twenty_cuts_at_random_change_nothing(tmp_path: Path, number: si
     assert started(pictures, tmp_path / "out").wait() == 0
     assert files(tmp_path / "out") == files(expected)
     print(f"\n20 times {number.name}: the same {len(files(expected))} files; the longest took {longest:.2f} s to end")
-    assert longest < 5
+    assert longest < 5  # on a machine that is quiet

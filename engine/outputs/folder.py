@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -76,11 +76,18 @@ def write_rows(folder: Path, store: Store, *, parquet: bool = False) -> None:
         files.remove([folder / patients.FILE])
 
 
-def draw(folder: Path, store: Store, *, contours: bool = False, page: bool = True) -> int:
-    """Draw what is asked for of a run and not there yet, and write its page. Returns: photos that could not be drawn, because
-    they are gone or have changed. Raises OutputError."""
+def draw(
+    folder: Path, store: Store, *, contours: bool = False, page: bool = True, stopped: Callable[[], bool] = bool
+) -> int | None:
+    """Draw what is asked for of a run and not there yet, and write its page, unless it is stopped meanwhile.
+
+    Returns: photos that could not be drawn, because they are gone or have changed; None where it was stopped.
+    Raises: OutputError.
+    """
     drawers = drawers_of(folder, contours=contours, page=page)
     for number, result in store.results() if drawers else ():
+        if stopped():
+            return None
         for drawer in drawers:
             drawer.write(number, result)
     if page:
