@@ -116,7 +116,7 @@ class Run:
         with opened(self._out, self._onto) as store:
             started, clock = datetime.now(UTC), time.monotonic()
             drawers = self._drawers()
-            numbers = self._todo(store, drawers)
+            numbers = self._todo(store)
             self.counts = store.counts()
             self.known = sum(self.counts.values())
             yield from self._screen(store, numbers, drawers)
@@ -136,7 +136,7 @@ class Run:
     def _drawers(self) -> list[Drawings]:
         return drawers_of(self._out, contours=self._overlays, page=self._report)
 
-    def _todo(self, store: Store, drawers: Sequence[Drawings]) -> list[int]:
+    def _todo(self, store: Store) -> list[int]:
         """The numbers of the pictures to screen; the store then has all pictures. Raises SettingsError."""
         if store.noted("begun") is None:
             begin(store, self._screener, self._pictures, self._inputs)
@@ -159,7 +159,7 @@ class Run:
             )
         changed = [number for number, own in store.stamps().items() if _changed(listed[number].path, *own)]
         store.forget(changed)
-        for drawer in drawers:
+        for drawer in drawers_of(self._out, contours=True, page=True):  # of an earlier part of the run, too
             for number in changed:
                 drawer.forget(number)
         self.changed = len(changed)

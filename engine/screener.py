@@ -503,11 +503,13 @@ class Screener:
         """Args: beside: threads for all models but the first; without them, one looks after the other."""
         inputs = list(zip(*(item.prepared for item in items), strict=True))  # of each model
         with self._while_open():
+            if not items:
+                return []
             later = [
                 beside.submit(look.run, own).result if beside else partial(look.run, own)
                 for look, own in zip(self._looks[1:], inputs[1:], strict=True)
             ]
-            outputs = [self._looks[0].run(inputs[0]), *(look() for look in later)] if items else []
+            outputs = [self._looks[0].run(inputs[0]), *(look() for look in later)]
         return [self._result(item, seen) for item, seen in zip(items, zip(*outputs, strict=True), strict=True)]
 
     def _result(self, item: _Ready, outputs: Sequence[Outputs | None]) -> Result:

@@ -228,8 +228,10 @@ def test_a_picture_whose_bytes_have_changed_is_screened_again(both, pictures, tm
         shutil.copy(pictures[0].path, path)
         os.utime(pictures[3].path)  # touched, but the same
         Path(pictures[2].path).write_bytes(path.read_bytes())  # it was not there
-        run = Run(opened, pictures, out, onto="resume", overlays=True)
+        run = Run(opened, pictures, out, onto="resume")
         again = list(run)
+        assert not (out / "overlays" / "000001_eye1.jpg").exists()  # though nothing was drawn this time
+        list(Run(opened, pictures, out, onto="resume", overlays=True))
     assert [own.name for own in again] == [pictures[1].path, pictures[2].path]
     assert (run.changed, run.known, run.counts) == (2, 2, {"ok": 4})
     found = rows(out)
