@@ -45,7 +45,7 @@ class Code(StrEnum):
         GLAUCOMA_UNCERTAIN: Warning: the classifier's second opinion (`glaucoma_second`) is too near to its threshold; `glaucoma`
             is not concerned.
         DR_UNCERTAIN: Warning: the classifier is too near to its threshold of referable diabetic retinopathy (grade 2 and more).
-        ANY_DR_UNCERTAIN: Warning: the same, for any diabetic retinopathy (grade 1 and more).
+        ANY_DR_UNCERTAIN: Warning: the same, for any diabetic retinopathy (grade 1 and more), or it is open as referable is.
         CLASSIFIER_UNGRADABLE: Warning: the picture is too dark or unreadable for the classifier.
         END_MISSING: Warning: a JPEG lacks its end marker, and nothing else.
         RANGE_ASSUMED: Warning: samples of 16 bits use 8, 10 or 12 alone, and were read as of that range.

@@ -15,6 +15,7 @@ from ..diseases import DISEASES
 from ..eyes import Eyes
 from ..files import writing
 from ..readers import READERS
+from ..readers import verdicts as all_verdicts
 from ..readers.column import Verdict, readable
 from ..results import ModelName, Result, Screening, in_words
 from .overlays import Drawer, Drawings, named
@@ -38,7 +39,7 @@ td.w{overflow-wrap:anywhere;min-width:8rem}td.p{min-width:316px}img{width:150px;
 figure{display:inline-block;width:150px;vertical-align:top;margin:0 4px 6px 0}footer{overflow-wrap:anywhere}
 @media(max-width:76rem){.table{overflow-x:auto}}
 figcaption{color:#59636e;font-size:.75rem;text-align:center}.bad{color:#b42318}.code{display:inline-block}.hint{color:#59636e;font-size:.85rem}
-.key b{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin:0 .3em 0 1em}
+.key{white-space:nowrap}.key b{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin:0 .3em 0 1em}
 th button{font:inherit;border:0;background:none;padding:0;cursor:pointer;text-align:left}
 th button::after{content:"\\a0\\2195";color:#8c959f}th[aria-sort=ascending] button::after{content:"\\a0\\2191";color:inherit}
 th[aria-sort=descending] button::after{content:"\\a0\\2193";color:inherit}
@@ -140,8 +141,8 @@ def _page(
 reach it. <b>open</b>: too near to the threshold to say, or not measurable.</p>
 <p>{meanings}
 Heat: where a model sees the disease, from blue (little) to red (much).
-<span class="key"><b style="background:#40dc60"></b>disc <b style="background:#46aaff"></b>cup
-<b style="background:#ffe13c"></b>fovea</span></p>
+<span class="key"><b style="background:#40dc60"></b>disc</span> <span class="key"><b style="background:#46aaff"></b>cup</span>
+<span class="key"><b style="background:#ffe13c"></b>fovea</span></p>
 <p><label>Search <input type="search" placeholder="a name, a patient, refer, a code"></label> <output class="hint"></output></p>
 <div class="table"><table>
 <thead><tr><th>pictures<th><button>name</button><th><button>vCDR</button>{titles}<th><button>remarks</button></tr></thead>
@@ -160,7 +161,11 @@ Heat: where a model sees the disease, from blue (little) to red (much).
 def _sentence(verdict: Verdict) -> str:
     """What a verdict is, for people."""
     title = verdict.title[:1].upper() + verdict.title[1:]  # DR stays DR
-    return f"{html.escape(title)}: {html.escape(verdict.meaning.replace('`', ''))}."
+    meaning = verdict.meaning
+    for own in all_verdicts():  # its columns by what the page calls them
+        for part, name in (("", ""), ("_probability", "'s probability"), ("_threshold", "'s threshold")):
+            meaning = meaning.replace(f"`{own.name}{part}`", f"{own.title}{name}")
+    return f"{html.escape(title)}: {html.escape(meaning, quote=False)}."
 
 
 def _row(folder: Path, number: int, result: Result, verdicts: Sequence[Verdict], embed: bool) -> str:

@@ -201,6 +201,10 @@ class ClassifierReader:
                 doubt = f"uncertain within {at.uncertain_logit:.3f} of its logit"
                 lines.append(f"{name} from {at.threshold:.4f}, {doubt}: {', '.join(rates)}")
             rows[disease] = "\n".join(lines)
+        if "glaucoma" in self._document.decisions:
+            rows["disagreement"] = (
+                f"more than {self._document.disagreement:g} from the multi-task model's glaucoma, each seen from its threshold"
+            )
         return rows
 
     def differences(self, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:

@@ -401,7 +401,7 @@ def evaluate(
         print(json.dumps({"models": opened, "split": split, "sets": figures}, indent=2))
         return
     for name, row in figures.items():
-        title = f"{name}, {split}: {row['n']} pictures, {row['n_rejected']} rejected"
+        title = f"{name}, {split}: {_pictures(row['n'])}, {row['n_rejected']} rejected"
         table = Table(title=Text(title), title_justify="left")
         for column in ("figure", "n", "not measurable", "value"):
             table.add_column(column)

@@ -200,8 +200,14 @@ def test_every_verdict_is_explained(both, tmp_path):
     text = printed(both(), tmp_path).text
     for verdict in verdicts():
         title = verdict.title[0].upper() + verdict.title[1:]
-        assert f"{title}: {verdict.meaning.replace('`', '')}." in text
-    assert "Any DR: " in text
+        assert f"{title}: " in text
+        assert verdict.meaning.split("`")[0] in text
+    assert (
+        "called also where referable DR is, even below any DR's threshold; never denied where referable DR is open."
+        in text
+    )
+    assert "Glaucoma: whether glaucoma's probability (" in text
+    assert not [name for name in ("any_dr", "referable_dr", "`") if name in text]
 
 
 def test_the_page_counts_and_names_every_model_with_its_terms(both, model, classifier, tmp_path):

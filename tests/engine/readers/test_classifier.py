@@ -277,8 +277,9 @@ def test_the_grid_of_a_heat_map_places_its_cells(classifier):
 
 def test_it_describes_every_decision_at_every_point(classifier):
     rows = ClassifierReader(classifier.contract, None).describe()
-    assert list(rows) == ["operating point", *VERDICTS]
+    assert list(rows) == ["operating point", *VERDICTS, "disagreement"]
     assert rows["operating point"] == "balanced"
+    assert rows["disagreement"].startswith(f"more than {classifier.contract.disagreement:g} from")
     lines = rows["referable_dr"].splitlines()
     assert lines[0] == "temperature 1"
     assert [line.split(",")[0] for line in lines[1:]] == [
