@@ -11,7 +11,7 @@ from typing import Any, Self
 from .contract import Contract
 from .errors import SettingsError, require
 from .eyes import Listed
-from .outputs.packing import packed, unpacked
+from .outputs.packing import as_bytes, as_text, packed, unpacked
 from .pictures.photo import Source
 from .results import ModelName, Result
 from .screener import Screener, ScreenerSettings
@@ -45,7 +45,7 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         listed = [
-            Listed(path.decode("utf-8", "surrogatepass"), patient.decode("utf-8", "surrogatepass") or None, eye or None)
+            Listed(as_text(path), as_text(patient) or None, eye or None)
             for path, patient, eye in zip(batch["path"], batch["patient"], batch["eye"], strict=True)
         ]
         return {"found": [packed(result) for result in self._screener.stream(listed)]}
@@ -103,11 +103,7 @@ class ClusterScreener:
         data.DataContext.get_current().execution_options.preserve_order = True
         data.DataContext.get_current().enable_progress_bars = False
         rows = [
-            {
-                "path": own.path.encode("utf-8", "surrogatepass"),
-                "patient": (own.patient or "").encode("utf-8", "surrogatepass"),
-                "eye": own.eye or "",
-            }
+            {"path": as_bytes(own.path), "patient": as_bytes(own.patient or ""), "eye": own.eye or ""}
             for own in pictures
         ]
         # blocks of whole batches: the same pictures share a batch as in a run on one machine

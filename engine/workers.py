@@ -108,7 +108,8 @@ class _Worker:
 
 def _serve(function: Callable[[Any], Any], pipe: Connection, shared: Any) -> None:
     """What a process does: answer until its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):  # a whole group gets them; they are the parent's to handle
+        signal.signal(number, signal.SIG_IGN)
     room = memoryview(shared).cast("B")
     while True:
         try:

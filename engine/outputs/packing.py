@@ -36,6 +36,16 @@ def unpacked(data: bytes, models: Sequence[ModelName]) -> Result:
     return replace(cast(Result, _value(json.loads(zlib.decompress(data)))), models=tuple(models))
 
 
+def as_bytes(name: str) -> bytes:
+    """Any name, whether it is UTF-8 or not."""
+    return name.encode("utf-8", "surrogatepass")
+
+
+def as_text(data: bytes) -> str:
+    """What `as_bytes` has made."""
+    return data.decode("utf-8", "surrogatepass")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Code):
         return {_OF: "Code", "value": str(value)}

@@ -18,9 +18,9 @@ import filelock
 from ..errors import OutputError, SettingsError
 from ..eyes import Eye, Listed
 from ..files import refused
-from ..pictures.shards import parted
+from ..pictures.shards import file_of
 from ..results import ModelName, Result
-from .packing import packed, unpacked
+from .packing import as_bytes, as_text, packed, unpacked
 
 FILE = "run.sqlite"
 _LOCK = ".run.lock"
@@ -40,7 +40,7 @@ Stamp = tuple[int, int] | None
 def stamp(path: str) -> Stamp:
     """A file's stamp; of a member of an archive, the archive's."""
     try:
-        status = Path(parts[0] if (parts := parted(path)) else path).stat()
+        status = Path(file_of(path)).stat()
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns
@@ -55,7 +55,7 @@ class Store:
 
     def __init__(self, folder: Path, *, write: bool = False) -> None:
         """Open the store of a folder; with `write`, make it where there is none."""
-        self._folder, self._path = folder, folder / FILE
+        self._path = folder / FILE
         if not write and not self._path.is_file():
             raise NoRun(_NO_RUN.format(folder))
         with self._told():
@@ -130,7 +130,10 @@ class Store:
     def _append(self, pictures: Sequence[Listed]) -> None:
         self._file.executemany(
             "INSERT INTO pictures VALUES (?, ?, ?, ?)",
-            ((k, _bytes(p.path), _bytes(p.patient), p.eye) for k, p in enumerate(pictures, start=self.total())),
+            (
+                (k, as_bytes(p.path), p.patient and as_bytes(p.patient), p.eye)
+                for k, p in enumerate(pictures, start=self.total())
+            ),
         )
 
     def pictures(self) -> list[Listed]:
@@ -138,7 +141,8 @@ class Store:
         with self._told():
             rows = self._file.execute("SELECT path, patient, eye FROM pictures ORDER BY number")
             return [
-                Listed(cast(str, _text(path)), _text(patient), cast(Eye | None, eye)) for path, patient, eye in rows
+                Listed(as_text(path), patient and as_text(patient), cast(Eye | None, eye))
+                for path, patient, eye in rows
             ]
 
     def total(self) -> int:
@@ -211,12 +215,3 @@ def claimed(folder: Path) -> Iterator[None]:
         raise OutputError(f"{folder}: another run is writing here; wait for it, or choose another folder") from None
     except OSError as error:
         raise refused(folder, error) from None
-
-
-def _bytes(text: str | None) -> bytes | None:
-    """Any name, whether it is UTF-8 or not."""
-    return None if text is None else text.encode("utf-8", "surrogatepass")
-
-
-def _text(data: bytes | None) -> str | None:
-    return None if data is None else data.decode("utf-8", "surrogatepass")

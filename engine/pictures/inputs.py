@@ -148,11 +148,11 @@ def walk(folder: str, leave_out: Path | None, inputs: Inputs) -> Iterator[str]:
             folders.clear()
             continue
         hidden = [name for name in folders if name.startswith(".") or name.lower() in _SYSTEM]
-        inputs.left_out[_FOLDERS] += len(hidden)
+        if hidden:
+            inputs.left_out[_FOLDERS] += len(hidden)
         folders[:] = sorted(set(folders).difference(hidden))
         for name in sorted(files):
             yield from _file(os.path.join(parent, name), name, inputs)
-    inputs.left_out += Counter()  # without what is 0
 
 
 def _file(path: str, name: str, inputs: Inputs) -> Iterator[str]:

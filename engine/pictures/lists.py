@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import SettingsError, require
 from ..eyes import EYES, Listed
+from . import shards
 
 SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".xlsx"})
 _PATH = (
@@ -117,7 +118,7 @@ class _Finder:
 
     @staticmethod
     def _is_there(path: str) -> bool:
-        return os.path.lexists(path.partition("!/")[0]) if "\0" not in path else False
+        return "\0" not in path and os.path.lexists(shards.file_of(path))
 
 
 def _spellings(name: str) -> Iterator[str]:

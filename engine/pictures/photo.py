@@ -42,7 +42,6 @@ class Photo:
         listed: What its list says of it.
         width: As displayed, px.
         height: As displayed, px.
-        warnings: What was assumed of the file; known when it has been decoded.
     """
 
     def __init__(
@@ -60,7 +59,6 @@ class Photo:
         self._encoded: Encoded = Decoded(pixels) if isinstance(pixels, np.ndarray) else pixels
         self.name, self.sha256, self.patient, self.eye, self.listed = name, sha256, patient, eye, listed
         self.width, self.height = self._encoded.width, self._encoded.height
-        self.warnings: tuple[Code, ...] = ()
         self._reduced: dict[int, Reduced] = {}
         # what preparation has found: the picture without its border, and the box around the field of view
         self.fields: dict[tuple[int, int], tuple[NDArray[np.uint8], tuple[int, int, int, int]]] = {}
@@ -80,6 +78,11 @@ class Photo:
         return Photo(np.ascontiguousarray(pixels[..., ::-1]), name)
 
     @property
+    def warnings(self) -> tuple[Code, ...]:
+        """What was assumed of the file; known when it has been decoded."""
+        return self._encoded.warnings
+
+    @property
     def pixels(self) -> NDArray[np.uint8]:
         """All pixels, uint8 (H, W, 3) RGB in displayed orientation."""
         return self.at_least(max(self.width, self.height)).pixels
@@ -93,7 +96,6 @@ class Photo:
         factor = next((f for f in (8, 4, 2) if min(self.width, self.height) // f >= side), 1)
         if factor not in self._reduced:
             self._reduced[factor] = self._encoded.reduced(factor)
-            self.warnings = self._encoded.warnings
         return self._reduced[factor]
 
     def named(self, name: str) -> Photo:

@@ -26,6 +26,12 @@ def parted(path: str) -> tuple[str, str] | None:
     return (shard, name) if inside and os.path.splitext(shard)[1].lower() in SUFFIXES else None
 
 
+def file_of(path: str) -> str:
+    """The file that holds a picture: the shard of a member, else the path itself."""
+    parts = parted(path)
+    return parts[0] if parts else path
+
+
 def members(shard: str) -> Iterator[str]:
     """The paths of all regular files in a shard, in its order; the shard itself at the end where it is cut.
 

@@ -72,6 +72,9 @@ PointOption = Annotated[
     str | None,
     typer.Option("--point", help="The classifier's operating point: high_sensitivity, balanced, high_specificity."),
 ]
+OverlaysOption = Annotated[
+    bool, typer.Option("--overlays", help="Also write pictures with contours, fovea and heat maps.")
+]
 BackendOption = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.")]
 
 
@@ -95,9 +98,7 @@ def screen(
             f"Default: {_TIMEOUT:.0f} of more than {_MANY} pictures, else 0.",
         ),
     ] = None,
-    overlays: Annotated[
-        bool, typer.Option("--overlays", help="Also write pictures with contours, fovea and heat maps.")
-    ] = False,
+    overlays: OverlaysOption = False,
     with_report: Annotated[bool, typer.Option("--report", help="Also write an HTML page to search and sort.")] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Also write DIR/screenings.parquet.")] = False,
     resume: Annotated[
@@ -198,9 +199,7 @@ def watch(
     model: ModelOption = None,
     backend: BackendOption = "auto",
     point: PointOption = None,
-    overlays: Annotated[
-        bool, typer.Option("--overlays", help="Also write pictures with contours, fovea and heat maps.")
-    ] = False,
+    overlays: OverlaysOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON, one a line.")] = False,
 ) -> None:
     """Screen each picture that comes into a folder when it is whole, once, until SIGINT or SIGTERM.
@@ -280,9 +279,7 @@ def rows(
 @app.command()
 def report(
     folder: FolderArgument,
-    overlays: Annotated[
-        bool, typer.Option("--overlays", help="Also write pictures with contours, fovea and heat maps.")
-    ] = False,
+    overlays: OverlaysOption = False,
 ) -> None:
     """Write the HTML page of a run from its store; photos are read again to be drawn."""
     with Store(folder) as store:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,6 +67,14 @@ def test_R06_a_hanging_process_is_ended(workers):
         answers = list(pool.map(workers, [hang, "1 + 1"]))
     assert answers == [f"late: {hang}", 2]
     assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_R04_a_signal_to_the_whole_group_is_the_owners_to_handle(workers, number):
+    before = {workers("__import__('os').getpid()") for _ in range(4)}
+    for pid in before:
+        os.kill(pid, number)
+    assert {workers("__import__('os').getpid()") for _ in range(4)} == before
 
 
 def test_processes_end_with_their_owner(workers):

@@ -124,25 +124,10 @@ def test_a_name_that_looks_like_a_glob_is_taken_as_it_is(folder):
     assert expanded("eye[1].jpg", "gone*.jpg") == ["eye[1].jpg", "gone*.jpg"]
 
 
-NAMES = [
-    "é.jpg",
-    "e\u0301.jpg",  # the same to the eye
-    "👁️.jpg",
-    " two  spaces .jpg",
-    "line\nbreak.jpg",
-    "-rf.jpg",
-    "=cmd().jpg",
-    'comma,and"quote.jpg',
-    "x" * 251 + ".jpg",
-    os.fsdecode(b"\xff\xfe.jpg"),
-]
-
-
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_any_name_is_found_and_kept(tmp_path, name):
-    (tmp_path / name).write_bytes(b"x")
+def test_any_name_is_found_and_kept(tmp_path, any_name):
+    (tmp_path / any_name).write_bytes(b"x")
     (found,) = expanded(str(tmp_path))
-    assert found == os.path.join(tmp_path, name)
+    assert found == os.path.join(tmp_path, any_name)
     assert expanded(found) == [found]
     assert Path(found).exists()
 

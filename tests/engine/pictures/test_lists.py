@@ -138,26 +138,11 @@ def test_a_list_may_name_pictures_in_archives(tmp_path):
     assert names(listed(tmp_path, "path\ns.tar!/x.jpg\n", there=""), tmp_path) == ["s.tar!/x.jpg"]
 
 
-NAMES = [
-    "é.jpg",
-    "e\u0301.jpg",  # the same to the eye
-    "👁️.jpg",
-    " two  spaces .jpg",
-    "line\nbreak.jpg",
-    "-rf.jpg",
-    "=cmd().jpg",
-    'comma,and"quote.jpg',
-    "x" * 251 + ".jpg",
-    os.fsdecode(b"\xff\xfe.jpg"),
-]
-
-
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_a_list_holds_any_name(tmp_path, name):
-    quoted = '"' + name.replace('"', '""') + '"'
-    (tmp_path / name).touch()
+def test_a_list_holds_any_name(tmp_path, any_name):
+    quoted = '"' + any_name.replace('"', '""') + '"'
+    (tmp_path / any_name).touch()
     (tmp_path / "list.csv").write_bytes(b"path\n" + os.fsencode(quoted) + b"\n")
-    assert names(read(tmp_path / "list.csv"), tmp_path) == [name]
+    assert names(read(tmp_path / "list.csv"), tmp_path) == [any_name]
 
 
 @pytest.mark.parametrize(
