@@ -28,6 +28,7 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.enable_mem_pattern = False  # batches vary in size; costs 3 % of time, saves a large share of memory
         options.add_session_config_entry("session.force_spinning_stop", "1")  # idle, leave the cores to the other model
+        options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, int8 sums overflow otherwise
         options.log_severity_level = 3
         options.add_session_config_entry(_EXTERNAL_FOLDER, str(model.path / "none"))  # below a file there is nothing
         if threads is not None:
