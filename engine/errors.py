@@ -36,6 +36,7 @@ class Code(StrEnum):
         FLOAT_IMAGE: Floating-point samples: no defined brightness.
         MULTI_PAGE: Several pictures in one file.
         NO_FIELD_OF_VIEW: Nothing bright enough to be a retina.
+        NOT_ROUND: The field of view is no circle: the picture was squeezed. A warning where it is little.
         DISC_NOT_FOUND: No optic disc: probably not a (gradable) fundus photograph.
         CUP_NOT_FOUND: Warning: a disc without a measurable cup.
         FOVEA_NOT_FOUND: Warning: no fovea in the picture.
@@ -68,6 +69,7 @@ class Code(StrEnum):
     FLOAT_IMAGE = "FLOAT_IMAGE"
     MULTI_PAGE = "MULTI_PAGE"
     NO_FIELD_OF_VIEW = "NO_FIELD_OF_VIEW"
+    NOT_ROUND = "NOT_ROUND"
     DISC_NOT_FOUND = "DISC_NOT_FOUND"
     CUP_NOT_FOUND = "CUP_NOT_FOUND"
     FOVEA_NOT_FOUND = "FOVEA_NOT_FOUND"

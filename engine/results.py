@@ -18,7 +18,7 @@ from .pictures.photo import Photo
 from .readers import READERS, Reader, verdicts
 from .readers.column import Column, Verdict, readable
 
-UNGRADABLE = frozenset({Code.NO_FIELD_OF_VIEW, Code.DISC_NOT_FOUND})  # a picture, but not one that can be read
+UNGRADABLE = frozenset({Code.NO_FIELD_OF_VIEW, Code.NOT_ROUND, Code.DISC_NOT_FOUND})  # a picture, not one to read
 Status = Literal["ok", "ungradable", "error"]
 
 
@@ -251,13 +251,14 @@ def _of_verdicts(given: tuple[Verdict, ...]) -> list[Column]:
 _CODES = (
     "There is no such file: `NOT_FOUND`, `NOT_A_FILE`; it cannot be read: `UNREADABLE`, `EMPTY_FILE`, `UNKNOWN_FORMAT`, "
     "`NEEDS_EXTRA`, `DAMAGED`; it is no photograph to screen: `TOO_LARGE`, `TOO_SMALL`, `NOT_COLOUR`, `FLOAT_IMAGE`, "
-    "`MULTI_PAGE`; no retina or no disc: `NO_FIELD_OF_VIEW`, `DISC_NOT_FOUND`; the model failed: "
+    "`MULTI_PAGE`; no retina, a squeezed one or no disc: `NO_FIELD_OF_VIEW`, `NOT_ROUND`, `DISC_NOT_FOUND`; the model failed: "
     "`MODEL_NONFINITE`; reading it failed: `WORKER_CRASH`, `TIMED_OUT`"
 )
 _WARNINGS = (
     "what an `ok` result lacks (`CUP_NOT_FOUND`, `FOVEA_NOT_FOUND`, `CLASSIFIER_UNGRADABLE`), is unsure of (`DR_UNCERTAIN`, "
     "`ANY_DR_UNCERTAIN`, `GLAUCOMA_UNCERTAIN`), or contradicts (`GLAUCOMA_DISAGREEMENT` of the two models, "
-    "`LATERALITY_CONFLICT`, of a rejected picture too); and what was assumed of the file (`END_MISSING`, `RANGE_ASSUMED`)"
+    "`LATERALITY_CONFLICT`, of a rejected picture too); a field of view that is not quite round (`NOT_ROUND`); and what was "
+    "assumed of the file (`END_MISSING`, `RANGE_ASSUMED`)"
 )
 _PICTURE = (
     Column("name", "the picture, as it was named", lambda result: result.name, "text"),

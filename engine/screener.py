@@ -22,7 +22,7 @@ from .contract import Contract, Model
 from .errors import BackendError, Code, ModelError, PhotoError, SettingsError
 from .eyes import Eyes, Listed
 from .gate.opening import open_runner
-from .pictures import photo
+from .pictures import photo, roundness
 from .pictures.photo import Photo, Source
 from .pictures.preprocess import Prepared
 from .readers import READERS, Reader
@@ -198,6 +198,7 @@ class _Intake:
         warnings = (*read.warnings, *conflict)
         try:
             prepared, unusable = self._prepare(read)
+            unlike = _not_round(prepared)
         except PhotoError as error:
             return Rejected(read.name, read.sha256, error.code, error.reason, self.models, eyes, warnings)
         screening = Screening(
@@ -206,7 +207,7 @@ class _Intake:
             width=read.width,
             height=read.height,
             eyes=eyes,
-            warnings=(*warnings, *unusable),
+            warnings=(*warnings, *unlike, *unusable),
             models=self.models,
             photo=read if keep_photo else None,
         )
@@ -524,6 +525,19 @@ class Screener:
         except PhotoError as error:
             return Rejected(found.name, found.sha256, error.code, error.reason, self.models, found.eyes, found.warnings)
         return found
+
+
+def _not_round(prepared: Sequence[Prepared | None]) -> tuple[Code, ...]:
+    """The warning of a field of view that is not round. Raises PhotoError where it is refused."""
+    ratio = roundness.ratio(next(own.image for own in prepared if own is not None))
+    if ratio is None or min(ratio, 1 / ratio) >= roundness.TOLD:
+        return ()
+    if min(ratio, 1 / ratio) < roundness.REFUSED:
+        reason = (
+            f"the field of view is {ratio:.2f} times as wide as high: it was squeezed; bring it as the camera has it"
+        )
+        raise PhotoError(Code.NOT_ROUND, reason)
+    return (Code.NOT_ROUND,)
 
 
 def _eyes(read: Photo | PhotoError) -> tuple[Eyes, tuple[Code, ...]]:

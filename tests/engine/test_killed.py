@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-PICTURES, KILLS, BATCH = 60, 20, 2
+PICTURES, KILLS, BATCH = 60, 8, 2
 SCRIPT = Path(__file__).parent / "killed_run.py"
 
 
