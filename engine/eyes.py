@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 Eye = Literal["right", "left"]
@@ -19,6 +19,7 @@ class Listed:
         path: Of its file; a `Path` becomes a str.
         patient: Who it shows.
         eye: Which eye it shows: `right` or `left`.
+        data: The file's bytes, where they are in memory: then `path` is but a name, and nothing is opened.
 
     Raises:
         TypeError: Path or patient is of another type.
@@ -28,6 +29,7 @@ class Listed:
     path: str
     patient: str | None = None
     eye: Eye | None = None
+    data: bytes | None = field(default=None, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         given: Any = self

@@ -123,8 +123,8 @@ def load(source: Source, name: str | None = None) -> Photo:
         TypeError: It is anything else (a programmer's error).
     """
     listed = source if isinstance(source, Listed) else None
-    what = source.path if isinstance(source, Listed) else source
-    label = name or label_of(what)
+    what = (source.path if source.data is None else source.data) if isinstance(source, Listed) else source
+    label = name or label_of(source)
     digest: str | None = None
     try:
         if isinstance(what, Photo):

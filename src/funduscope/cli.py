@@ -20,7 +20,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from . import cli_models, console, results_table
+from . import cli_models, console, results_table, service
 from .engine import contract, errors, models
 from .engine.cluster import ClusterScreener
 from .engine.labelled import dataset, evaluation
@@ -39,6 +39,7 @@ from .engine.runners import BACKENDS
 from .engine.screener import ScreenerSettings
 from .engine.watch import Watch
 from .progress import How, counted, followed
+from .service.settings import KEY, ServiceSettings, read_keys
 from .version import __version__
 
 EXIT = {
@@ -216,6 +217,55 @@ def watch(
     console.stderr.print(
         f"{_pictures(sum(watched.counts.values()))}: {counted(watched.counts)}; rows in {out}/screenings.csv"
     )
+
+
+@app.command()
+def serve(
+    model: ModelOption = None,
+    backend: BackendOption = "auto",
+    point: PointOption = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 8,
+    host: Annotated[str, typer.Option(help="Address to listen at; one that other machines can reach needs a key.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--key-file", metavar="FILE", help=f"Keys, one a line; one more may be in {KEY}. Without: no key."
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="The certificate and its chain, PEM.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its private key, PEM.")] = None,
+    queue: Annotated[int, typer.Option(help="The most pictures that wait; more are refused with 429.")] = 64,
+    max_mb: Annotated[int, typer.Option("--max-mb", help="The most MB of one request's body.")] = 32,
+    deadline: Annotated[float, typer.Option(help="Seconds in which a request's pictures must be screened.")] = 30,
+) -> None:
+    """Screen over HTTP, until SIGINT or SIGTERM: an interface for programs, and a page for people at its root.
+
+    Nothing that is sent is kept, on disk or in a log.
+    """
+    settings = ServiceSettings(
+        host=host,
+        port=port,
+        keys=read_keys(key_file),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        queue=queue,
+        max_bytes=max_mb * 2**20,
+        max_pictures=min(queue, ServiceSettings.max_pictures),
+        deadline_seconds=deadline,
+    )
+    service.expect()
+    with _settings(model or (), backend, batch, point).open() as screener:
+        scheme = "https" if tls_cert else "http"
+        shown = f"[{host}]" if ":" in host else host
+        console.stderr.print(f"serving at {scheme}://{shown}:{port}/; end with Ctrl-C")
+        if not (settings.is_loopback or tls_cert):
+            console.stderr.print("without TLS, keys and pictures travel as they are: put a proxy with TLS before it")
+        service.serve(settings, screener)
 
 
 @contextmanager

@@ -1,0 +1,56 @@
+"""Screening over HTTP: one screener for all who ask, in an ASGI application that stands alone or within another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..engine.errors import require
+from ..engine.screener import Screener
+from .settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+__all__ = ["ServiceSettings", "application", "serve"]
+
+
+def application(settings: ServiceSettings, screener: Screener) -> Starlette:
+    """The service as an ASGI application, to run or to mount.
+
+    Args:
+        settings: Keys and limits; where it listens is for `serve` alone.
+        screener: Shared by all requests; it is warmed up when the application starts, and stays open when it ends.
+
+    Returns:
+        The application.
+
+    Raises:
+        MissingExtra: Starlette or another part is not installed.
+    """
+    expect()
+    from .app import build
+
+    return build(settings, screener)
+
+
+def serve(settings: ServiceSettings, screener: Screener) -> None:
+    """Listen and answer until SIGINT or SIGTERM.
+
+    Args:
+        settings: See `ServiceSettings`.
+        screener: Stays open when it ends.
+
+    Raises:
+        MissingExtra: uvicorn or another part is not installed.
+        SettingsError: The port is taken, or the address is none of this machine's.
+    """
+    expect()
+    from .server import run
+
+    run(settings, application(settings, screener))
+
+
+def expect() -> None:
+    """See that all parts are installed. Raises MissingExtra."""
+    for module in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
+        require(module, "service")

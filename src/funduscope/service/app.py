@@ -1,0 +1,163 @@
+"""The service's addresses, and what each of them answers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from ..engine import drawing
+from ..engine.outputs.patients import Patient
+from ..engine.results import Result, Screening
+from ..engine.screener import Screener
+from . import bodies, openapi, problems
+from .guard import SCREENINGS, Guard
+from .metrics import Metrics
+from .queue import Queue
+from .settings import ServiceSettings
+
+_WARM = 3  # runs before the service is ready: what is allocated or chosen by the first ones is there then
+_log = logging.getLogger("funduscope")
+
+
+def build(settings: ServiceSettings, screener: Screener) -> Starlette:
+    """See `application`."""
+    service = _Service(settings, screener)
+    routes = [
+        Route("/", service.page),
+        Route("/health/live", service.live),
+        Route("/health/ready", service.is_ready),
+        Route("/metrics", service.figures),
+        Route("/openapi.json", service.description),
+        Route(SCREENINGS, service.screenings, methods=["POST"]),
+    ]
+    guard = Middleware(Guard, keys=settings.keys, notice=service.notice, metrics=service.metrics)
+    handlers: Any = {HTTPException: problems.of_exception}
+    return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=service.lifespan)
+
+
+class _Service:
+    """Owns the queue and the figures. Args: screener: not its own; who opened it closes it."""
+
+    def __init__(self, settings: ServiceSettings, screener: Screener) -> None:
+        self._settings, self._screener = settings, screener
+        self._queue = Queue(screener, settings.queue, settings.deadline_seconds)
+        self._ready = False
+        self.notice = " ".join(dict.fromkeys(own.terms.notice for own in screener.contracts))
+        self.metrics = Metrics(lambda: self._queue.waiting)
+        text = (resources.files(__package__) / "page.html").read_text(encoding="utf-8")
+        self._page = HTMLResponse(text, headers={"Content-Security-Policy": _policy(text)})
+        self._description = openapi.document(settings, self.notice)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Warm up beside the first requests, so that `/health/live` is answered at once."""
+        warming = asyncio.create_task(self._warm())
+        yield
+        self._ready = False
+        await warming
+
+    async def _warm(self) -> None:
+        data = (resources.files("funduscope.examples") / "retina_cc0.jpg").read_bytes()
+        try:
+            for _ in range(_WARM):
+                await asyncio.wrap_future(self._screener.submit(data))
+        except Exception:
+            _log.exception("the models do not run; the service does not become ready")
+        else:
+            self._ready = True
+
+    async def live(self, request: Request) -> Response:
+        """It answers."""
+        return JSONResponse({"live": True})
+
+    async def is_ready(self, request: Request) -> Response:
+        """It can screen."""
+        return JSONResponse({"ready": self._ready}, 200 if self._ready else 503)
+
+    async def figures(self, request: Request) -> Response:
+        """For Prometheus."""
+        return PlainTextResponse(self.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def description(self, request: Request) -> Response:
+        """In OpenAPI."""
+        return JSONResponse(self._description)
+
+    async def page(self, request: Request) -> Response:
+        """For people."""
+        return self._page
+
+    async def screenings(self, request: Request) -> Response:
+        """Screen the pictures of one request."""
+        if not self._ready:
+            raise problems.busy(503, "the models are not ready yet; try again later")
+        self._queue.expect_room()  # before the body is taken
+        wanted = _drawn(request)
+        sources = await bodies.pictures(request, self._settings)
+        if wanted is not None and len(sources) != 1:
+            raise HTTPException(400, f"only one picture can be drawn, and there are {len(sources)}")
+        results = await self._queue.screen(sources, keep_photo=wanted is not None)
+        self.metrics.pictures(results)
+        if wanted is not None and isinstance(results[0], Screening):
+            return Response(await run_in_threadpool(_draw, results[0], wanted), media_type="image/png")
+        is_form = bodies.media_type(request) == bodies.FORM
+        content: dict[str, Any] = {"notice": self.notice, "screenings": [result.to_dict() for result in results]}
+        if is_form:
+            content["patients"] = _patients(results)
+        unusable = wanted is not None or (not is_form and results[0].status == "error")
+        return JSONResponse(content, 422 if unusable else 200)
+
+
+def _drawn(request: Request) -> str | None:
+    """What is to be drawn: a disease's heat, "" for the contours, None for nothing. Raises HTTPException: 400."""
+    asked = dict(request.query_params)
+    if unknown := asked.keys() - {"overlay", "heat"}:
+        raise HTTPException(400, f"{len(unknown)} unknown parameters; there are: overlay, heat", problems.CLOSE)
+    if asked.get("heat"):
+        return asked["heat"]
+    return "" if asked.get("overlay") in ("1", "true") else None
+
+
+def _draw(result: Screening, heat: str) -> bytes:
+    """A PNG. Raises HTTPException: 422 where there is no such heat map."""
+    photo = result.seen()
+    if not heat:
+        return drawing.encoded(drawing.contoured(photo, result), ".png")
+    maps = drawing.heat_maps(result)
+    if heat not in maps:
+        raise HTTPException(422, f"there is no such heat map of this picture; there are: {', '.join(maps) or 'none'}")
+    return drawing.encoded(drawing.heated(photo, maps[heat]), ".png")
+
+
+def _patients(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row for each patient, as patients.csv has them. Pictures that name none are of one, whose name is null."""
+    found: dict[str | None, Patient] = {}
+    for result in results:
+        name = result.eyes.patient
+        found.setdefault(name, Patient(name or "")).add(result)
+    return [patient.to_dict() | {"patient": name} for name, patient in found.items()]
+
+
+def _policy(page: str) -> str:
+    """A content security policy: nothing but the page's own script and style, and this service."""
+    own = {
+        tag: " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in texts)
+        for tag in ("script", "style")
+        if (texts := re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL))
+    }
+    sources = "; ".join(f"{tag}-src {hashes}" for tag, hashes in own.items())
+    return f"default-src 'none'; connect-src 'self'; img-src blob:; {sources}; base-uri 'none'; frame-ancestors 'none'"

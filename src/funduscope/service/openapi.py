@@ -1,0 +1,150 @@
+"""The service described in OpenAPI 3.1; rows and patients from the tables of columns that they are made by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..engine.outputs import patients
+from ..engine.readers.column import Column
+from ..engine.results import columns
+from ..version import __version__
+from .bodies import RAW
+from .guard import NOTICE, SCREENINGS
+from .settings import ServiceSettings
+
+_TYPES = {"text": "string", "list": "array", "bool": "boolean", "float": "number", "int": "integer"}
+_REFUSALS = {
+    "400": "The form or a parameter is not understood.",
+    "401": "There is no key, or a wrong one.",
+    "408": "The body did not come in time.",
+    "413": "The body is too large.",
+    "415": "The body is of another type, or compressed.",
+    "429": "Too many pictures wait; come again after `Retry-After` seconds.",
+    "503": "The models are not ready yet, or there are too many connections.",
+    "504": "The pictures were not screened in time.",
+}
+_EXAMPLE: dict[str, Any] = {
+    "name": "picture",
+    "status": "ok",
+    "code": None,
+    "reason": None,
+    "warnings": [],
+    "eye": "right",
+    "eye_source": "picture",
+    "vcdr": 0.412,
+    "glaucoma": False,
+    "glaucoma_probability": 0.121,
+    "glaucoma_threshold": 0.5,
+}
+_BAD = {"name": "picture", "status": "error", "code": "DAMAGED", "reason": "the data ends before the picture does"}
+
+
+def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
+    """The description.
+
+    Args:
+        settings: The limits that it tells, and whether a key is needed.
+        notice: What a person must be told with every result.
+    """
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    form = {
+        "type": "object",
+        "description": f"One patient's pictures, {settings.max_pictures} at most; one or more of a field.",
+        "properties": {
+            "right": {"type": "string", "format": "binary", "description": "Of the right eye."},
+            "left": {"type": "string", "format": "binary", "description": "Of the left eye."},
+            "picture": {"type": "string", "format": "binary", "description": "Of an eye that is not named."},
+            "patient": {"type": "string", "description": "Whose they are."},
+        },
+    }
+    json = {"schema": {"$ref": "#/components/schemas/Screenings"}}
+    good = {"one": {"value": {"notice": notice, "screenings": [_EXAMPLE]}}}
+    bad = {"damaged": {"value": {"notice": notice, "screenings": [_BAD]}}}
+    screenings = {
+        "summary": "Screen one picture, or several of one patient",
+        "parameters": [
+            _parameter("overlay", "1: answer with the picture and its contours, as PNG.", "1"),
+            _parameter("heat", "Answer with the picture and the heat map of this disease, as PNG.", "referable_dr"),
+        ],
+        "requestBody": {
+            "required": True,
+            "description": f"{settings.max_bytes} bytes at most.",
+            "content": {"image/*": binary, **dict.fromkeys(RAW, binary), "multipart/form-data": {"schema": form}},
+        },
+        "responses": {
+            "200": {
+                "description": "A row for each picture; those of a form that could not be read too.",
+                "headers": {NOTICE: {"description": notice, "schema": {"type": "string"}}},
+                "content": {"application/json": {**json, "examples": good}, "image/png": binary},
+            },
+            "422": {
+                "description": "The one picture could not be read, or has nothing to draw: its row says why.",
+                "content": {"application/json": {**json, "examples": bad}},
+            },
+            **{status: _refusal(told) for status, told in _REFUSALS.items()},
+        },
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Funduscope", "version": __version__, "description": notice},
+        "security": [{"bearer": []}, {"header": []}] if settings.keys else [],
+        "paths": {
+            SCREENINGS: {"post": screenings},
+            "/health/live": {"get": _plain("It answers.")},
+            "/health/ready": {"get": _plain("It can screen; 503 where it cannot yet.")},
+            "/metrics": {"get": _plain("Figures for Prometheus.")},
+        },
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+            "schemas": {
+                "Row": _row(columns()),
+                "Patient": _row(patients.columns()),
+                "Screenings": {
+                    "type": "object",
+                    "required": ["notice", "screenings"],
+                    "properties": {
+                        "notice": {"type": "string"},
+                        "screenings": {"type": "array", "items": {"$ref": "#/components/schemas/Row"}},
+                        "patients": {"type": "array", "items": {"$ref": "#/components/schemas/Patient"}},
+                    },
+                },
+                "Problem": {
+                    "type": "object",
+                    "properties": {
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "detail": {"type": "string"},
+                    },
+                },
+            },
+        },
+    }
+
+
+def _row(of: Sequence[Column]) -> dict[str, Any]:
+    """The schema of a row."""
+    properties: dict[str, dict[str, Any]] = {}
+    for column in of:
+        properties[column.name] = {"type": [_TYPES[column.kind], "null"], "description": column.meaning}
+        if column.kind == "list":
+            properties[column.name]["items"] = {"type": "string"}
+    return {"type": "object", "properties": properties}
+
+
+def _parameter(name: str, told: str, example: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": told, "schema": {"type": "string"}, "example": example}
+
+
+def _refusal(told: str) -> dict[str, Any]:
+    return {
+        "description": told,
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+
+
+def _plain(told: str) -> dict[str, Any]:
+    return {"summary": told, "responses": {"200": {"description": told}}}
