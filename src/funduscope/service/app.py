@@ -45,7 +45,7 @@ def build(settings: ServiceSettings, screener: Screener) -> Starlette:
         Route("/openapi.json", service.description),
         Route(SCREENINGS, service.screenings, methods=["POST"]),
     ]
-    guard = Middleware(Guard, keys=settings.keys, notice=service.notice, metrics=service.metrics)
+    guard = Middleware(Guard, settings=settings, notice=service.notice, metrics=service.metrics)
     handlers: Any = {HTTPException: problems.of_exception}
     return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=service.lifespan)
 
@@ -57,6 +57,7 @@ class _Service:
         self._settings, self._screener = settings, screener
         self._queue = Queue(screener, settings.queue, settings.deadline_seconds)
         self._ready = False
+        self._warming: asyncio.Task[None] | None = None
         self.notice = " ".join(dict.fromkeys(own.terms.notice for own in screener.contracts))
         self.metrics = Metrics(lambda: self._queue.waiting)
         text = (resources.files(__package__) / "page.html").read_text(encoding="utf-8")
@@ -66,10 +67,15 @@ class _Service:
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Warm up beside the first requests, so that `/health/live` is answered at once."""
-        warming = asyncio.create_task(self._warm())
+        warming = self._begin()
         yield
         self._ready = False
         await warming
+
+    def _begin(self) -> asyncio.Task[None]:
+        """Have it warmed up, once; where it is mounted, the first who asks has to, as nobody says when it starts."""
+        self._warming = self._warming or asyncio.create_task(self._warm())
+        return self._warming
 
     async def _warm(self) -> None:
         data = (resources.files("funduscope.examples") / "retina_cc0.jpg").read_bytes()
@@ -87,6 +93,7 @@ class _Service:
 
     async def is_ready(self, request: Request) -> Response:
         """It can screen."""
+        self._begin()
         return JSONResponse({"ready": self._ready}, 200 if self._ready else 503)
 
     async def figures(self, request: Request) -> Response:
@@ -103,6 +110,7 @@ class _Service:
 
     async def screenings(self, request: Request) -> Response:
         """Screen the pictures of one request."""
+        self._begin()
         if not self._ready:
             raise problems.busy(503, "the models are not ready yet; try again later")
         self._queue.expect_room()  # before the body is taken
@@ -160,4 +168,4 @@ def _policy(page: str) -> str:
         if (texts := re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL))
     }
     sources = "; ".join(f"{tag}-src {hashes}" for tag, hashes in own.items())
-    return f"default-src 'none'; connect-src 'self'; img-src blob:; {sources}; base-uri 'none'; frame-ancestors 'none'"
+    return f"default-src 'none'; connect-src 'self'; img-src blob: data:; {sources}; base-uri 'none'; frame-ancestors 'none'"

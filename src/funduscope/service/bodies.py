@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -68,11 +68,18 @@ async def _limited(request: Request, most: int) -> AsyncGenerator[bytes]:
 
 
 async def _of_form(request: Request, chunks: AsyncGenerator[bytes], most: int) -> list[Listed]:
-    """The pictures of a form: fields named after the eye, or `picture`; a field `patient` says whose they are."""
     try:
         form = await _InMemory(request.headers, chunks, max_files=most, max_fields=1, max_part_size=4096).parse()
     except MultiPartException as error:
         raise HTTPException(400, error.message, CLOSE) from None
+    try:
+        return _listed(form)
+    finally:
+        await form.close()
+
+
+def _listed(form: FormData) -> list[Listed]:
+    """The pictures of a form: fields named after the eye, or `picture`; a field `patient` says whose they are."""
     patient: str | None = None
     found: list[tuple[str, UploadFile]] = []
     for field, value in form.multi_items():

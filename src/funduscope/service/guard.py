@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import problems
 from .metrics import Metrics
+from .settings import ServiceSettings
 
 OPEN = frozenset({"/", "/health/live", "/health/ready", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
 SCREENINGS = "/v1/screenings"
@@ -28,14 +30,14 @@ class Guard:
 
     Args:
         app: What is guarded.
-        keys: One of them must come with each request that is not for a page in `OPEN`; none: all may ask.
+        settings: One of its keys must come with each request that is not for a page in `OPEN`; without keys, all may ask.
         notice: What a person must be told with every result.
         metrics: Where requests are counted.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], notice: str, metrics: Metrics) -> None:
-        self._app, self._notice, self._metrics = app, notice, metrics
-        self._keys = [_digest(key) for key in keys]
+    def __init__(self, app: ASGIApp, settings: ServiceSettings, notice: str, metrics: Metrics) -> None:
+        self._app, self._settings, self._notice, self._metrics = app, settings, notice, metrics
+        self._keys = [_digest(key) for key in settings.keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -43,7 +45,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         begun, path = time.perf_counter(), scope["path"].removeprefix(scope.get("root_path", ""))
-        status = 0
+        status, whole = 0, False  # of the answer; whether the request has come in
+
+        async def receiving() -> Message:
+            nonlocal whole
+            message = await receive()
+            whole = not message.get("more_body", False)
+            return message
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -53,24 +61,37 @@ class Guard:
                 headers[NOTICE] = self._notice
                 headers["Cache-Control"] = "no-store"
                 headers["X-Content-Type-Options"] = "nosniff"
+            elif status >= 400 and status != 408 and not whole and not message.get("more_body", False):
+                # it is answered; but who is still sending would see no answer if the connection were closed now
+                await send({**message, "more_body": True})
+                await self._drain(receiving)
+                message = {"type": "http.response.body"}
             await send(message)
 
         try:
             if path in OPEN or self._has_key(Headers(scope=scope)):
-                await self._app(scope, receive, sending)
+                await self._app(scope, receiving, sending)
             else:
                 told = "a key is needed: Authorization: Bearer KEY, or X-API-Key: KEY"
                 refusal = problems.answer(401, told, {**problems.CLOSE, "WWW-Authenticate": "Bearer"})
-                await refusal(scope, receive, sending)
+                await refusal(scope, receiving, sending)
         except ClientDisconnect:
             status = _GONE
         except Exception as error:  # its message may name a picture; where it was raised does not
             where = "".join(traceback.format_tb(error.__traceback__))
             _log.error("a request failed: %s\n%s", type(error).__name__, where)
             if not status:
-                await problems.answer(500, "something is wrong here, not with the request")(scope, receive, sending)
+                await problems.answer(500, "something is wrong here, not with the request")(scope, receiving, sending)
         finally:
             self._metrics.request(status, time.perf_counter() - begun if path == SCREENINGS else None)
+
+    async def _drain(self, receive: Receive) -> None:
+        """Take the rest of a body that is not wanted, within the limits of one that is."""
+        most = self._settings.max_bytes
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.receive_seconds):
+                while most > 0 and (message := await receive()).get("more_body", False):
+                    most -= len(message["body"])
 
     def _has_key(self, headers: Headers) -> bool:
         kind, _, bearer = headers.get("authorization", "").partition(" ")
