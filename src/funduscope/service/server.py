@@ -18,7 +18,7 @@ from .settings import ServiceSettings
 
 def run(settings: ServiceSettings, app: ASGIApp) -> None:
     """Listen until SIGINT or SIGTERM, then answer what has come in. Raises SettingsError."""
-    server = uvicorn.Server(configured(settings, app))
+    server = _Server(configured(settings, app))
     try:
         listening = socket.create_server(
             (settings.host, settings.port), family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -59,6 +59,13 @@ def configured(settings: ServiceSettings, app: ASGIApp) -> uvicorn.Config:
             f"{settings.tls_cert}, {settings.tls_key}: are no certificate and private key as PEM"
         ) from error
     return config
+
+
+class _Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """The first signal ends it in good order, a second one at once; uvicorn would raise it anew in the end."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 class _Prompt(H11Protocol):
