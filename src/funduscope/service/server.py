@@ -69,13 +69,15 @@ class _Server(uvicorn.Server):
 
 
 class _Prompt(H11Protocol):
-    """Closes a connection whose headers do not come in time; uvicorn itself would wait for ever."""
+    """Answers without delay, and closes a connection whose headers do not come in time; uvicorn itself would wait for ever."""
 
     seconds: float
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        # an answer's head and body are two writes; asyncio sees to that for sockets of its own alone
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._late = self.loop.call_later(self.seconds, transport.close)
 
     def data_received(self, data: bytes) -> None:
