@@ -19,7 +19,8 @@ class Listed:
         path: Of its file; a `Path` becomes a str.
         patient: Who it shows.
         eye: Which eye it shows: `right` or `left`.
-        data: The file's bytes, where they are in memory: then `path` is but a name, and nothing is opened.
+        data: The file's bytes, where they are in memory: then `path` is but a name, and nothing is opened. Not for a `Run`,
+            which goes on from files.
 
     Raises:
         TypeError: Path or patient is of another type.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import models, runners
 from .contract import Contract, Model
@@ -450,6 +451,27 @@ class Screener:
         assert self._schedule is not None
         with self._while_open():
             return self._schedule.submit((source, keep_photo))
+
+    def outputs(self, model: str, images: NDArray[np.uint8]) -> Outputs:
+        """What one open model gives, as it comes: for programs that prepare pictures and read outputs by themselves.
+
+        Args:
+            model: Its name.
+            images: uint8 (N, S, S, 3) RGB, N >= 1, of the size that its contract says; more than a batch go in several.
+
+        Returns:
+            Each output by its name, float32 (N, ...).
+
+        Raises:
+            SettingsError: No open model has this name.
+        """
+        look = next((own for own in self._looks if own.contract.name == model), None)
+        if look is None:
+            raise SettingsError(f"no open model named {model!r}; there are: {', '.join(m.name for m in self.models)}")
+        size = self.settings.batch
+        with self._while_open():
+            parts = [look.runner(images[start : start + size]) for start in range(0, len(images), size)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
         """Free the models, each whatever becomes of the others. What is under way ends, what waits gets a RuntimeError."""

@@ -21,10 +21,11 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from ..engine import drawing
+from ..engine.contract import Contract
 from ..engine.outputs.patients import Patient
 from ..engine.results import Result, Screening
 from ..engine.screener import Screener
-from . import bodies, openapi, problems
+from . import bodies, inference, openapi, problems
 from .guard import SCREENINGS, Guard
 from .metrics import Metrics
 from .queue import Queue
@@ -44,6 +45,12 @@ def build(settings: ServiceSettings, screener: Screener) -> Starlette:
         Route("/metrics", service.figures),
         Route("/openapi.json", service.description),
         Route(SCREENINGS, service.screenings, methods=["POST"]),
+        Route("/v2", service.server),
+        Route("/v2/health/live", service.live),
+        Route("/v2/health/ready", service.is_ready),
+        Route("/v2/models/{name}", service.model),
+        Route("/v2/models/{name}/ready", service.model_ready),
+        Route("/v2/models/{name}/infer", service.infer, methods=["POST"]),
     ]
     guard = Middleware(Guard, settings=settings, notice=service.notice, metrics=service.metrics)
     handlers: Any = {HTTPException: problems.of_exception}
@@ -108,12 +115,48 @@ class _Service:
         """For people."""
         return self._page
 
-    async def screenings(self, request: Request) -> Response:
-        """Screen the pictures of one request."""
+    def _expect_ready(self) -> None:
+        """Before the body is taken. Raises HTTPException: 429, 503."""
         self._begin()
         if not self._ready:
             raise problems.busy(503, "the models are not ready yet; try again later")
-        self._queue.expect_room()  # before the body is taken
+        self._queue.expect_room()
+
+    async def server(self, request: Request) -> Response:
+        """What it speaks."""
+        return JSONResponse(inference.SERVER)
+
+    def _contract(self, request: Request) -> Contract:
+        """Of the model that is asked. Raises HTTPException: 404."""
+        found = next((own for own in self._screener.contracts if own.name == request.path_params["name"]), None)
+        if found is None:
+            names = ", ".join(own.name for own in self._screener.contracts)
+            raise HTTPException(404, f"there is no such model; there are: {names}")
+        return found
+
+    async def model(self, request: Request) -> Response:
+        """A model's metadata."""
+        return JSONResponse(inference.described(self._contract(request)))
+
+    async def model_ready(self, request: Request) -> Response:
+        """It can be asked."""
+        self._begin()
+        content = {"name": self._contract(request).name, "ready": self._ready}
+        return JSONResponse(content, 200 if self._ready else 503)
+
+    async def infer(self, request: Request) -> Response:
+        """One model's outputs for prepared squares."""
+        contract = self._contract(request)
+        self._expect_ready()
+        body = await bodies.whole(request, self._settings)
+        length = request.headers.get(inference.LENGTH)
+        asked = await run_in_threadpool(inference.Inference, contract, body, length)
+        outputs = await self._queue.run(contract.name, asked.images)
+        return await run_in_threadpool(asked.answer, outputs)
+
+    async def screenings(self, request: Request) -> Response:
+        """Screen the pictures of one request."""
+        self._expect_ready()
         wanted = _drawn(request)
         sources = await bodies.pictures(request, self._settings)
         if wanted is not None and len(sources) != 1:

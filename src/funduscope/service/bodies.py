@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -26,8 +27,6 @@ class _InMemory(MultiPartParser):
 
 def media_type(request: Request) -> str:
     """The body's, without parameters. Raises HTTPException: 415 where it is none of those that are taken."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise unsupported("the body is compressed; send it as it is")
     found = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if found != FORM and found not in RAW and not found.startswith("image/"):
         raise unsupported(f"content type {found or 'missing'}: send image/*, {', '.join(RAW)} or {FORM}")
@@ -41,20 +40,33 @@ async def pictures(request: Request, settings: ServiceSettings) -> list[Listed]:
         HTTPException: 400 of a form that is not understood, 408 where it does not come in time, 413 where it is too large, 415.
         ClientDisconnect: Its client has gone.
     """
-    kind = media_type(request)
+    if media_type(request) != FORM:
+        return [Listed(NAME, data=await whole(request, settings))]
+    async with _in_time(settings):
+        return await _of_form(request, _limited(request, settings.max_bytes), settings.max_pictures)
+
+
+async def whole(request: Request, settings: ServiceSettings) -> bytes:
+    """A body of whatever type. Raises HTTPException: 408, 413, 415; ClientDisconnect."""
+    async with _in_time(settings):
+        return b"".join([chunk async for chunk in _limited(request, settings.max_bytes)])
+
+
+@asynccontextmanager
+async def _in_time(settings: ServiceSettings) -> AsyncIterator[None]:
+    """Raises HTTPException: 408."""
     try:
         async with asyncio.timeout(settings.receive_seconds):
-            chunks = _limited(request, settings.max_bytes)
-            if kind == FORM:
-                return await _of_form(request, chunks, settings.max_pictures)
-            return [Listed(NAME, data=b"".join([chunk async for chunk in chunks]))]
+            yield
     except TimeoutError:
         told = f"the body did not come within {settings.receive_seconds:g} seconds"
         raise HTTPException(408, told, CLOSE) from None
 
 
 async def _limited(request: Request, most: int) -> AsyncGenerator[bytes]:
-    """The body as it comes. Raises HTTPException: 413."""
+    """The body as it comes. Raises HTTPException: 413, 415."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise unsupported("the body is compressed; send it as it is")
     too_large = HTTPException(413, f"the body is larger than {most} bytes", CLOSE)
     said = request.headers.get("content-length", "")
     if said.isdecimal() and int(said) > most:

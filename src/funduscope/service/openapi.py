@@ -38,6 +38,7 @@ _EXAMPLE: dict[str, Any] = {
     "glaucoma_threshold": 0.5,
 }
 _BAD = {"name": "picture", "status": "error", "code": "DAMAGED", "reason": "the data ends before the picture does"}
+_NAMED = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
 
 
 def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
@@ -91,6 +92,8 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
         "security": [{"bearer": []}, {"header": []}] if settings.keys else [],
         "paths": {
             SCREENINGS: {"post": screenings},
+            "/v2/models/{name}": {"get": {**_plain("The open model, by the Open Inference Protocol V2."), **_NAMED}},
+            "/v2/models/{name}/infer": {"post": {**_plain("Its outputs for prepared squares."), **_NAMED}},
             "/health/live": {"get": _plain("It answers.")},
             "/health/ready": {"get": _plain("It can screen; 503 where it cannot yet.")},
             "/metrics": {"get": _plain("Figures for Prometheus.")},

@@ -12,9 +12,9 @@ CLOSE = {"Connection": "close"}  # the rest of a body that is not wanted is not 
 
 
 def answer(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """A refusal."""
+    """A refusal; `error` is what clients of the Open Inference Protocol look for."""
     title = HTTPStatus(status).phrase
-    content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, "error": detail}
     return JSONResponse(content, status, headers, media_type="application/problem+json")
 
 
