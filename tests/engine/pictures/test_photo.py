@@ -76,11 +76,58 @@ def raw_tiff(pixels: np.ndarray, orientation: int, extra_samples: int | None) ->
     return head + data + bits + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
 
 
-def with_thumbnail(kind: int) -> bytes:
-    """A TIFF of two pages, the second smaller. kind: what the second says of itself; 1 is a thumbnail."""
-    small = Image.fromarray(PICTURE[::2, ::2])
-    small.encoderinfo = {"tiffinfo": {254: kind}}
-    return encoded("TIFF", save_all=True, append_images=[small])
+def pages(*pictures: tuple[np.ndarray, int]) -> bytes:
+    """A TIFF of pages, each with what it says of itself: 1 is a thumbnail, 4 a mask."""
+    images = []
+    for pixels, kind in pictures:
+        images.append(Image.fromarray(pixels))
+        images[-1].encoderinfo = {"tiffinfo": {254: kind}}
+    return encoded("TIFF", images[0], save_all=True, append_images=images[1:], tiffinfo={254: pictures[0][1]})
+
+
+def tiled_tiff(pixels: np.ndarray, side: int = 128) -> bytes:
+    """An uncompressed TIFF of tiles, by hand."""
+    height, width = (-(-length // side) * side for length in pixels.shape[:2])
+    whole = np.pad(pixels, ((0, height - len(pixels)), (0, width - pixels.shape[1]), (0, 0)))
+    tiles = [whole[y : y + side, x : x + side].tobytes() for y in range(0, height, side) for x in range(0, width, side)]
+    data = b"".join(tiles)
+    places = struct.pack(f"<{len(tiles)}I", *range(8, 8 + len(data), side * side * 3))
+    lengths = struct.pack(f"<{len(tiles)}I", *[side * side * 3] * len(tiles))
+    after = 8 + len(data)
+    tags = [
+        *((256, 4, 1, pixels.shape[1]), (257, 4, 1, len(pixels)), (258, 3, 3, after), (259, 4, 1, 1), (262, 4, 1, 2)),
+        *((277, 4, 1, 3), (322, 4, 1, side), (323, 4, 1, side), (324, 4, len(tiles), after + 8)),
+        (325, 4, len(tiles), after + 8 + len(places)),
+    ]
+    outside = struct.pack("<4H", 8, 8, 8, 0) + places + lengths
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return (
+        b"II*\0"
+        + struct.pack("<I", after + len(outside))
+        + data
+        + outside
+        + struct.pack("<H", len(tags))
+        + entries
+        + bytes(4)
+    )
+
+
+def jpeg_of_kind(marker: int, bits: int) -> bytes:
+    data = bytearray(encoded("JPEG"))
+    at = data.find(b"\xff\xc0")
+    data[at + 1], data[at + 4] = marker, bits
+    return bytes(data)
+
+
+def recompressed(data: bytes, kind: int, other: int) -> bytes:
+    """A little-endian TIFF that says that it is compressed in another way than it is."""
+    return data.replace(struct.pack("<HHII", 259, 3, 1, kind), struct.pack("<HHII", 259, 3, 1, other))
+
+
+def zeroed(data: bytes, first: float, last: float) -> bytes:
+    """A part of a file lost, as shares of its length."""
+    start, end = round(first * len(data)), round(last * len(data))
+    return data[:start] + bytes(end - start) + data[end:]
 
 
 def with_garbage(data: bytes, length: int) -> bytes:
@@ -95,6 +142,8 @@ def with_flipped_bit(data: bytes) -> bytes:
 
 NOISE = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)  # a long scan
 JPEG, PNG, TIFF, LZW = encoded("JPEG"), encoded("PNG"), encoded("TIFF"), encoded("TIFF", compression="tiff_lzw")
+LARGE = cv2.resize(PICTURE, (800, 640))
+THUMBNAIL, MASK = PICTURE[::8, ::8], PICTURE[..., 0]
 GIF, WEBP, JP2 = encoded("GIF"), encoded("WEBP", lossless=True), encoded("JPEG2000")
 LOST_STRIP = TIFF.replace(PICTURE[40:60].tobytes(), bytes(20 * 600))
 FLOAT_TIFF = cv2.imencode(".tif", PICTURE.astype(np.float32) / 255)[1].tobytes()
@@ -110,7 +159,23 @@ REFUSED = {
     "JPEG 2000 without its end": (JP2[:-200], Code.DAMAGED),
     "grey JPEG 2000": (encoded("JPEG2000", converted("L")), Code.NOT_COLOUR),
     "HEIC": (bytes(4) + b"ftypheic" + bytes(100), Code.UNKNOWN_FORMAT),
+    "JPEG XL": (b"\xff\x0a" + bytes(100), Code.UNKNOWN_FORMAT),
     "JPEG-LS": (b"\xff\xd8\xff\xf7" + bytes(100), Code.UNKNOWN_FORMAT),
+    "JPEG-LS behind a JFIF header": (jpeg_of_kind(0xF7, 8), Code.UNKNOWN_FORMAT),
+    "JPEG of 12 bits": (jpeg_of_kind(0xC1, 12), Code.UNKNOWN_FORMAT),
+    "JPEG without loss": (jpeg_of_kind(0xC3, 8), Code.UNKNOWN_FORMAT),
+    "big-endian BigTIFF": (b"MM\0+\0\x08\0\0" + bytes(100), Code.UNKNOWN_FORMAT),
+    "WebP in TIFF": (recompressed(TIFF, 1, 50001), Code.UNKNOWN_FORMAT),
+    "TIFF with a tile of zeros": (zeroed(tiled_tiff(LARGE), 0.45, 0.5), Code.DAMAGED),
+    "TIFF with zeros from within a row": (zeroed(encoded("TIFF", LARGE), 0.5, 0.52), Code.DAMAGED),
+    "TIFF stored turned, with a strip of zeros": (zeroed(raw_tiff(np.rot90(LARGE), 6, None), 0.5, 0.6), Code.DAMAGED),
+    "BMP with rows of zeros": (zeroed(encoded("BMP", LARGE), 0.5, 0.52), Code.DAMAGED),
+    "deflated TIFF with a flipped bit": (
+        with_flipped_bit(encoded("TIFF", LARGE, compression="tiff_adobe_deflate")),
+        Code.DAMAGED,
+    ),
+    "LZW TIFF with zeros": (zeroed(encoded("TIFF", LARGE, compression="tiff_lzw"), 0.5, 0.52), Code.DAMAGED),
+    "16-bit TIFF with Zstandard": (recompressed(deep(".tif", DEEP), 5, 50000), Code.UNKNOWN_FORMAT),
     "TIFF of five channels": (raw_tiff(np.dstack([PICTURE, HALF, HALF]), 1, 0), Code.UNKNOWN_FORMAT),
     "TIFF with a strip of zeros": (LOST_STRIP, Code.DAMAGED),
     "zip": (b"PK\x03\x04" + bytes(100), Code.UNKNOWN_FORMAT),
@@ -205,7 +270,17 @@ CONVERTED = {
     "8 bit in 16-bit PNG": (deep(".png", PICTURE.astype(np.uint16)), PICTURE, 0),
     "10 bit in 16-bit PNG": (deep(".png", PICTURE.astype(np.uint16) * 4), PICTURE, 1),
     "12 bit in 16-bit TIFF": (deep(".tif", PICTURE.astype(np.uint16) * 16), PICTURE, 1),
-    "TIFF with a thumbnail behind it": (with_thumbnail(1), PICTURE, 0),
+    "TIFF with a thumbnail behind it": (pages((PICTURE, 0), (PICTURE[::2, ::2], 1)), PICTURE, 0),
+    "TIFF with a thumbnail before it": (pages((PICTURE[::2, ::2], 1), (PICTURE, 0)), PICTURE, 0),
+    "TIFF with small pages around it": (pages((THUMBNAIL, 0), (PICTURE, 0), (THUMBNAIL, 0)), PICTURE, 0),
+    "TIFF with a mask behind it": (pages((PICTURE, 0), (MASK, 4)), PICTURE, 0),
+    "Zstandard in TIFF": (encoded("TIFF", compression="zstd"), PICTURE, 0),
+    "LZMA in TIFF": (encoded("TIFF", compression="lzma"), PICTURE, 0),
+    "PackBits in TIFF": (encoded("TIFF", compression="packbits"), PICTURE, 0),
+    "TIFF of tiles": (tiled_tiff(PICTURE), PICTURE, 0),
+    "TIFF with an alpha that is 0": (encoded("TIFF", np.dstack([PICTURE, HALF * 0])), PICTURE, 0),
+    "YCbCr in TIFF": (encoded("TIFF", converted("YCbCr")), PICTURE, 2),
+    "YCbCr JPEG in TIFF": (encoded("TIFF", converted("YCbCr"), compression="jpeg", quality=95), PICTURE, 3),
     "BigTIFF": (encoded("TIFF", big_tiff=True), PICTURE, 0),
     "JPEG without its end marker": (JPEG[:-2], PICTURE, 3),
 }
@@ -239,8 +314,36 @@ def test_what_was_assumed_of_a_file_is_said(case, warning, fake):
 
 def test_a_page_that_is_no_thumbnail_is_another_picture():
     with pytest.raises(PhotoError) as caught:
-        photo.load(with_thumbnail(0))
+        photo.load(pages((PICTURE, 0), (PICTURE[::2, ::2], 0)))
     assert caught.value.code is Code.MULTI_PAGE
+
+
+@pytest.mark.parametrize(
+    ("case", "named"),
+    [
+        ("HEIC", "HEIC"),
+        ("JPEG XL", "JPEG XL"),
+        ("JPEG-LS", "JPEG-LS"),
+        ("JPEG-LS behind a JFIF header", "JPEG-LS"),
+        ("JPEG of 12 bits", "JPEG of 12 bits"),
+        ("JPEG without loss", "JPEG without loss"),
+        ("WebP in TIFF", "WebP"),
+        ("16-bit TIFF with Zstandard", "16-bit TIFF with Zstandard"),
+        ("big-endian BigTIFF", "BigTIFF"),
+        ("TIFF of five channels", "5 channels"),
+    ],
+)
+def test_what_is_not_read_is_named(case, named):
+    with pytest.raises(PhotoError, match=named):
+        photo.load(REFUSED[case][0])
+
+
+def test_black_between_writing_and_the_field_is_no_damage():
+    field = np.zeros_like(LARGE)
+    cv2.ellipse(field, (400, 360), (250, 250), 0, 0, 360, (200, 90, 40), -1)
+    cv2.putText(field, "12 MAR 2019", (300, 60), cv2.FONT_HERSHEY_SIMPLEX, 1, (255, 255, 255), 2)
+    for data in (encoded("TIFF", field), encoded("BMP", field), tiled_tiff(field)):
+        np.testing.assert_array_equal(photo.load(data).pixels, field)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "YCbCr"])
