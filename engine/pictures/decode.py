@@ -179,14 +179,14 @@ def _unknown(data: bytes) -> str:
 
 
 def of_image(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of a Pillow image as it is displayed, uint8 (H, W, 3) RGB. Raises PhotoError."""
+    """The pixels of a Pillow image as it is displayed, over black, uint8 (H, W, 3) RGB. Raises PhotoError."""
     if image.mode in _GREY_MODES:
         raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
     if image.mode == "F":
         raise PhotoError(Code.FLOAT_IMAGE, "floating-point samples have no defined brightness")
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-        pixels = np.asarray(image.convert("RGB"), np.uint8)
+        pixels = _over_black(np.asarray(image.convert("RGBA"), np.uint8))
     except _HEADER_ERRORS as error:
         raise PhotoError(Code.DAMAGED, f"the image cannot be decoded ({error})") from None
     return np.ascontiguousarray(_turned(pixels, orientation))
@@ -423,9 +423,16 @@ def _decode_opencv(data: bytes, straight_alpha: bool) -> _Pixels:
     pixels, warnings = _bytes_of(decoded)
     if pixels.ndim == 2:  # a palette of greys
         return np.dstack([pixels] * 3), warnings
-    if pixels.shape[2] == 4 and straight_alpha and pixels[..., 3].any():  # one that is 0 everywhere means nothing
-        pixels = ((pixels[..., :3] * pixels[..., 3:].astype(np.uint16) + 127) // 255).astype(np.uint8)
+    if pixels.shape[2] == 4 and straight_alpha:
+        pixels = _over_black(pixels)
     return pixels[..., 2::-1], warnings
+
+
+def _over_black(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3) of (H, W, 4); an alpha that is 0 everywhere means nothing."""
+    if not pixels[..., 3].any():
+        return pixels[..., :3]
+    return ((pixels[..., :3] * pixels[..., 3:].astype(np.uint16) + 127) // 255).astype(np.uint8)
 
 
 def _bytes_of(samples: NDArray[Any]) -> _Pixels:

@@ -357,6 +357,14 @@ def test_a_pillow_image_is_a_source(mode):
         assert caught.value.code is code
 
 
+def test_a_pillow_image_is_seen_as_its_file():
+    for alpha, expected in ((HALF, PICTURE / 2), (HALF * 0, PICTURE)):
+        image = Image.fromarray(np.dstack([PICTURE, alpha]))
+        pixels = photo.load(image).pixels
+        np.testing.assert_array_equal(pixels, photo.load(encoded("PNG", image)).pixels)
+        assert np.abs(pixels - expected).mean() < 1
+
+
 def test_an_open_file_is_a_source(tmp_path):
     (tmp_path / "eye.png").write_bytes(PNG)
     with (tmp_path / "eye.png").open("rb") as file:
