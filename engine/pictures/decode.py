@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,7 @@ _UNREAD = {  # by OpenCV, in a TIFF
 _BY_PILLOW = frozenset((34925, 50000))  # 8 bits alone, as it gives no more
 _DEFLATE = frozenset((8, 32946))  # in a TIFF
 _RAW = 1
+_AT_ONCE = 2**20  # bytes that are unpacked to be checked
 _THUMBNAIL = 4  # so many times as wide as one is its picture
 _FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7))  # of a JPEG
 _LOSSLESS = frozenset((0xC3, 0xC7, 0xCB, 0xCF))
@@ -290,7 +291,15 @@ def _decode_tiff(data: bytes) -> _Pixels:
         floating = 3 in np.atleast_1d(tags.get(339, 1))
         compression = int(tags.get(259, _RAW))
         deep, straight = 16 in np.atleast_1d(tags.get(258, 1)), 2 in np.atleast_1d(tags.get(338, 0))
-        across = int(tags.get(322, width))
+        across, down = int(tags.get(322, width)), int(tags.get(323, height))
+        transposed = int(tags.get(274, 1)) in _TRANSPOSED
+        parts = [
+            (int(at), int(length))
+            for places, lengths in ((273, 279), (324, 325))
+            for at, length in zip(
+                np.atleast_1d(tags.get(places, ())), np.atleast_1d(tags.get(lengths, ())), strict=False
+            )
+        ]
     except _HEADER_ERRORS:
         raise PhotoError(Code.DAMAGED, "the TIFF tags are cut or corrupt") from None
     check_size(width, height)
@@ -305,20 +314,17 @@ def _decode_tiff(data: bytes) -> _Pixels:
         told = f"a {bits}TIFF with {_UNREAD[compression]} compression is not read; save it with LZW, Deflate or none"
         raise PhotoError(Code.UNKNOWN_FORMAT, told)
     if compression in _DEFLATE:
-        _check_deflated(data, tags, width * height * channels * 2)
+        _check_deflated(data, parts, (width + across) * (height + down) * channels * 2)
     seen = _by_pillow(data) if compression != _RAW or straight else None
     try:
         pixels, warnings = _decode_opencv(data, deep and straight)
         if straight and not deep and seen is not None and not pixels.any():
-            pixels = np.asarray(seen, np.uint8)[..., :3]  # an alpha that is 0 everywhere means nothing
+            pixels = of_image(seen)  # an alpha that is 0 everywhere means nothing
     except PhotoError:
         if seen is None or deep:
             raise
         pixels, warnings = of_image(seen), ()
-    if int(tags.get(274, 1)) in _TRANSPOSED:
-        _refuse_holes(pixels.swapaxes(0, 1), across)
-    else:
-        _refuse_holes(pixels, across)
+    _refuse_holes(pixels.swapaxes(0, 1) if transposed else pixels, across)
     return pixels, warnings
 
 
@@ -363,17 +369,27 @@ def _pages(data: bytes) -> Iterator[tuple[int, TiffImagePlugin.ImageFileDirector
         following = tags.next
 
 
-def _check_deflated(data: bytes, tags: TiffImagePlugin.ImageFileDirectory_v2, most: int) -> None:
-    """Each part of deflated data ends with a checksum. Args: most: bytes of the picture. Raises PhotoError DAMAGED."""
-    places, lengths = (tags.get(324), tags.get(325)) if 324 in tags else (tags.get(273), tags.get(279))
-    for at, length in zip(np.atleast_1d(places or 0), np.atleast_1d(lengths or 0), strict=False):
-        part = zlib.decompressobj()
-        try:
-            part.decompress(data[int(at) : int(at) + int(length)], most)
-        except zlib.error as error:
-            raise PhotoError(Code.DAMAGED, f"the data is cut or corrupt ({error})") from None
-        if not part.eof:
-            raise PhotoError(Code.DAMAGED, "the data is cut")
+def _check_deflated(data: bytes, parts: Sequence[tuple[int, int]], most: int) -> None:
+    """Each part of deflated data ends with a checksum.
+
+    Args:
+        data: The file.
+        parts: Where each begins, and its length.
+        most: Bytes that all of them may have.
+
+    Raises:
+        PhotoError: DAMAGED.
+    """
+    for at, length in parts:
+        part, rest = zlib.decompressobj(), data[at : at + length]
+        while not part.eof:
+            try:
+                size = len(part.decompress(rest, _AT_ONCE))
+            except zlib.error as error:
+                raise PhotoError(Code.DAMAGED, f"the data is cut or corrupt ({error})") from None
+            rest, most = part.unconsumed_tail, most - size
+            if (not size and not part.eof) or most < 0:
+                raise PhotoError(Code.DAMAGED, "the data is cut, or longer than the picture")
 
 
 def _by_pillow(data: bytes) -> Image.Image | None:

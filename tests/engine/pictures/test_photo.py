@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import struct
 import tracemalloc
@@ -21,8 +22,9 @@ from PIL import Image
 
 from funduscope.engine.errors import Code, PhotoError
 from funduscope.engine.eyes import Listed
-from funduscope.engine.pictures import decode, photo
+from funduscope.engine.pictures import decode, inputs, photo
 from funduscope.engine.pictures.photo import Photo
+from funduscope.engine.run import Run
 
 ROWS, COLUMNS = np.mgrid[:160, :200]
 PICTURE = np.dstack([60 + ROWS, 200 - COLUMNS // 2, (ROWS + COLUMNS) // 4]).astype(
@@ -140,6 +142,22 @@ def with_flipped_bit(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
 
 
+def recompressed_deep() -> bytes:
+    return cv2.imencode(".tif", np.ascontiguousarray(DEEP[..., ::-1]), [cv2.IMWRITE_TIFF_COMPRESSION, 8])[1].tobytes()
+
+
+def tiff_of_strips(count: int, deflated: bytes | None = None) -> bytes:
+    """A TIFF that names so many strips. deflated: that is what each of them is; else none is there."""
+    tags = [(256, 4, 1, 200), (257, 4, 1, 160), (259, 3, 1, 8), (262, 3, 1, 2), (273, 4, count, 8), (277, 3, 1, 3)]
+    tags += [(278, 4, 1, 1), (279, 4, count, 8 + 4 * count)]
+    values = b""
+    if deflated is not None:
+        at = 8 + 8 * count
+        values = struct.pack("<I", at) * count + struct.pack("<I", len(deflated)) * count + deflated
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(values)) + values + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
 NOISE = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)  # a long scan
 JPEG, PNG, TIFF, LZW = encoded("JPEG"), encoded("PNG"), encoded("TIFF"), encoded("TIFF", compression="tiff_lzw")
 LARGE = cv2.resize(PICTURE, (800, 640))
@@ -223,7 +241,7 @@ def test_refused_with_its_code_and_a_reason_whether_warnings_are_errors_or_not(c
 
 
 @pytest.mark.parametrize("case", [case for case, (_, code) in REFUSED.items() if code is Code.TOO_LARGE])
-def test_a_bomb_is_refused_from_its_header(case, monkeypatch):
+def test_R11_a_bomb_is_refused_from_its_header(case, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("decoded")
 
@@ -235,6 +253,17 @@ def test_a_bomb_is_refused_from_its_header(case, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("data", [tiff_of_strips(10**9), tiff_of_strips(10_000, zlib.compress(bytes(10**8), 9))])
+def test_R11_a_tiff_of_too_many_strips_is_refused_without_memory(data):
+    tracemalloc.start()
+    with pytest.raises(PhotoError) as caught:
+        photo.load(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.code is Code.DAMAGED
+    assert peak < 10_000_000
 
 
 CONVERTED = {
@@ -275,6 +304,12 @@ CONVERTED = {
     "TIFF with small pages around it": (pages((THUMBNAIL, 0), (PICTURE, 0), (THUMBNAIL, 0)), PICTURE, 0),
     "TIFF with a mask behind it": (pages((PICTURE, 0), (MASK, 4)), PICTURE, 0),
     "Zstandard in TIFF": (encoded("TIFF", compression="zstd"), PICTURE, 0),
+    "LZMA in a TIFF that is stored turned": (
+        encoded("TIFF", Image.fromarray(np.rot90(PICTURE)), compression="lzma", tiffinfo={274: 6}),
+        PICTURE,
+        0,
+    ),
+    "deflated TIFF of 16 bits": (recompressed_deep(), PICTURE, 0),
     "LZMA in TIFF": (encoded("TIFF", compression="lzma"), PICTURE, 0),
     "PackBits in TIFF": (encoded("TIFF", compression="packbits"), PICTURE, 0),
     "TIFF of tiles": (tiled_tiff(PICTURE), PICTURE, 0),
@@ -441,23 +476,58 @@ def test_a_missing_file_is_not_found(tmp_path, name):
     assert refused_path(os.path.join(tmp_path, name)) is Code.NOT_FOUND
 
 
-def test_a_pipe_is_not_opened(tmp_path):
+def test_R06_a_pipe_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert refused_path(tmp_path / "pipe.jpg") is Code.NOT_A_FILE  # opening it would wait for ever
 
 
-def test_a_device_is_not_opened():
+def test_R10_a_file_that_is_gone_or_changes_once_it_was_found_is_told(tmp_path):
+    for name in ("gone.png", "grown.png", "cut.png"):
+        (tmp_path / name).write_bytes(PNG)
+    found = [own.path for own in inputs.expand([str(tmp_path)])]
+    (tmp_path / "gone.png").unlink()
+    (tmp_path / "grown.png").write_bytes(PNG + bytes(10_000))
+    (tmp_path / "cut.png").write_bytes(PNG[:500])
+    assert [Path(path).name for path in found] == ["cut.png", "gone.png", "grown.png"]
+    assert [refused_path(path) for path in found[:2]] == [Code.DAMAGED, Code.NOT_FOUND]
+    np.testing.assert_array_equal(photo.load(found[2]).pixels, PICTURE)
+
+
+def test_R01_bad_pictures_of_all_kinds_have_their_codes_and_change_no_other(fake, painter, fundus, tmp_path):
+    maps = painter.maps()
+    (tmp_path / "in").mkdir()
+    good, bad = [], {}
+    for k in range(400):
+        good.append(str(tmp_path / "in" / f"good{k:03d}.png"))
+        cv2.imwrite(good[-1], fundus(150, 150 + k % 40, seed=k)[..., ::-1])
+    for k, (data, code) in enumerate([*REFUSED.values()] * 2):
+        path = tmp_path / "in" / f"bad{k:03d}.jpg"
+        path.write_bytes(data)
+        bad[str(path)] = code
+    mixed = [Listed(path) for path in np.random.default_rng(0).permutation([*good, *bad]).tolist()]
+    rows = {}
+    for name, pictures in (("clean", [Listed(path) for path in good]), ("mixed", mixed)):
+        with fake(lambda image: {**maps, "glaucoma": np.float32(image.mean() / 255)}) as opened:
+            assert len(list(Run(opened, pictures, tmp_path / name))) == len(pictures)
+        rows[name] = (tmp_path / name / "screenings.jsonl").read_bytes().splitlines()
+    assert len(rows["mixed"]) == 400 + len(bad)
+    assert sorted(row for row in rows["mixed"] if b"/good" in row) == sorted(rows["clean"])
+    told = {row["name"]: row["code"] for row in map(json.loads, rows["mixed"]) if row["name"] in bad}
+    assert told == bad
+
+
+def test_R06_a_device_is_not_opened():
     assert refused_path("/dev/zero") is Code.NOT_A_FILE
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "loop.jpg"])
-def test_what_the_system_refuses_is_unreadable(tmp_path, name):
+def test_R10_what_the_system_refuses_is_unreadable(tmp_path, name):
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     assert refused_path(tmp_path / name) is Code.UNREADABLE
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_without_permission_is_unreadable(tmp_path):
+def test_R10_a_file_without_permission_is_unreadable(tmp_path):
     path = tmp_path / "secret.png"
     path.write_bytes(PNG)
     path.chmod(0)
@@ -547,7 +617,10 @@ def test_a_small_array_is_too_small():
     assert refused_path(PICTURE[:50]) is Code.TOO_SMALL
 
 
-KINDS = [("JPEG", {}), ("PNG", {}), ("TIFF", {"compression": "tiff_lzw"}), ("BMP", {})]
+KINDS = [
+    *(("JPEG", {}), ("PNG", {}), ("TIFF", {"compression": "tiff_lzw"}), ("BMP", {}), ("TIFF", {}), ("GIF", {})),
+    *(("TIFF", {"compression": "tiff_adobe_deflate"}), ("WEBP", {}), ("JPEG2000", {})),
+]
 SMALL = [encoded(format, PICTURE[:130, :130], **options) for format, options in KINDS]
 
 
@@ -558,7 +631,7 @@ SMALL = [encoded(format, PICTURE[:130, :130], **options) for format, options in 
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), max_size=4),
     action=st.sampled_from(["error", "ignore"]),
 )
-def test_random_damage_gives_a_photo_or_a_photo_error(which, keep, flips, action):
+def test_R12_random_damage_gives_a_photo_or_a_photo_error(which, keep, flips, action):
     data = bytearray(SMALL[which])
     for at, bit in flips:
         data[int(at * len(data))] ^= 1 << bit
@@ -579,16 +652,17 @@ def test_random_damage_gives_a_photo_or_a_photo_error(which, keep, flips, action
     value=st.integers(0, 255),
     action=st.sampled_from(["error", "ignore"]),
 )
-def test_a_changed_byte_in_a_header_gives_a_photo_or_a_photo_error(which, at, value, action):
+def test_R12_a_changed_byte_in_a_header_gives_a_photo_or_a_photo_error(which, at, value, action):
     data = bytearray(SMALL[which])
-    data[-1 - at if which == 2 else at] = value  # a TIFF's tags stand at its end
+    at %= len(data)
+    data[-1 - at if KINDS[which][0] == "TIFF" else at] = value  # a TIFF's tags stand at its end
     with contextlib.suppress(PhotoError), warnings.catch_warnings(action=action):
         assert photo.load(bytes(data)).pixels.dtype == np.uint8
 
 
 @settings(max_examples=100)
 @given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_a_png_with_a_flipped_bit_is_refused_or_unchanged(at, bit):
+def test_R12_a_png_with_a_flipped_bit_is_refused_or_unchanged(at, bit):
     data = bytearray(SMALL[1])
     data[int(at * len(data))] ^= 1 << bit
     try:
