@@ -27,9 +27,10 @@ class Code(StrEnum):
         NOT_A_FILE: A folder, pipe, socket or device.
         UNREADABLE: The operating system refuses to read it.
         EMPTY_FILE: 0 bytes.
-        UNKNOWN_FORMAT: Not JPEG, PNG, TIFF, BMP or DICOM, or not a kind of these that is read.
+        UNKNOWN_FORMAT: Not JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, GIF or DICOM, or not a kind of these that is read.
         NEEDS_EXTRA: An optional part reads this format; the reason has the pip line that installs it.
-        DAMAGED: The header is fine, the data is cut or corrupt.
+        DAMAGED: The header is fine, the data is cut or corrupt. BMP, WebP, JPEG 2000, and TIFF (but with Deflate) have
+            no checksums: of these a cut or an empty part is told, not every changed byte.
         TOO_LARGE: More pixels or bytes than the limit; told from the header, nothing decoded.
         TOO_SMALL: Too few pixels to see a disc.
         NOT_COLOUR: One channel.

@@ -14,6 +14,13 @@ from .errors import OutputError
 _PART = ".part"
 
 
+def cache(variable: str, part: str) -> Path:
+    """A folder that lasts from one process to the next: what an environment variable names, or else of the user's cache."""
+    if chosen := os.environ.get(variable):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "funduscope" / part
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file in one piece. Raises OutputError."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))

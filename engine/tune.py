@@ -17,12 +17,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
+import filelock
 import numpy as np
 
 from . import models
@@ -280,33 +281,19 @@ def _fastest(opened: Sequence[Model], arrangements: Sequence[Record]) -> Record:
     return arrangements[times.index(min(times))]
 
 
-class _alone:
+@contextmanager
+def _alone(record: Path) -> Iterator[None]:
     """One process at a time tunes the same. Raises SettingsError where another does."""
-
-    def __init__(self, record: Path) -> None:
-        self._path = record.with_suffix(".lock")
-        self._held = False
-
-    def __enter__(self) -> Self:
-        if importlib.util.find_spec("fcntl") is None:  # Windows: two may measure at once, and disturb each other
-            return self
-        import fcntl
-
+    lock = filelock.FileLock(record.with_suffix(".lock"), timeout=0)
+    with suppress(OSError):  # the folder cannot be written: nothing will be kept, which is said later
+        record.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("w")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._held = True
-        except BlockingIOError:
-            self._file.close()
+            lock.acquire()
+        except filelock.Timeout:
             raise SettingsError(
                 "another process is tuning the same models here; wait for it, then call again"
             ) from None
-        except OSError:  # the folder cannot be written: nothing will be kept, which is said later
-            pass
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._held:
-            self._file.close()
-            self._path.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        lock.release()

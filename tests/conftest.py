@@ -19,9 +19,8 @@ from funduscope.engine.readers.classifier import Classifier, PointsPart
 
 ROOT = Path(__file__).resolve().parents[1]
 
-os.environ["FUNDUSCOPE_TUNING"] = (
-    tempfile.mkdtemp()
-)  # whatever was found best on this machine, tests run ONNX Runtime in fp32
+for own in ("FUNDUSCOPE_TUNING", "FUNDUSCOPE_COMPILED"):
+    os.environ[own] = tempfile.mkdtemp()  # whatever was found best on this machine, tests run ONNX Runtime in fp32
 settings.register_profile("funduscope", deadline=None, derandomize=True, database=None)
 settings.load_profile("funduscope")
 cv2.setNumThreads(1)

@@ -20,11 +20,13 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import cv2
 import numpy as np
 import psutil
 import pytest
 
 from funduscope import Listed, Run, Screener
+from funduscope.engine.pictures import inputs
 
 SHARE = float(os.environ.get("FUNDUSCOPE_SOAK", "1"))
 DATA = Path(os.environ.get("FUNDUSCOPE_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -89,9 +91,42 @@ def test_R24_a_leak_is_seen(tmp_path: Path) -> None:
     assert figures["slope"] > SLOPE
 
 
+def test_R34_an_archive_of_tiny_files_is_found_screened_and_resumed_in_flat_memory(tmp_path: Path) -> None:
+    count, folder = round(100_000 * SHARE), tmp_path / "in"
+    folder.mkdir()
+    data = cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+    for k in range(count):
+        (folder / f"{k:06d}.png").write_bytes(data)
+    process = psutil.Process()
+    with Screener.open() as screener:
+        screener(np.zeros((200, 200, 3), np.uint8))
+        base, start = process.memory_info().rss, time.monotonic()
+        pictures = inputs.expand([str(folder)])
+        scan, most, run = time.monotonic() - start, 0, Run(screener, pictures, tmp_path / "out")
+        for number, _ in enumerate(run, start=1):
+            if number % 1000 == 0:
+                most = max(most, process.memory_info().rss)
+            if number == count // 2:
+                run.stop()
+        start = time.monotonic()
+        rest = iter(Run(screener, pictures, tmp_path / "out", onto="resume"))
+        next(rest)
+        resumed = time.monotonic() - start
+        for number, _ in enumerate(rest):
+            if number % 1000 == 0:
+                most = max(most, process.memory_info().rss)
+    with (tmp_path / "out" / "screenings.jsonl").open() as rows:
+        assert sum(1 for _ in rows) == count
+    grown = (most - base) / 1e6
+    print(f"\n{count} tiny files: found in {scan:.1f} s, {grown:.0f} MB above the base, resumed in {resumed:.1f} s")
+    assert grown < 300
+    assert scan < 60
+    assert resumed < 10
+
+
 def started(pictures: Path, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "funduscope", "screen", str(pictures), "--out", str(out), "--resume", "--quiet"]
-    return subprocess.Popen([*command, "--no-tune", "--report", "--backend", "onnxruntime"], stderr=subprocess.PIPE)
+    return subprocess.Popen([*command, "--no-tune", "--report", "--backend", "onnxruntime"], stderr=subprocess.DEVNULL)
 
 
 def files(out: Path) -> dict[str, bytes]:

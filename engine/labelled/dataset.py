@@ -6,10 +6,12 @@ An empty cell means *not labelled*, never 0. Labels stay in the pixels of the st
 from __future__ import annotations
 
 import csv
+import difflib
 import hashlib
+import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -20,8 +22,14 @@ from ..eyes import EYES
 from . import refuge
 from .sample import SPLITS, Sample, Split
 
-_COLUMNS = {"image"}
+_log = logging.getLogger("funduscope")
 _OTHERS = [name for name, own in DISEASES.items() if own.dr_grade is None and name != "glaucoma"]  # a column each
+_COLUMNS = (
+    *("image", "split", "mask", "mask_has", "fovea_x", "fovea_y", "glaucoma", *_OTHERS, "dr_grade", "patient", "eye"),
+    *("scale", "lesions", "twin"),
+)
+_WORDS = {"true": "1", "false": "0"}
+_ALIKE = 0.8  # two names of which one may be meant for the other, as difflib measures
 _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}  # where a folder has no split of its own
 _ORIENTATION = 274  # EXIF tag
 
@@ -100,13 +108,15 @@ def _read_index(folder: Path) -> list[Sample]:
     index = folder / "index.csv"
     try:
         with index.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or ()
+            reader = csv.reader(file)
+            columns = [name.strip().lower() for name in next(reader, [])]
+            rows = [dict(zip(columns, row, strict=False)) for row in reader if row]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{index}: cannot be read ({error})") from None
-    missing = _COLUMNS - set(columns)
-    if missing:
-        raise DataError(f"{index}: column {sorted(missing)} is missing")
+    if "image" not in columns:
+        raise DataError(f"{index}: column ['image'] is missing")
+    if others := [_with_likeness(name, columns) for name in columns if name not in _COLUMNS]:
+        _log.warning("%s: columns that are not read: %s", index, ", ".join(others))
     if not rows:
         raise DataError(f"{index}: no rows")
     for row in rows:
@@ -122,11 +132,18 @@ def _read_index(folder: Path) -> list[Sample]:
     return samples
 
 
+def _with_likeness(name: str, columns: Collection[str]) -> str:
+    """A column's name, with the known one that may be meant by it."""
+    missing = [own for own in _COLUMNS if own not in columns]
+    alike = difflib.get_close_matches(name, missing, n=1, cutoff=_ALIKE)
+    return f"{name!r} (is {alike[0]} meant?)" if alike else repr(name)
+
+
 def _split(rows: list[dict[str, str]]) -> None:
     """Split rows 60/20/20 by patient, by picture where none is named; the same names always give the same split."""
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
-        groups[row["patient"] or row["image"] or ""].append(row)
+        groups[row["patient"] or row.get("image") or ""].append(row)
     order = sorted(groups, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest())
     placed = 0
     for name in order:
@@ -140,6 +157,9 @@ def _split(rows: list[dict[str, str]]) -> None:
 def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
     def cell(name: str, *allowed: str) -> str | None:
         value = row.get(name) or None
+        if value and allowed:  # spreadsheets and pandas write 1.0 and True
+            value = value.strip().lower().removesuffix(".0")
+            value = _WORDS.get(value, value) or None
         if value and allowed and value not in allowed:
             raise ValueError(f"{name} {value!r}; allowed are {', '.join(allowed)} and empty")
         return value
@@ -150,10 +170,10 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
             raise ValueError(f"{name} {text} is not a finite number")
         return float(text) if text else None
 
-    eye = (cell("eye") or "").lower()
+    eye = (cell("eye") or "").strip().lower()
     if eye not in EYES:
-        raise ValueError(f"eye {eye!r}; allowed are right, left, OD, OS, R, L and empty")
-    image, split, mask, lesions = cell("image"), row["split"], cell("mask"), cell("lesions")
+        raise ValueError(f"eye {eye!r}; allowed are {', '.join(word for word in EYES if word)} and empty")
+    image, split, mask, lesions = cell("image"), (row.get("split") or "").strip().lower(), cell("mask"), cell("lesions")
     if not image:
         raise ValueError("no picture is named")
     if split not in SPLITS:

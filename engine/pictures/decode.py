@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,14 +45,23 @@ _STARTS = {
     b"GIF8": "GIF",
 }
 _JPEG_END = b"\xff\xd9"
-_UNREAD = {
+_UNREAD = {  # by OpenCV, in a TIFF
     34712: "JPEG 2000",
     34887: "LERC",
     34925: "LZMA",
     50000: "Zstandard",
     50001: "WebP",
     50002: "JPEG XL",
-}  # in a TIFF
+}
+_BY_PILLOW = frozenset((34925, 50000))  # 8 bits alone, as it gives no more
+_DEFLATE = frozenset((8, 32946))  # in a TIFF
+_RAW = 1
+_AT_ONCE = 2**20  # bytes that are unpacked to be checked
+_THUMBNAIL = 4  # so many times as wide as one is its picture
+_FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7))  # of a JPEG
+_LOSSLESS = frozenset((0xC3, 0xC7, 0xCB, 0xCF))
+_JPEG_LS = 0xF7
+_SEEN_TWICE = 0.25  # of a column of data: so much must be lit above and below rows that are empty
 _RANGES = (255, 1023, 4095)  # of samples with fewer bits than the 16 that they are stored in
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 # what Pillow raises on a damaged header, its warnings too where they are turned into errors
@@ -163,18 +174,20 @@ def _unknown(data: bytes) -> str:
         return f"an HEIC or AVIF file ({data[8:12].decode('ascii', 'replace')}); save it as JPEG or PNG"
     if data[:4] == b"\xff\xd8\xff\xf7":
         return "a JPEG-LS file; save it as PNG or JPEG"
+    if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "a JPEG XL file; save it as PNG or JPEG"
     return "not a JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, GIF or DICOM file (told by its first bytes)"
 
 
 def of_image(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of a Pillow image as it is displayed, uint8 (H, W, 3) RGB. Raises PhotoError."""
+    """The pixels of a Pillow image as it is displayed, over black, uint8 (H, W, 3) RGB. Raises PhotoError."""
     if image.mode in _GREY_MODES:
         raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
     if image.mode == "F":
         raise PhotoError(Code.FLOAT_IMAGE, "floating-point samples have no defined brightness")
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-        pixels = np.asarray(image.convert("RGB"), np.uint8)
+        pixels = _over_black(np.asarray(image.convert("RGBA"), np.uint8))
     except _HEADER_ERRORS as error:
         raise PhotoError(Code.DAMAGED, f"the image cannot be decoded ({error})") from None
     return np.ascontiguousarray(_turned(pixels, orientation))
@@ -192,6 +205,7 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     except ValueError:
+        _refuse_unread(data)
         raise PhotoError(Code.DAMAGED, "the JPEG header is cut or corrupt") from None
     check_size(width, height)
     if space == "Gray":
@@ -218,7 +232,23 @@ def decode_jpeg(data: bytes, factor: int = 1) -> NDArray[np.uint8]:
         smallest = {"min_height": -(-height // factor), "min_width": -(-width // factor)} if factor > 1 else {}
         return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True, **smallest), np.uint8)
     except ValueError as error:
+        _refuse_unread(data)
         raise PhotoError(Code.DAMAGED, f"the JPEG data is cut or corrupt ({error})") from None
+
+
+def _refuse_unread(data: bytes) -> None:
+    """Of a JPEG that was not decoded: whether it is of a kind that is not read. Raises PhotoError UNKNOWN_FORMAT."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and at + 5 <= len(data):
+        marker, length, bits = data[at + 1], int.from_bytes(data[at + 2 : at + 4]), data[at + 4]
+        if marker in _FRAMES:
+            kind = "-LS" if marker == _JPEG_LS else " without loss" if marker in _LOSSLESS else ""
+            if kind or bits != 8:
+                raise PhotoError(
+                    Code.UNKNOWN_FORMAT, f"a JPEG{kind} of {bits} bits is not read; save it as PNG or 8-bit JPEG"
+                )
+            return
+        at += 1 if marker == 0xFF else 2 + length  # markers may be filled up
 
 
 def _decode_whole(data: bytes, kind: str) -> _Pixels:
@@ -242,63 +272,158 @@ def _decode_whole(data: bytes, kind: str) -> _Pixels:
     except _HEADER_ERRORS as error:
         raise PhotoError(Code.DAMAGED, f"the data is cut or corrupt ({error})") from None
     pixels, warnings = _decode_opencv(data, straight_alpha=kind != "BMP")
+    if kind == "BMP":
+        _refuse_holes(pixels, pixels.shape[1])
     return _turned(pixels, orientation), warnings
 
 
 def _decode_tiff(data: bytes) -> _Pixels:
     """TIFF has sample types that Pillow cannot name, so its tags are read directly (with Pillow's reader of tags).
 
-    OpenCV applies a TIFF's orientation by itself; libtiff under it multiplies 8-bit colour by alpha, 16-bit not.
+    OpenCV applies a TIFF's orientation by itself; libtiff under it multiplies 8-bit colour by alpha, 16-bit not. It returns what
+    it has of damaged data, so Pillow, which does not, looks at compressed data first. Raw data has no checksums: strips and
+    tiles of zeros are told, other changes are not.
     """
-    stream = io.BytesIO(data)
     try:
-        header = stream.read(16 if data[2:3] == b"+" else 8)  # BigTIFF's is longer
-        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
-        first = tags.next
-        stream.seek(first)
-        tags.load(stream)
-        if tags.next == first:  # Pillow warns of cut tags, and leaves it
-            raise ValueError
+        data, tags = _picture_page(data)
         width, height, channels = int(tags[256]), int(tags[257]), int(tags.get(277, 1))
         palette = tags.get(262) == 3
         floating = 3 in np.atleast_1d(tags.get(339, 1))
-        compression = int(tags.get(259, 1))
-        others = _other_pages(stream, header, tags.next)
-        straight_alpha = 16 in np.atleast_1d(tags.get(258, 1)) and 2 in np.atleast_1d(tags.get(338, 0))
+        compression = int(tags.get(259, _RAW))
+        deep, straight = 16 in np.atleast_1d(tags.get(258, 1)), 2 in np.atleast_1d(tags.get(338, 0))
+        across, down = int(tags.get(322, width)), int(tags.get(323, height))
+        transposed = int(tags.get(274, 1)) in _TRANSPOSED
+        parts = [
+            (int(at), int(length))
+            for places, lengths in ((273, 279), (324, 325))
+            for at, length in zip(
+                np.atleast_1d(tags.get(places, ())), np.atleast_1d(tags.get(lengths, ())), strict=False
+            )
+        ]
     except _HEADER_ERRORS:
         raise PhotoError(Code.DAMAGED, "the TIFF tags are cut or corrupt") from None
     check_size(width, height)
-    if others:
-        raise PhotoError(Code.MULTI_PAGE, "the TIFF has several pages; save the photograph as a file of its own")
     if floating:
         raise PhotoError(Code.FLOAT_IMAGE, "floating-point samples have no defined brightness; save as 8 or 16 bit")
     if channels < 3 and not palette:
         raise PhotoError(Code.NOT_COLOUR, ONE_CHANNEL)
     if channels > 4:
         raise PhotoError(Code.UNKNOWN_FORMAT, f"a TIFF of {channels} channels is not read; save it as RGB")
+    if compression in _UNREAD and (deep or compression not in _BY_PILLOW):
+        bits = "16-bit " if deep else ""
+        told = f"a {bits}TIFF with {_UNREAD[compression]} compression is not read; save it with LZW, Deflate or none"
+        raise PhotoError(Code.UNKNOWN_FORMAT, told)
+    if compression in _DEFLATE:
+        _check_deflated(data, parts, (width + across) * (height + down) * channels * 2)
+    seen = _by_pillow(data) if compression != _RAW or straight else None
     try:
-        pixels, warnings = _decode_opencv(data, straight_alpha)
+        pixels, warnings = _decode_opencv(data, deep and straight)
+        if straight and not deep and seen is not None and not pixels.any():
+            pixels = of_image(seen)  # an alpha that is 0 everywhere means nothing
     except PhotoError:
-        if compression in _UNREAD:
-            told = f"a TIFF with {_UNREAD[compression]} compression is not read; save it with LZW, Deflate or none"
-            raise PhotoError(Code.UNKNOWN_FORMAT, told) from None
-        raise
-    lit = np.flatnonzero(pixels.any(axis=(1, 2)))
-    if lit.size and lit[-1] - lit[0] >= lit.size:  # a TIFF has no checksums
-        raise PhotoError(Code.DAMAGED, "rows within the picture are empty: a part of the TIFF's data is lost")
+        if seen is None or deep:
+            raise
+        pixels, warnings = of_image(seen), ()
+    _refuse_holes(pixels.swapaxes(0, 1) if transposed else pixels, across)
     return pixels, warnings
 
 
-def _other_pages(stream: io.BytesIO, header: bytes, following: int) -> int:
-    """How many pages there are behind the first, without those that show the first one smaller."""
-    count, seen = 0, set[int]()
+def _picture_page(data: bytes) -> tuple[bytes, TiffImagePlugin.ImageFileDirectory_v2]:
+    """The tags of a TIFF's one picture, and the file with that page as its first.
+
+    Raises: PhotoError where there are several pictures, or one of _HEADER_ERRORS.
+    """
+    pages = list(_pages(data))
+    largest = max(int(tags[256]) for _, tags in pages)
+    pictures = [(at, tags) for at, tags in pages if not _is_beside(tags, largest)] or pages[:1]
+    if len(pictures) > 1:
+        raise PhotoError(Code.MULTI_PAGE, "the TIFF has several pages; save the photograph as a file of its own")
+    at, tags = pictures[0]
+    start, format = (8, "Q") if data[2] == 43 else (4, "L")
+    order = "<" if data[:2] == b"II" else ">"
+    first = struct.pack(order + format, at)
+    return data if data.startswith(first, start) else data[:start] + first + data[start + len(first) :], tags
+
+
+def _is_beside(tags: TiffImagePlugin.ImageFileDirectory_v2, largest: int) -> bool:
+    """Whether a page is a thumbnail or a mask of transparency. Args: largest: width of all pages."""
+    return bool(int(tags.get(254, 0)) & 5) or int(tags[256]) * _THUMBNAIL <= largest
+
+
+def _pages(data: bytes) -> Iterator[tuple[int, TiffImagePlugin.ImageFileDirectory_v2]]:
+    """Where each page's tags begin, and these. Raises one of _HEADER_ERRORS, or PhotoError."""
+    if data[2:4] == b"\0+":
+        raise PhotoError(Code.UNKNOWN_FORMAT, "a BigTIFF of big-endian order is not read; save it as TIFF")
+    stream, seen = io.BytesIO(data), set[int]()
+    header = stream.read(16 if data[2:3] == b"+" else 8)  # BigTIFF's is longer
+    following = TiffImagePlugin.ImageFileDirectory_v2(header).next
     while following and following not in seen:
         seen.add(following)
         stream.seek(following)
         tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+        tags.next = following
         tags.load(stream)
-        following, count = tags.next, count + (not int(tags.get(254, 0)) & 1)
-    return count
+        if tags.next == following:  # Pillow warns of cut tags, and leaves it
+            raise ValueError
+        yield following, tags
+        following = tags.next
+
+
+def _check_deflated(data: bytes, parts: Sequence[tuple[int, int]], most: int) -> None:
+    """Each part of deflated data ends with a checksum.
+
+    Args:
+        data: The file.
+        parts: Where each begins, and its length.
+        most: Bytes that all of them may have.
+
+    Raises:
+        PhotoError: DAMAGED.
+    """
+    for at, length in parts:
+        part, rest = zlib.decompressobj(), data[at : at + length]
+        while not part.eof:
+            try:
+                size = len(part.decompress(rest, _AT_ONCE))
+            except zlib.error as error:
+                raise PhotoError(Code.DAMAGED, f"the data is cut or corrupt ({error})") from None
+            rest, most = part.unconsumed_tail, most - size
+            if (not size and not part.eof) or most < 0:
+                raise PhotoError(Code.DAMAGED, "the data is cut, or longer than the picture")
+
+
+def _by_pillow(data: bytes) -> Image.Image | None:
+    """A TIFF of a kind that Pillow knows; None of any other. Raises PhotoError DAMAGED."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=("TIFF",))
+    except _HEADER_ERRORS:
+        return None
+    try:
+        image.load()
+    except _HEADER_ERRORS as error:
+        raise PhotoError(Code.DAMAGED, f"the data is cut or corrupt ({error})") from None
+    return image
+
+
+def _refuse_holes(pixels: NDArray[np.uint8], across: int) -> None:
+    """Refuse a picture in which strips or tiles of data are lost: rows without light where there is light above and below.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        across: px: as wide are the parts in which the data is stored.
+
+    Raises:
+        PhotoError: DAMAGED.
+    """
+    light = np.asarray(pixels.any(axis=2))
+    across = max(across, MIN_SIDE)
+    for left in range(0, light.shape[1], across):
+        part = light[:, left : left + across]
+        lit = np.flatnonzero(part.any(axis=1))
+        for above in np.flatnonzero(np.diff(lit) > 1):  # in the rows next to them data may begin or end
+            before, after = lit[max(above - 1, 0) : above + 1], lit[above + 1 : above + 3]
+            if np.mean(part[before].any(axis=0) & part[after].any(axis=0)) >= _SEEN_TWICE:
+                raise PhotoError(Code.DAMAGED, "rows within the picture are empty: a part of its data is lost")
 
 
 def _decode_opencv(data: bytes, straight_alpha: bool) -> _Pixels:
@@ -314,9 +439,16 @@ def _decode_opencv(data: bytes, straight_alpha: bool) -> _Pixels:
     pixels, warnings = _bytes_of(decoded)
     if pixels.ndim == 2:  # a palette of greys
         return np.dstack([pixels] * 3), warnings
-    if pixels.shape[2] == 4 and straight_alpha and pixels[..., 3].any():  # one that is 0 everywhere means nothing
-        pixels = ((pixels[..., :3] * pixels[..., 3:].astype(np.uint16) + 127) // 255).astype(np.uint8)
+    if pixels.shape[2] == 4 and straight_alpha:
+        pixels = _over_black(pixels)
     return pixels[..., 2::-1], warnings
+
+
+def _over_black(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3) of (H, W, 4); an alpha that is 0 everywhere means nothing."""
+    if not pixels[..., 3].any():
+        return pixels[..., :3]
+    return ((pixels[..., :3] * pixels[..., 3:].astype(np.uint16) + 127) // 255).astype(np.uint8)
 
 
 def _bytes_of(samples: NDArray[Any]) -> _Pixels:

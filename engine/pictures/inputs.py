@@ -16,7 +16,10 @@ from . import lists, shards
 from .photo import SUFFIXES, is_picture
 
 _SYSTEM = frozenset(
-    {"$recycle.bin", "recycler", "#recycle", "@eadir", "@tmp", "system volume information", "lost+found", "__macosx"}
+    {
+        *("$recycle.bin", "recycler", "#recycle", "@recycle", "#snapshot", "@eadir", "@tmp"),
+        *("system volume information", "lost+found", "__macosx"),
+    }
 )
 _HIDDEN, _FOLDERS = "hidden files", "hidden or system folders"
 

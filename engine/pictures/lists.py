@@ -97,8 +97,9 @@ class _Finder:
     def is_like_one(self, name: str) -> bool:
         """Whether a cell looks like the name of a picture."""
         suffix = os.path.splitext(name.strip())[1].lower()
+        path = os.path.join(self._folder, name.strip())
         return suffix in self._suffixes or (
-            bool(name.strip()) and self._is_there(os.path.join(self._folder, name.strip()))
+            bool(name.strip()) and (self._is_there(path) or self._with_suffix(path) is not None)
         )
 
     def find(self, name: str) -> str:
@@ -108,12 +109,15 @@ class _Finder:
             if self._is_there(path):
                 self.found += 1
                 return path
-            if not os.path.splitext(spelling)[1] and (there := self._with_suffix(path)):
+            if (there := self._with_suffix(path)) is not None:
                 self.found += 1
                 return there
         return os.path.join(self._folder, name)
 
     def _with_suffix(self, path: str) -> str | None:
+        """What is there of a name without its suffix; points in it may be those of a date."""
+        if os.path.splitext(path)[1].lower() in self._suffixes:
+            return None
         return next((path + suffix for suffix in self._suffixes if self._is_there(path + suffix)), None)
 
     @staticmethod
@@ -127,7 +131,7 @@ def _spellings(name: str) -> Iterator[str]:
     yield name
     yield bare
     forms = [bare]
-    if "\\" in bare:
+    if "\\" in bare or re.match("[A-Za-z]:/|//", bare):
         slashes = bare.replace("\\", "/")
         parts = [part for part in re.sub(r"^[A-Za-z]:|^//[^/]+", "", slashes).split("/") if part]
         forms = [slashes, *("/".join(parts[k:]) for k in range(len(parts)))]  # of a drive or share: as much as there is
@@ -201,7 +205,7 @@ def _texts(data: bytes) -> list[str]:
 
 def _parsed(text: str) -> list[list[str]]:
     separator = ""
-    if found := re.match(r"sep=(.)\r?\n", text, re.IGNORECASE):  # a line by which Excel is told
+    if found := re.match(r'"?sep=(.)"?[ ,;\t]*\r?\n', text, re.IGNORECASE):  # a line by which Excel is told
         separator, text = found[1], text[found.end() :]
     first = re.sub(r'"[^"]*"', "", next((line for line in text.splitlines() if line.strip()), ""))
     separator = separator or max(",;\t", key=first.count)

@@ -56,6 +56,8 @@ class Photo:
         """pixels: uint8 (H, W, 3) RGB in displayed orientation, or what gives them. Raises TypeError for any other array."""
         if isinstance(pixels, np.ndarray):
             _check_array(pixels)
+        elif not isinstance(pixels, Encoded):
+            raise TypeError(f"a Photo is made of an array, not {type(pixels).__name__}; load() takes files and images")
         self._encoded: Encoded = Decoded(pixels) if isinstance(pixels, np.ndarray) else pixels
         self.name, self.sha256, self.patient, self.eye, self.listed = name, sha256, patient, eye, listed
         self.width, self.height = self._encoded.width, self._encoded.height

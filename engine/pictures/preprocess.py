@@ -95,21 +95,17 @@ def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, 
 def without_border(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint8]:
     """The picture with a white or grey border made black, as cameras have it; most pictures come back as they are.
 
-    A border is what joins the corners, where all four have the same colour, even, without hue and brighter than `threshold`:
-    a retina in the corners is orange.
+    A border is what joins the corners, where all four have the same colour, even, without hue, and more than a speck of each is
+    brighter than `threshold`: a retina in the corners is orange.
     """
     height, width = pixels.shape[:2]
     side = max(2, round(_CORNER * min(height, width)))
     corners = [pixels[y][:, x] for y in (slice(side), slice(-side, None)) for x in (slice(side), slice(-side, None))]
     colours = np.array([corner.mean(axis=(0, 1)) for corner in corners])
+    lit = min(float(np.mean(corner.max(axis=2) > threshold)) for corner in corners)
     even = max(float(corner.std(axis=(0, 1)).max()) for corner in corners) <= _EVEN
     grey = float(np.ptp(colours, axis=1).max()) <= _HUELESS
-    if not (
-        even
-        and grey
-        and float(np.ptp(colours, axis=0).max()) <= _ALIKE
-        and float(colours.max(axis=1).min()) > threshold
-    ):
+    if not (even and grey and float(np.ptp(colours, axis=0).max()) <= _ALIKE and lit > _LINE_SHARE):
         return pixels
     flags = 4 | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY
     around = np.ascontiguousarray(

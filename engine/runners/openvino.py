@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import queue
 import threading
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import files
 from ..contract import Model
-from ..errors import BackendError, ModelError, require
+from ..errors import BackendError, ModelError, OutputError, require
 
+FOLDER_VARIABLE = "FUNDUSCOPE_COMPILED"
+_COMPILED_FOR = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+_KEPT = 16  # compiled models, the newest
+_DIGEST = hashlib.sha256().digest_size
 _REQUESTS = 2  # so that two threads may be inside at once
 
 
@@ -38,7 +46,7 @@ class OpenVino:
                 settings["ENABLE_CPU_PINNING"] = False
         self._check(core)
         try:
-            compiled = core.compile_model(core.read_model(model.data), "CPU", settings)
+            compiled = _compiled(core, model, settings)
         except Exception as error:  # OpenVINO raises RuntimeError for every cause
             raise ModelError(f"{model.path}: OpenVINO refuses it: {error}") from error
         self._outputs = [output.name for output in model.contract.outputs]
@@ -81,6 +89,25 @@ class OpenVino:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _compiled(core: Any, model: Model, settings: dict[str, Any]) -> Any:
+    """The model ready to run: as an earlier opening kept it, which takes a quarter of the time, or else compiled, and kept."""
+    about = [model.sha256, settings, *(core.get_property("CPU", name) for name in _COMPILED_FOR)]
+    key = hashlib.sha256(json.dumps([require("openvino", "openvino").get_version(), *about], default=str).encode())
+    place = files.cache(FOLDER_VARIABLE, "compiled") / f"{key.hexdigest()[:32]}.blob"
+    with suppress(Exception):  # absent, damaged, or of no use to the library: it is made again
+        data = place.read_bytes()
+        if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
+            return core.import_model(io.BytesIO(data[_DIGEST:]), "CPU", settings)
+    compiled = core.compile_model(core.read_model(model.data), "CPU", settings)
+    with suppress(OutputError, OSError):  # it is compiled each time then
+        blob = io.BytesIO()
+        compiled.export_model(blob)
+        files.write_bytes(place, hashlib.sha256(blob.getvalue()).digest() + blob.getvalue())
+        for old in sorted(place.parent.glob("*.blob"), key=lambda path: path.stat().st_mtime_ns)[:-_KEPT]:
+            old.unlink()
+    return compiled
 
 
 class OpenVinoBf16(OpenVino):

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from ..contract import Digest, Strict
-from ..files import write_text
+from ..files import cache, write_text
 
 NOT_MEASURED = "not measured with these models, processor and versions; `funduscope tune` finds the fastest way"
 FOLDER_VARIABLE = "FUNDUSCOPE_TUNING"
@@ -94,9 +94,7 @@ class Record(Strict):
 
 def folder() -> Path:
     """Where records are kept: $FUNDUSCOPE_TUNING, or a folder of the user's cache."""
-    if chosen := os.environ.get(FOLDER_VARIABLE):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "funduscope" / "tuning"
+    return cache(FOLDER_VARIABLE, "tuning")
 
 
 def this_machine() -> Machine:

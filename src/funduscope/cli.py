@@ -354,14 +354,18 @@ def tune(model: ModelOption = None) -> None:
     _tune(_settings(model or (), "auto", 8, None))
 
 
+_LONG = 20  # letters of a verdict: what is longer stands below the table
+
+
 def _tune(settings: ScreenerSettings) -> None:
     from .engine import tune as tuning
 
     opened = [models.load(name) for name in models.chosen(settings.models)]
     record = tuning.tune(opened, lambda text: console.stderr.print(text, style="dim"))
     table = Table(box=None)
-    for column in ("model", "backend", "precision", "pictures/s", "p50 of one, ms", "of the gate's bounds", "verdict"):
-        table.add_column(column)
+    for column in ("model", "backend", "", "pictures/s", "one, ms", "of bounds", "verdict"):
+        table.add_column(column, no_wrap=True)
+    reasons = dict.fromkeys(trial.verdict for trial in record.trials if len(trial.verdict) > _LONG)
     for trial in record.trials:
         chosen = trial.way in [way.model_copy(update={"threads": trial.way.threads}) for way in record.ways.values()]
         table.add_row(
@@ -371,10 +375,12 @@ def _tune(settings: ScreenerSettings) -> None:
             _plain(trial.pictures_per_second),
             _plain(trial.p50_ms),
             "–" if trial.strain is None else f"{trial.strain:.0%}",
-            "taken" if chosen else trial.verdict,
+            "taken" if chosen else "does not run" if trial.verdict in reasons else trial.verdict,
             style="bold green" if chosen else "" if trial.verdict == "passes" else "dim",
         )
     console.stderr.print(table)
+    for reason in reasons:
+        console.stderr.print(reason, style="dim", highlight=False)
     threads = {way.threads for way in record.ways.values()}
     at_once = "batch at a time" if record.slots == 1 else "batches at a time"
     console.stderr.print(f"{record.slots} {at_once}, {'/'.join(map(str, threads))} threads each")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -294,6 +296,25 @@ def test_R08_a_second_run_is_refused_and_the_first_unharmed(fake, pictures, tmp_
                 list(Run(opened, pictures, tmp_path / "out", onto=onto))
         assert len(list(first)) == 3
     assert len(rows(tmp_path / "out")) == 4
+
+
+def test_R07_a_folder_that_is_removed_meanwhile_has_all_rows_at_the_end(fake, pictures, tmp_path):
+    with fake(max_batch=1) as opened:
+        run = iter(Run(opened, pictures * 3, tmp_path / "out"))
+        next(run)
+        shutil.rmtree(tmp_path / "out")
+        list(run)
+        assert names(tmp_path / "out") == ["patients.csv", "run.json", "screenings.csv", "screenings.jsonl"]
+        assert len(rows(tmp_path / "out")) == 12
+
+
+def test_R08_the_lock_of_a_run_that_was_killed_is_taken_over(fake, pictures, tmp_path):
+    code = "import sys, os, filelock; filelock.FileLock(sys.argv[1]).acquire(); os.kill(os.getpid(), 9)"
+    (tmp_path / "out").mkdir()
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out" / ".run.lock")], check=False)
+    assert done.returncode == -9
+    with fake() as opened:
+        assert len(list(Run(opened, pictures, tmp_path / "out"))) == 4
 
 
 def test_a_run_that_is_stopped_finishes_what_it_has_read(fake_runner, model, pictures, tmp_path):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from ...contract import Digest, Model, Strict
 from ...errors import ModelError, SettingsError
-from ...files import remove, write_bytes, write_text
+from ...files import cache, remove, write_bytes, write_text
 from .libraries import LIBRARIES, Name
 
 FOLDER_VARIABLE = "FUNDUSCOPE_ENGINES"
@@ -129,9 +128,7 @@ def profile(text: str) -> Profile:
 
 def folder() -> Path:
     """Where engines are looked for: $FUNDUSCOPE_ENGINES, or a folder of the user's cache."""
-    if own := os.environ.get(FOLDER_VARIABLE):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "funduscope" / "engines"
+    return cache(FOLDER_VARIABLE, "engines")
 
 
 def this_os() -> str:

@@ -93,8 +93,25 @@ def test_a_table_from_a_spreadsheet_is_read(folder):
     assert len(dataset.load(folder)) == 1
 
 
-def test_unknown_columns_do_no_harm(folder):
-    assert len(dataset.load(index(folder, "images/c.jpg,test,7", header="image,split,quality"))) == 1
+def test_unknown_columns_do_no_harm_and_are_told(folder, caplog):
+    header = "image,split,quality,glaucomma"
+    (sample,) = dataset.load(index(folder, "images/c.jpg,test,7,1", header=header))
+    assert sample.glaucoma is None
+    assert "index.csv: columns that are not read: 'quality', 'glaucomma' (is glaucoma meant?)" in caplog.text
+    caplog.clear()
+    dataset.load(index(folder, "images/c.jpg,test,1", header="image,split,glaucoma"))
+    assert not caplog.text
+
+
+def test_a_table_is_read_as_spreadsheets_and_pandas_write_it(folder):
+    header = "Image, SPLIT ,Glaucoma,DR_Grade,Eye"
+    rows = ("images/a.jpg,Train,True,1.0,RE", "images/b.jpg,val,FALSE,0,Left eye", "images/c.jpg,test, 1.0 ,4, ")
+    samples = dataset.load(index(folder, *rows, header=header))
+    assert [(own.split, own.glaucoma, own.dr_grade, own.eye) for own in samples] == [
+        ("train", 1, 1, "right"),
+        ("val", 0, 0, "left"),
+        ("test", 1, 4, None),
+    ]
 
 
 def refusal(folder: Path) -> str:
@@ -110,13 +127,18 @@ def refusal(folder: Path) -> str:
         (",,,,,,,,train,,,", "no picture is named"),
         ("images/a.jpg,,,,,yes,,,train,,,", "glaucoma 'yes'; allowed are 0, 1"),
         ("images/a.jpg,,,,,,7,,train,,,", "dr_grade '7'"),
+        ("images/a.jpg,,,,,,1.5,,train,,,", "dr_grade '1.5'"),
+        ("images/a.jpg,,,,,,NaN,,train,,,", "dr_grade 'nan'"),
         ("images/a.jpg,masks/a.png,cup,,,,,,train,,,", "mask_has 'cup'; allowed are disc, disc+cup"),
         ("images/a.jpg,masks/a.png,,,,,,,train,,,", "mask and mask_has go together"),
         ("images/a.jpg,,,12,,,,,train,,,", "fovea_x and fovea_y go together"),
         ("images/a.jpg,,,left,3,,,,train,,,", "left"),
         ("images/a.jpg,,,nan,3,,,,train,,,", "fovea_x nan is not a finite number"),
         ("images/a.jpg,,,,,,,,train,,,-1", "scale -1.0 is not positive"),
-        ("images/a.jpg,,,,,,,,train,,,,both", "eye 'both'; allowed are right, left, OD, OS, R, L and empty"),
+        (
+            "images/a.jpg,,,,,,,,train,,,,both",
+            "eye 'both'; allowed are right, od, r, re, right eye, left, os, l, le, left eye and empty",
+        ),
         ("images/a.jpg", "split"),
     ],
 )

@@ -180,7 +180,7 @@ def test_what_is_no_folder_is_refused(tmp_path):
         write([], tmp_path / "file")
 
 
-def test_a_folder_that_was_removed_is_refused_at_the_end(tmp_path):
+def test_R07_a_folder_that_was_removed_is_refused_at_the_end(tmp_path):
     def removed():
         yield rejected("a").to_dict()
         shutil.rmtree(tmp_path / "out")

@@ -340,7 +340,7 @@ def test_what_is_not_read_is_named_with_what_to_do(case):
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_a_bomb_is_refused_without_memory(case):
+def test_R11_a_bomb_is_refused_without_memory(case):
     photo.load(dicom(PICTURE))  # pydicom is imported
     tracemalloc.start()
     refused(BOMBS[case][0])
@@ -392,7 +392,7 @@ def test_a_cut_file_is_refused(which):
     ),
     action=st.sampled_from(["error", "ignore"]),
 )
-def test_random_damage_gives_a_photo_or_a_photo_error(which, keep, flips, action):
+def test_R12_random_damage_gives_a_photo_or_a_photo_error(which, keep, flips, action):
     data = bytearray(KINDS[which])
     for at, value in flips:
         data[at if isinstance(at, int) else int(at * len(data))] = value

@@ -49,9 +49,23 @@ def written(separator: str, end: str = "\n") -> str:
         written("\t").encode("utf-16-le"),
         written(",").encode("utf-16-be"),
         b"sep=;\r\n" + written(";", "\r\n").encode(),
+        b'"sep=;"\r\n' + written(";", "\r\n").encode(),
+        b"SEP=; \n" + written(";").encode(),
         written(";").replace("a.jpg", '"a.jpg"').encode(),
     ],
-    ids=["comma", "semicolon", "tab", "BOM", "UTF-16", "UTF-16 LE", "UTF-16 BE", "sep=", "quoted"],
+    ids=[
+        "comma",
+        "semicolon",
+        "tab",
+        "BOM",
+        "UTF-16",
+        "UTF-16 LE",
+        "UTF-16 BE",
+        "sep=",
+        "quoted sep=",
+        "SEP=",
+        "quoted",
+    ],
 )
 def test_a_list_is_read_however_it_is_saved(tmp_path, data):
     for name in "abc":
@@ -85,7 +99,11 @@ def test_a_column_is_known_by_many_names(tmp_path, header):
 
 
 @pytest.mark.parametrize(
-    "text", ["a.jpg\nb.jpg\n", "1,a.jpg\n2,b.jpg\n", "nr,Augenbild\n1,a.jpg\n2,b.jpg\n", "Augenbild\na.jpg\nb.jpg\n"]
+    "text",
+    [
+        *("a.jpg\nb.jpg\n", "1,a.jpg\n2,b.jpg\n", "nr,Augenbild\n1,a.jpg\n2,b.jpg\n", "Augenbild\na.jpg\nb.jpg\n"),
+        *("ID,level\na,0\nb,2\n", "a\nb\n"),
+    ],
 )
 def test_without_a_known_header_the_column_is_the_one_with_pictures(tmp_path, text):
     assert names(listed(tmp_path, text), tmp_path) == ["a.jpg", "b.jpg"]
@@ -100,6 +118,9 @@ def test_without_a_known_header_the_column_is_the_one_with_pictures(tmp_path, te
         ("\\\\server\\share\\sub\\a.jpg", "sub/a.jpg"),
         ("10_left", "10_left.jpeg"),
         ("10_left", "10_left.PNG"),
+        ("10.11.2020 left", "10.11.2020 left.jpg"),
+        ("D:/eyes/sub/a.jpg", "sub/a.jpg"),
+        ("//server/share/sub/a.jpg", "sub/a.jpg"),
         (unicodedata.normalize("NFC", "é.jpg"), unicodedata.normalize("NFD", "é.jpg")),
         (unicodedata.normalize("NFD", "é.jpg"), unicodedata.normalize("NFC", "é.jpg")),
     ],

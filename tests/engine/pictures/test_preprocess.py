@@ -243,6 +243,15 @@ def test_what_has_the_colour_of_a_retina_or_is_dark_is_no_border(colour):
     assert preprocess.without_border(pixels, 24) is pixels
 
 
+def test_a_dark_border_whose_noise_is_light_is_a_border():
+    grey = np.random.default_rng(0).normal(21, 4, (600, 720, 1)).clip(0, 255).astype(np.uint8)
+    pixels = np.repeat(grey, 3, axis=2)
+    cv2.circle(pixels, (360, 300), 200, (200, 110, 50), -1)
+    box = preprocess.field_of_view(preprocess.without_border(pixels, 24), 24)
+    assert np.abs(np.subtract(box, (160, 100, 561, 501))).max() <= 8
+    assert np.abs(np.subtract(preprocess.field_of_view(pixels, 24), (160, 100, 561, 501))).max() > 50  # as it is
+
+
 def test_corners_of_different_greys_are_no_border():
     pixels = np.full((200, 240, 3), 90, np.uint8)
     pixels[-20:, -20:] = 200

@@ -153,7 +153,8 @@ def test_a_folder_that_cannot_be_written_is_told_and_the_choice_holds(monkeypatc
 def test_real_ways_are_measured_and_opened_again(classifier, cc0):
     found = tune.tune([classifier])
     assert found.trials[0].way.backend == "onnxruntime"
-    assert all(trial.verdict == "passes" for trial in found.trials if trial.way.backend == "onnxruntime")
+    own = {trial.verdict for trial in found.trials if trial.way.backend == "onnxruntime"}
+    assert own <= {"passes", "plainly slower"}
     with Screener.open(classifier.path) as tuned, Screener.open(classifier.path, backend="onnxruntime") as plain:
         assert tuned.models[0].backend == found.ways[classifier.sha256].backend
         ours, theirs = tuned(cc0), plain(cc0)
