@@ -146,7 +146,7 @@ class Run:
         known, now = {own.path: own for own in listed}, {own.path: own for own in self._pictures}
         new, gone = [own for path, own in now.items() if path not in known], [path for path in known if path not in now]
         if other := next((own for path, own in now.items() if known.get(path, own) != own), None):
-            raise SettingsError(f"{other.path}: its patient or eye is not what it was when the run was begun")
+            raise SettingsError(f"{other.path}: its patient, eye or frame is not what it was when the run was begun")
         if (new or gone) and self._onto != "add":
             told = ", ".join(
                 f"{len(paths)} {what} (first {paths[0]})"

@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -108,6 +109,9 @@ def screen(
         bool, typer.Option("--add", help="With --resume: also take up pictures that the run does not have yet.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in DIR and begin anew.")] = False,
+    frame: Annotated[
+        int | None, typer.Option("--frame", min=1, help="Which frame of DICOM files with several, from 1 on.")
+    ] = None,
     no_tune: Annotated[
         bool, typer.Option("--no-tune", help="Do not measure the fastest way first, however many pictures there are.")
     ] = False,
@@ -140,7 +144,7 @@ def screen(
     onto: Onto = "overwrite" if overwrite else "add" if add else "resume" if resume else "new"
     expect(out, onto)
     found = inputs.search(pictures, leave_out=out)
-    paths = found.pictures
+    paths = [own if frame is None else replace(own, frame=frame) for own in found.pictures]
     if passed_over := found.told():
         console.stderr.print(f"left out: {passed_over}")
     shown: list[Result] = []
