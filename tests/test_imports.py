@@ -29,6 +29,7 @@ OPTIONAL = {  # by `require`
     ROOT / "engine" / "pictures" / "dicom.py": {"pydicom", "jpeg_ls"},
     ROOT / "engine" / "labelled" / "refuge.py": {"openpyxl"},
     ROOT / "engine" / "outputs" / "rows.py": {"pyarrow"},
+    ROOT / "engine" / "outputs" / "dicom.py": {"pydicom", "highdicom"},
     ROOT / "engine" / "cluster.py": {"ray"},
     ROOT / "engine" / "pictures" / "lists.py": {"openpyxl"},
 }

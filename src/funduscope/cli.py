@@ -102,6 +102,12 @@ def screen(
     overlays: OverlaysOption = False,
     with_report: Annotated[bool, typer.Option("--report", help="Also write an HTML page to search and sort.")] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Also write DIR/screenings.parquet.")] = False,
+    dicom: Annotated[
+        bool,
+        typer.Option(
+            "--dicom", help="Also write a DICOM report and segmentation of each DICOM picture, into DIR/dicom."
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in DIR where it was cut; begin it where there is none.")
     ] = False,
@@ -162,6 +168,7 @@ def screen(
             overlays=overlays,
             report=with_report,
             parquet=parquet,
+            dicom=dicom,
             workers=workers,
             timeout=(_TIMEOUT if len(paths) > _MANY else None) if timeout is None else timeout or None,
             inputs=list(pictures),
@@ -190,6 +197,8 @@ def screen(
         ):
             if count:
                 console.stderr.print(f"{_pictures(count)} {what}")
+        if run.undocumented:
+            console.stderr.print(f"without a DICOM report: {counted(run.undocumented)}")
         for notice in notices:
             console.stderr.print(notice, style="dim")
     if fail_on_bad and set(run.counts) != {"ok"}:

@@ -611,6 +611,26 @@ def test_a_file_that_leads_in_circles_is_given_up():
     assert "RuntimeError" in refused(head + links + chain + b"(\0\2\0US" + tail).reason
 
 
+def item(**elements) -> pydicom.Dataset:
+    made = pydicom.Dataset()
+    for keyword, value in elements.items():
+        setattr(made, keyword, pydicom.Sequence(value) if isinstance(value, list) else value)
+    return made
+
+
+def region(code: str, meaning: str, *modifiers: tuple[str, str]) -> dict:
+    named = item(CodeValue=code, CodingSchemeDesignator="SCT", CodeMeaning=meaning)
+    if modifiers:
+        sides = [item(CodeValue=c, CodingSchemeDesignator="SCT", CodeMeaning=m) for c, m in modifiers]
+        named.AnatomicRegionModifierSequence = pydicom.Sequence(sides)
+    return {"AnatomicRegionSequence": pydicom.Sequence([named])}
+
+
+def groups(*eyes: str) -> pydicom.Sequence:
+    return pydicom.Sequence([item(FrameAnatomySequence=[item(FrameLaterality=eye)]) for eye in eyes])
+
+
+EYE = ("81745001", "Eye")
 KINDS = [
     dicom(PICTURE),
     dicom(PICTURE, IMPLICIT),
@@ -618,7 +638,8 @@ KINDS = [
     rle(PICTURE),
     as_jpeg(JPEG),
 ]
-KINDS.append(PALETTES["16 bits"])
+KINDS += [PALETTES["16 bits"], wavelets(WAVELETS), deflated(PICTURE), dicom(PICTURE)[132:]]
+KINDS.append(dicom(PICTURE, PerFrameFunctionalGroupsSequence=groups("L"), **region(*EYE, ("7771000", "Left"))))
 
 
 @pytest.mark.parametrize("which", range(len(KINDS)))
@@ -658,26 +679,6 @@ def test_the_eye_is_the_laterality(image, patient, eye):
     assert photo.load(dicom(PICTURE, ImageLaterality=image, Laterality=patient)).eye == eye
 
 
-def item(**elements) -> pydicom.Dataset:
-    made = pydicom.Dataset()
-    for keyword, value in elements.items():
-        setattr(made, keyword, pydicom.Sequence(value) if isinstance(value, list) else value)
-    return made
-
-
-def region(code: str, meaning: str, *modifiers: tuple[str, str]) -> dict:
-    named = item(CodeValue=code, CodingSchemeDesignator="SCT", CodeMeaning=meaning)
-    if modifiers:
-        sides = [item(CodeValue=c, CodingSchemeDesignator="SCT", CodeMeaning=m) for c, m in modifiers]
-        named.AnatomicRegionModifierSequence = pydicom.Sequence(sides)
-    return {"AnatomicRegionSequence": pydicom.Sequence([named])}
-
-
-def groups(*eyes: str) -> pydicom.Sequence:
-    return pydicom.Sequence([item(FrameAnatomySequence=[item(FrameLaterality=eye)]) for eye in eyes])
-
-
-EYE = ("81745001", "Eye")
 PLACES = {
     "lower case": ({"ImageLaterality": "r"}, "right"),
     "OD": ({"Laterality": "OD"}, "right"),
