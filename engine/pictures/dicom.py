@@ -330,7 +330,10 @@ def _check_layout(file: _File, frame: int | None) -> _Layout:
     with _damage("the number of frames is"):
         frames = int(file.text(_Tag.NumberOfFrames) or 1)
     if frames > 1 and frame is None:
-        raise PhotoError(Code.MULTI_PAGE, f"{frames} frames; say which, from 1 on (frame=, or screen --frame)")
+        raise PhotoError(
+            Code.MULTI_PAGE,
+            f"{frames} frames; say which of them, from 1 on, or save the photograph as a file of its own",
+        )
     wanted = 1 if frame is None else frame
     if not 1 <= wanted <= max(frames, 1):
         raise PhotoError(Code.MULTI_PAGE, f"there is no frame {frame}; the file has {frames}")
