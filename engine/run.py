@@ -29,7 +29,7 @@ from .pictures import photo
 from .results import Result, Screening
 from .screener import Screener
 
-_DRAINS = 3.0  # seconds in which a run that is stopped still finishes what was read
+_DRAINS = 1.0  # seconds in which a run that is stopped still finishes what was read
 
 
 class Run:

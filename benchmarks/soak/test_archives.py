@@ -126,7 +126,7 @@ def test_R34_an_archive_of_tiny_files_is_found_screened_and_resumed_in_flat_memo
 
 def started(pictures: Path, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "funduscope", "screen", str(pictures), "--out", str(out), "--resume", "--quiet"]
-    return subprocess.Popen([*command, "--no-tune", "--report", "--backend", "onnxruntime"], stderr=subprocess.PIPE)
+    return subprocess.Popen([*command, "--no-tune", "--report", "--backend", "onnxruntime"], stderr=subprocess.DEVNULL)
 
 
 def files(out: Path) -> dict[str, bytes]:

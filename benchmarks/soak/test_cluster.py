@@ -14,6 +14,8 @@ from funduscope.engine.cluster import ClusterScreener
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 PICTURES = 300
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray meets its own deprecations
+
 
 def test_a_node_that_dies_costs_no_row_and_no_duplicate(tmp_path: Path) -> None:
     pictures = [Listed(str(path)) for path in sorted(linked(tmp_path / "in", SMALL, PICTURES).iterdir())]
