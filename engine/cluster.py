@@ -45,8 +45,10 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         listed = [
-            Listed(as_text(path), as_text(patient) or None, eye or None)
-            for path, patient, eye in zip(batch["path"], batch["patient"], batch["eye"], strict=True)
+            Listed(as_text(path), as_text(patient) or None, eye or None, int(frame) or None)
+            for path, patient, eye, frame in zip(
+                batch["path"], batch["patient"], batch["eye"], batch["frame"], strict=True
+            )
         ]
         return {"found": [packed(result) for result in self._screener.stream(listed)]}
 
@@ -103,7 +105,12 @@ class ClusterScreener:
         data.DataContext.get_current().execution_options.preserve_order = True
         data.DataContext.get_current().enable_progress_bars = False
         rows = [
-            {"path": as_bytes(own.path), "patient": as_bytes(own.patient or ""), "eye": own.eye or ""}
+            {
+                "path": as_bytes(own.path),
+                "patient": as_bytes(own.patient or ""),
+                "eye": own.eye or "",
+                "frame": own.frame or 0,
+            }
             for own in pictures
         ]
         # blocks of whole batches: the same pictures share a batch as in a run on one machine

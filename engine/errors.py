@@ -38,6 +38,7 @@ class Code(StrEnum):
         MULTI_PAGE: Several pictures in one file.
         NO_FIELD_OF_VIEW: Nothing bright enough to be a retina.
         NOT_ROUND: The field of view is no circle: the picture was squeezed. A warning where it is little.
+        UNLIKELY_COLOURS: Green or blue is brighter than red, as in no retina: the file's colours are not what it says.
         DISC_NOT_FOUND: No optic disc: probably not a (gradable) fundus photograph.
         CUP_NOT_FOUND: Warning: a disc without a measurable cup.
         FOVEA_NOT_FOUND: Warning: no fovea in the picture.
@@ -71,6 +72,7 @@ class Code(StrEnum):
     MULTI_PAGE = "MULTI_PAGE"
     NO_FIELD_OF_VIEW = "NO_FIELD_OF_VIEW"
     NOT_ROUND = "NOT_ROUND"
+    UNLIKELY_COLOURS = "UNLIKELY_COLOURS"
     DISC_NOT_FOUND = "DISC_NOT_FOUND"
     CUP_NOT_FOUND = "CUP_NOT_FOUND"
     FOVEA_NOT_FOUND = "FOVEA_NOT_FOUND"

@@ -21,16 +21,18 @@ class Listed:
         eye: Which eye it shows: `right` or `left`.
         data: The file's bytes, where they are in memory: then `path` is but a name, and nothing is opened. Not for a `Run`,
             which goes on from files.
+        frame: Which frame of a DICOM file with several, from 1 on.
 
     Raises:
-        TypeError: Path or patient is of another type.
-        ValueError: There is no such eye.
+        TypeError: Path, patient or frame is of another type.
+        ValueError: There is no such eye or frame.
     """
 
     path: str
     patient: str | None = None
     eye: Eye | None = None
     data: bytes | None = field(default=None, repr=False, hash=False)
+    frame: int | None = None
 
     def __post_init__(self) -> None:
         given: Any = self
@@ -40,6 +42,10 @@ class Listed:
             raise TypeError(f"patient must be a str or None, not {type(given.patient).__name__}")
         if given.eye not in (None, *get_args(Eye)):
             raise ValueError(f"eye {given.eye!r}: must be right, left or None")
+        if not isinstance(given.frame, int | None):
+            raise TypeError(f"frame must be an int or None, not {type(given.frame).__name__}")
+        if given.frame is not None and given.frame < 1:
+            raise ValueError(f"frame {given.frame}: must be 1 or more")
         object.__setattr__(self, "path", os.fspath(given.path))
 
 

@@ -18,7 +18,9 @@ from .pictures.photo import Photo
 from .readers import READERS, Reader, verdicts
 from .readers.column import Column, Verdict, readable
 
-UNGRADABLE = frozenset({Code.NO_FIELD_OF_VIEW, Code.NOT_ROUND, Code.DISC_NOT_FOUND})  # a picture, not one to read
+UNGRADABLE = frozenset(
+    {Code.NO_FIELD_OF_VIEW, Code.NOT_ROUND, Code.UNLIKELY_COLOURS, Code.DISC_NOT_FOUND}
+)  # a picture, not one to read
 Status = Literal["ok", "ungradable", "error"]
 
 
@@ -72,6 +74,7 @@ class Screening(_Result, Findings):
         name: The picture's, as it was named.
         sha256: Of the file's bytes; None for arrays.
         models: Those that are open, in order.
+        frame: Of a DICOM file, where one was asked for.
         photo: Kept where it was asked for.
 
     Example:
@@ -86,6 +89,7 @@ class Screening(_Result, Findings):
     name: str
     sha256: str | None = None
     models: tuple[ModelName, ...] = ()
+    frame: int | None = None
     photo: Photo | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -137,7 +141,7 @@ class Screening(_Result, Findings):
         if self.photo is not None:
             return self.photo
         try:
-            photo = pictures.load(self.name)
+            photo = pictures.load(self.name, frame=self.frame)
         except PhotoError:
             photo = None
         if photo is None or photo.sha256 != self.sha256:
@@ -251,8 +255,8 @@ def _of_verdicts(given: tuple[Verdict, ...]) -> list[Column]:
 _CODES = (
     "There is no such file: `NOT_FOUND`, `NOT_A_FILE`; it cannot be read: `UNREADABLE`, `EMPTY_FILE`, `UNKNOWN_FORMAT`, "
     "`NEEDS_EXTRA`, `DAMAGED`; it is no photograph to screen: `TOO_LARGE`, `TOO_SMALL`, `NOT_COLOUR`, `FLOAT_IMAGE`, "
-    "`MULTI_PAGE`; no retina, a squeezed one or no disc: `NO_FIELD_OF_VIEW`, `NOT_ROUND`, `DISC_NOT_FOUND`; the model failed: "
-    "`MODEL_NONFINITE`; reading it failed: `WORKER_CRASH`, `TIMED_OUT`"
+    "`MULTI_PAGE`; no retina, a squeezed one, one in other colours or no disc: `NO_FIELD_OF_VIEW`, `NOT_ROUND`, "
+    "`UNLIKELY_COLOURS`, `DISC_NOT_FOUND`; the model failed: `MODEL_NONFINITE`; reading it failed: `WORKER_CRASH`, `TIMED_OUT`"
 )
 _WARNINGS = (
     "what an `ok` result lacks (`CUP_NOT_FOUND`, `FOVEA_NOT_FOUND`, `CLASSIFIER_UNGRADABLE`), is unsure of (`DR_UNCERTAIN`, "

@@ -20,6 +20,7 @@ from . import files
 from .cluster import ClusterScreener
 from .errors import PhotoError, SettingsError
 from .eyes import Listed
+from .outputs import dicom as reports
 from .outputs import rows
 from .outputs.folder import RECORD, Onto, draw, drawers_of, opened, write_rows
 from .outputs.overlays import Drawings
@@ -43,7 +44,8 @@ class Run:
         seconds: How long it took, without what was done before it was cut; 0 until it has ended.
         known: Pictures that had a result before.
         changed: Pictures whose files have changed since: screened again.
-        missed: Drawings that could not be made, because the photo is gone or has changed.
+        missed: Drawings and DICOM reports that could not be made, because the photo is gone or has changed.
+        undocumented: Screened pictures without DICOM reports, by the reason, where these were asked for.
         stopped: Whether `stop` has ended it early.
 
     Example:
@@ -63,6 +65,7 @@ class Run:
         overlays: bool = False,
         report: bool = False,
         parquet: bool = False,
+        dicom: bool = False,
         workers: int = 2,
         timeout: float | None = None,
         inputs: Sequence[str] | None = None,
@@ -79,19 +82,21 @@ class Run:
             overlays: Also draw each photo, and its heat maps, into `out`/overlays.
             report: Also write an HTML page, `out`/report.html, with its pictures in `out`/report.
             parquet: Also write `screenings.parquet`.
+            dicom: Also write a structured report and a segmentation of each screened DICOM file, into `out`/dicom.
             workers: Threads that read and prepare.
             timeout: See `Screener.stream`.
             inputs: What the pictures were asked for by, for the record; the pictures' own names where nothing is given.
             left_out: How many files were passed over, by kind, for the record.
         """
         self._screener, self._pictures, self._out, self._onto = screener, list(pictures), out, onto
-        self._overlays, self._report, self._parquet = overlays, report, parquet
+        self._overlays, self._report, self._parquet, self._dicom = overlays, report, parquet, dicom
         self._workers, self._timeout = workers, timeout
         self._inputs = [own.path for own in self._pictures] if inputs is None else list(inputs)
         self._left_out = dict(left_out or {})
         self.counts: Counter[str] = Counter()
         self.seconds = 0.0
         self.known = self.changed = self.missed = 0
+        self.undocumented: Counter[str] = Counter()
         self.stopped = False
 
     def __len__(self) -> int:
@@ -113,6 +118,8 @@ class Run:
         """
         if self._parquet:
             rows.expect("parquet")
+        if self._dicom:
+            reports.expect()
         with opened(self._out, self._onto) as store:
             started, clock = datetime.now(UTC), time.monotonic()
             drawers = self._drawers()
@@ -126,10 +133,19 @@ class Run:
             if self.stopped:
                 return
             write_rows(self._out, store, parquet=self._parquet)
-            missed = draw(self._out, store, contours=self._overlays, page=self._report, stopped=lambda: self.stopped)
+            beside = [reports.Reports(self._out / reports.FOLDER)] if self._dicom else []
+            missed = draw(
+                self._out,
+                store,
+                contours=self._overlays,
+                page=self._report,
+                beside=beside,
+                stopped=lambda: self.stopped,
+            )
             if missed is None:
                 return
             self.missed = missed
+            self.undocumented = sum((own.left_out for own in beside), Counter[str]())
             files.write_text(self._out / RECORD, json.dumps(self._record(store), indent=2) + "\n")
         self.seconds = seconds
 
@@ -146,7 +162,7 @@ class Run:
         known, now = {own.path: own for own in listed}, {own.path: own for own in self._pictures}
         new, gone = [own for path, own in now.items() if path not in known], [path for path in known if path not in now]
         if other := next((own for path, own in now.items() if known.get(path, own) != own), None):
-            raise SettingsError(f"{other.path}: its patient or eye is not what it was when the run was begun")
+            raise SettingsError(f"{other.path}: its patient, eye or frame is not what it was when the run was begun")
         if (new or gone) and self._onto != "add":
             told = ", ".join(
                 f"{len(paths)} {what} (first {paths[0]})"
@@ -162,6 +178,8 @@ class Run:
         for drawer in drawers_of(self._out, contours=True, page=True):  # of an earlier part of the run, too
             for number in changed:
                 drawer.forget(number)
+        for number in changed:
+            reports.forget(self._out / reports.FOLDER, number)
         self.changed = len(changed)
         store.add(new)
         done = store.stamps().keys()
@@ -217,6 +235,7 @@ class Run:
                 "workers": self._workers,
                 "overlays": self._overlays,
                 "report": self._report,
+                "dicom": self._dicom,
                 "point": was["point"],
             },
         }

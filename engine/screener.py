@@ -23,7 +23,7 @@ from .contract import Contract, Model
 from .errors import BackendError, Code, ModelError, PhotoError, SettingsError
 from .eyes import Eyes, Listed
 from .gate.opening import open_runner
-from .pictures import photo, roundness
+from .pictures import colours, photo, roundness
 from .pictures.photo import Photo, Source
 from .pictures.preprocess import Prepared
 from .readers import READERS, Reader
@@ -199,6 +199,7 @@ class _Intake:
         warnings = (*read.warnings, *conflict)
         try:
             prepared, unusable = self._prepare(read)
+            _expect_colours(prepared)
             unlike = _not_round(prepared)
         except PhotoError as error:
             return Rejected(read.name, read.sha256, error.code, error.reason, self.models, eyes, warnings)
@@ -210,6 +211,7 @@ class _Intake:
             eyes=eyes,
             warnings=(*warnings, *unlike, *unusable),
             models=self.models,
+            frame=read.frame,
             photo=read if keep_photo else None,
         )
         return _Ready(screening, prepared)
@@ -547,6 +549,17 @@ class Screener:
         except PhotoError as error:
             return Rejected(found.name, found.sha256, error.code, error.reason, self.models, found.eyes, found.warnings)
         return found
+
+
+def _expect_colours(prepared: Sequence[Prepared | None]) -> None:
+    """Raises PhotoError where the colours are those of no retina."""
+    excess = colours.excess(next(own.image for own in prepared if own is not None))
+    if excess > colours.EXCESS:
+        reason = (
+            f"green or blue is brighter than red by {excess:.0f} of 255, as in no retina; the colours are not what the file "
+            "says (RGB, YCbCr, BGR): save it anew from the camera's own program"
+        )
+        raise PhotoError(Code.UNLIKELY_COLOURS, reason)
 
 
 def _not_round(prepared: Sequence[Prepared | None]) -> tuple[Code, ...]:

@@ -26,9 +26,10 @@ MAY_IMPORT = {  # room -> other rooms; `version` is the one string of the face t
 }
 CORE = {"numpy", "cv2", "onnxruntime", "simplejpeg", "PIL", "pydantic", "filelock"}
 OPTIONAL = {  # by `require`
-    ROOT / "engine" / "pictures" / "dicom.py": {"pydicom"},
+    ROOT / "engine" / "pictures" / "dicom.py": {"pydicom", "jpeg_ls"},
     ROOT / "engine" / "labelled" / "refuge.py": {"openpyxl"},
     ROOT / "engine" / "outputs" / "rows.py": {"pyarrow"},
+    ROOT / "engine" / "outputs" / "dicom.py": {"pydicom", "highdicom"},
     ROOT / "engine" / "cluster.py": {"ray"},
     ROOT / "engine" / "pictures" / "lists.py": {"openpyxl"},
 }

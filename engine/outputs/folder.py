@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 from .. import files
 from ..contract import TermsPart
 from ..errors import SettingsError
-from . import patients, report, rows
+from . import dicom, patients, report, rows
 from .overlays import FOLDER, Drawings, overlays
 from .patients import Patients
 from .store import FILE as STORE
@@ -63,6 +63,7 @@ def erase(folder: Path) -> None:
     files.remove(folder / name for name in (*FILES, f"{rows.STEM}.parquet"))
     for drawings in (FOLDER, report.FOLDER):
         files.remove((folder / drawings).glob("[0-9][0-9][0-9][0-9][0-9][0-9]_*.jpg"))
+    dicom.erase(folder / dicom.FOLDER)
 
 
 def write_rows(folder: Path, store: Store, *, parquet: bool = False) -> None:
@@ -77,14 +78,21 @@ def write_rows(folder: Path, store: Store, *, parquet: bool = False) -> None:
 
 
 def draw(
-    folder: Path, store: Store, *, contours: bool = False, page: bool = True, stopped: Callable[[], bool] = bool
+    folder: Path,
+    store: Store,
+    *,
+    contours: bool = False,
+    page: bool = True,
+    beside: Sequence[dicom.Reports] = (),
+    stopped: Callable[[], bool] = bool,
 ) -> int | None:
     """Draw what is asked for of a run and not there yet, and write its page, unless it is stopped meanwhile.
 
+    Args: beside: what else is written of each photo.
     Returns: photos that could not be drawn, because they are gone or have changed; None where it was stopped.
     Raises: OutputError.
     """
-    drawers = drawers_of(folder, contours=contours, page=page)
+    drawers: list[Drawings | dicom.Reports] = [*drawers_of(folder, contours=contours, page=page), *beside]
     for number, result in store.results() if drawers else ():
         if stopped():
             return None

@@ -58,8 +58,12 @@ class Drawings:
 
 def named(number: int, result: Screening, parts: Mapping[str, Drawer]) -> dict[str, Drawer]:
     """Parts by the names of their files."""
-    stem = Path(result.name).stem.encode("utf-8", "replace")[:180].decode("utf-8", "ignore")  # file names end at 255
-    return {f"{number:06d}_{stem}{part}.jpg": drawer for part, drawer in parts.items()}
+    return {f"{number:06d}_{stem(result)}{part}.jpg": drawer for part, drawer in parts.items()}
+
+
+def stem(result: Screening) -> str:
+    """A picture's name as a part of the names of files, which end at 255 bytes."""
+    return Path(result.name).stem.encode("utf-8", "replace")[:180].decode("utf-8", "ignore")
 
 
 def overlays(result: Screening) -> dict[str, Drawer]:

@@ -24,11 +24,11 @@ from .packing import as_bytes, as_text, packed, unpacked
 
 FILE = "run.sqlite"
 _LOCK = ".run.lock"
-_FORMAT = 1
+_FORMAT = 2  # 2: with frames
 _NO_RUN = f"{{}}: holds no run ({FILE}); name a folder that a run has written"
 _TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE pictures (number INTEGER PRIMARY KEY, path BLOB NOT NULL, patient BLOB, eye TEXT);
+CREATE TABLE pictures (number INTEGER PRIMARY KEY, path BLOB NOT NULL, patient BLOB, eye TEXT, frame INTEGER);
 CREATE TABLE results (number INTEGER PRIMARY KEY, size INTEGER, modified INTEGER, sha256 TEXT, status TEXT NOT NULL,
     code TEXT, patient INTEGER NOT NULL, row TEXT NOT NULL, found BLOB NOT NULL);
 CREATE INDEX of_patients ON results (number) WHERE patient;
@@ -129,9 +129,9 @@ class Store:
 
     def _append(self, pictures: Sequence[Listed]) -> None:
         self._file.executemany(
-            "INSERT INTO pictures VALUES (?, ?, ?, ?)",
+            "INSERT INTO pictures VALUES (?, ?, ?, ?, ?)",
             (
-                (k, as_bytes(p.path), p.patient and as_bytes(p.patient), p.eye)
+                (k, as_bytes(p.path), p.patient and as_bytes(p.patient), p.eye, p.frame)
                 for k, p in enumerate(pictures, start=self.total())
             ),
         )
@@ -139,10 +139,10 @@ class Store:
     def pictures(self) -> list[Listed]:
         """All pictures of the run, in order."""
         with self._told():
-            rows = self._file.execute("SELECT path, patient, eye FROM pictures ORDER BY number")
+            rows = self._file.execute("SELECT path, patient, eye, frame FROM pictures ORDER BY number")
             return [
-                Listed(as_text(path), patient and as_text(patient), cast(Eye | None, eye))
-                for path, patient, eye in rows
+                Listed(as_text(path), patient and as_text(patient), cast(Eye | None, eye), frame)
+                for path, patient, eye, frame in rows
             ]
 
     def total(self) -> int:

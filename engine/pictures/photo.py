@@ -27,7 +27,7 @@ SIDE = (
 )
 _KINDS = ("jpg", "jpeg", "jpe", "jfif", "png", "tif", "tiff", "bmp", "webp", "jp2", "j2k", "jpx", "gif", "dcm", "dicom")
 SUFFIXES = frozenset(f".{kind}" for kind in _KINDS)
-_DICOM_AT = 128  # bytes before its mark
+_BEGINNING = 132  # bytes by which a file's kind is told
 
 
 class Photo:
@@ -39,6 +39,7 @@ class Photo:
         patient: As a DICOM file says: 16 hex digits of SHA-256 over the patient ID and its issuer, the same for both eyes of
             one patient. That is a pseudonym, not anonymisation: who knows or guesses an ID can compute it.
         eye: As a DICOM file says (its laterality).
+        frame: The number of the frame that was asked for.
         listed: What its list says of it.
         width: As displayed, px.
         height: As displayed, px.
@@ -52,6 +53,7 @@ class Photo:
         patient: str | None = None,
         eye: Eye | None = None,
         listed: Listed | None = None,
+        frame: int | None = None,
     ) -> None:
         """pixels: uint8 (H, W, 3) RGB in displayed orientation, or what gives them. Raises TypeError for any other array."""
         if isinstance(pixels, np.ndarray):
@@ -60,6 +62,7 @@ class Photo:
             raise TypeError(f"a Photo is made of an array, not {type(pixels).__name__}; load() takes files and images")
         self._encoded: Encoded = Decoded(pixels) if isinstance(pixels, np.ndarray) else pixels
         self.name, self.sha256, self.patient, self.eye, self.listed = name, sha256, patient, eye, listed
+        self.frame = frame
         self.width, self.height = self._encoded.width, self._encoded.height
         self._reduced: dict[int, Reduced] = {}
         # what preparation has found: the picture without its border, and the box around the field of view
@@ -111,7 +114,7 @@ Source = str | os.PathLike[str] | bytes | BinaryIO | NDArray[np.uint8] | Image.I
 """What a photograph can be loaded from. Here alone it is taken apart."""
 
 
-def load(source: Source, name: str | None = None) -> Photo:
+def load(source: Source, name: str | None = None, *, frame: int | None = None) -> Photo:
     """Load one photograph.
 
     Args:
@@ -119,6 +122,7 @@ def load(source: Source, name: str | None = None) -> Photo:
             JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, GIF or DICOM file, uint8 (H, W, 3) RGB array, PIL image, or a Photo (which
             is returned as it is).
         name: How results call it; its path, `bytes` or `array` where none is given.
+        frame: Which frame of a DICOM file with several, from 1 on; else that of the entry.
 
     Raises:
         PhotoError: It cannot be screened; with a `Code`, and what is known of it all the same.
@@ -127,6 +131,8 @@ def load(source: Source, name: str | None = None) -> Photo:
     listed = source if isinstance(source, Listed) else None
     what = (source.path if source.data is None else source.data) if isinstance(source, Listed) else source
     label = name or label_of(source)
+    if frame is None and listed is not None:
+        frame = listed.frame
     digest: str | None = None
     try:
         if isinstance(what, Photo):
@@ -142,8 +148,10 @@ def load(source: Source, name: str | None = None) -> Photo:
         data = _bytes(what)
         digest = hashlib.sha256(data).hexdigest()
         if is_dicom(data):
-            pixels, patient, eye = dicom.decode(data)
-            return Photo(np.ascontiguousarray(pixels), label, digest, patient, eye, listed)
+            pixels, patient, eye = dicom.decode(data, frame)
+            return Photo(np.ascontiguousarray(pixels), label, digest, patient, eye, listed, frame)
+        if frame not in (None, 1):
+            raise PhotoError(Code.MULTI_PAGE, f"there is no frame {frame}; only DICOM files have several that are read")
         photo = Photo(decode(data), label, digest, listed=listed)
         photo.at_least(SIDE)  # damage is told here
         return photo
@@ -174,7 +182,7 @@ def label_of(source: Source) -> str:
 
 def is_dicom(data: bytes) -> bool:
     """Whether bytes begin as a DICOM file does."""
-    return data[_DICOM_AT : _DICOM_AT + 4] == b"DICM"
+    return dicom.is_dicom(data)
 
 
 def is_picture(path: str) -> bool:
@@ -183,7 +191,7 @@ def is_picture(path: str) -> bool:
         if not stat.S_ISREG(Path(path).stat().st_mode):
             return False
         with Path(path).open("rb") as file:
-            start = file.read(_DICOM_AT + 4)
+            start = file.read(_BEGINNING)
     except OSError:
         return False
     return is_dicom(start) or format_of(start) is not None

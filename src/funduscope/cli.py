@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -102,6 +103,12 @@ def screen(
     overlays: OverlaysOption = False,
     with_report: Annotated[bool, typer.Option("--report", help="Also write an HTML page to search and sort.")] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Also write DIR/screenings.parquet.")] = False,
+    dicom: Annotated[
+        bool,
+        typer.Option(
+            "--dicom", help="Also write a DICOM report and segmentation of each DICOM picture, into DIR/dicom."
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in DIR where it was cut; begin it where there is none.")
     ] = False,
@@ -109,6 +116,9 @@ def screen(
         bool, typer.Option("--add", help="With --resume: also take up pictures that the run does not have yet.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in DIR and begin anew.")] = False,
+    frame: Annotated[
+        int | None, typer.Option("--frame", min=1, help="Which frame of DICOM files with several, from 1 on.")
+    ] = None,
     no_tune: Annotated[
         bool, typer.Option("--no-tune", help="Do not measure the fastest way first, however many pictures there are.")
     ] = False,
@@ -141,7 +151,7 @@ def screen(
     onto: Onto = "overwrite" if overwrite else "add" if add else "resume" if resume else "new"
     expect(out, onto)
     found = inputs.search(pictures, leave_out=out)
-    paths = found.pictures
+    paths = [own if frame is None else replace(own, frame=frame) for own in found.pictures]
     if passed_over := found.told():
         console.stderr.print(f"left out: {passed_over}")
     shown: list[Result] = []
@@ -159,6 +169,7 @@ def screen(
             overlays=overlays,
             report=with_report,
             parquet=parquet,
+            dicom=dicom,
             workers=workers,
             timeout=(_TIMEOUT if len(paths) > _MANY else None) if timeout is None else timeout or None,
             inputs=list(pictures),
@@ -187,6 +198,8 @@ def screen(
         ):
             if count:
                 console.stderr.print(f"{_pictures(count)} {what}")
+        if run.undocumented:
+            console.stderr.print(f"without a DICOM report: {counted(run.undocumented)}")
         for notice in notices:
             console.stderr.print(notice, style="dim")
     if fail_on_bad and set(run.counts) != {"ok"}:

@@ -49,6 +49,8 @@ def dicom(folder, side: str | None, pixels: np.ndarray = PIXELS):
         (("eye.jpg", 17), TypeError, "patient must be a str or None, not int"),
         (("eye.jpg", "p1", "OD"), ValueError, "eye 'OD': must be right, left or None"),
         (("eye.jpg", "p1", ""), ValueError, "eye '': must be right, left or None"),
+        (("eye.dcm", None, None, "2"), TypeError, "frame must be an int or None, not str"),
+        (("eye.dcm", None, None, 0), ValueError, "frame 0: must be 1 or more"),
     ],
 )
 def test_what_a_list_cannot_say_is_refused_where_it_is_made(values, error, words):

@@ -134,7 +134,8 @@ def test_a_rejected_picture_has_what_is_known_of_it():
 @pytest.mark.parametrize("code", Code)
 def test_ungradable_is_a_picture_without_a_retina_or_a_disc(code):
     assert rejected(code).status == ("ungradable" if code in UNGRADABLE else "error")
-    assert {Code.NO_FIELD_OF_VIEW, Code.NOT_ROUND, Code.DISC_NOT_FOUND} == UNGRADABLE
+    refused = {Code.NO_FIELD_OF_VIEW, Code.NOT_ROUND, Code.UNLIKELY_COLOURS, Code.DISC_NOT_FOUND}
+    assert refused == UNGRADABLE
 
 
 # words

@@ -79,7 +79,7 @@ def test_the_record_says_what_ran_on_what(both, pictures, tmp_path):
     assert record["counts"] == {"ok": 3, "NOT_FOUND": 1}
     assert record["seconds"] == round(run.seconds, 3)
     assert record["started"] <= record["finished"]
-    expected = {"batch": 3, "workers": 1, "overlays": True, "report": True, "point": "high_sensitivity"}
+    expected = {"batch": 3, "workers": 1, "overlays": True, "report": True, "dicom": False, "point": "high_sensitivity"}
     assert record["settings"] == expected
 
 
@@ -275,7 +275,7 @@ def test_a_run_is_not_gone_on_with_for_another_patient(fake, pictures, tmp_path)
     with fake() as opened:
         list(Run(opened, pictures, tmp_path / "out"))
         other = [Listed(pictures[0].path, "p9"), *pictures[1:]]
-        with pytest.raises(SettingsError, match=r"eye0\.png: its patient or eye is not what it was"):
+        with pytest.raises(SettingsError, match=r"eye0\.png: its patient, eye or frame is not what it was"):
             list(Run(opened, other, tmp_path / "out", onto="resume"))
 
 

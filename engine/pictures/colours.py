@@ -1,0 +1,25 @@
+"""Whether a picture has the colours of a retina: red over green over blue, as blood and pigment reflect them.
+
+Where they are others, its file says something else of its colours than they are: YCbCr called RGB, RGB called YCbCr, or blue
+taken for red. A picture without hue is none of these.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+# of 255, the mean over the square: of 6,991 pictures in ten sets none has more than 15.2
+EXCESS: Final = 20.0
+
+
+def excess(image: NDArray[np.uint8]) -> float:
+    """By how much green or blue, whichever is the brighter, exceeds red; negative as a rule.
+
+    Args:
+        image: A prepared square, uint8 (S, S, 3) RGB.
+    """
+    red, green, blue = image.reshape(-1, 3).mean(axis=0)
+    return float(max(green, blue) - red)
