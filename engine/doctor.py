@@ -16,7 +16,19 @@ from .runners.tensorrt import engines
 from .runners.tensorrt.libraries import LIBRARIES
 from .tuning import record
 
-_LISTED = ("train", "convert", "export", "dicom", "dicom-out", "service", "openvino", "tensorrt", "tensorrt-rtx", "cuda", "bench")
+_LISTED = (
+    "train",
+    "convert",
+    "export",
+    "dicom",
+    "dicom-out",
+    "service",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda",
+    "bench",
+)
 _SAME = (("onnxruntime", "onnxruntime-gpu"), *(library.distributions for library in LIBRARIES.values()))
 
 
