@@ -19,9 +19,9 @@ class Listed:
         path: Of its file; a `Path` becomes a str.
         patient: Who it shows.
         eye: Which eye it shows: `right` or `left`.
+        frame: Which frame of a DICOM file with several, from 1 on.
         data: The file's bytes, where they are in memory: then `path` is but a name, and nothing is opened. Not for a `Run`,
             which goes on from files.
-        frame: Which frame of a DICOM file with several, from 1 on.
 
     Raises:
         TypeError: Path, patient or frame is of another type.
@@ -31,8 +31,8 @@ class Listed:
     path: str
     patient: str | None = None
     eye: Eye | None = None
-    data: bytes | None = field(default=None, repr=False, hash=False)
     frame: int | None = None
+    data: bytes | None = field(default=None, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         given: Any = self

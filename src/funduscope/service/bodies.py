@@ -106,5 +106,6 @@ def _listed(form: FormData) -> list[Listed]:
     if not found:
         raise HTTPException(400, f"the form has no picture; send files in fields named {NAME}, right or left")
     return [
-        Listed(upload.filename or NAME, patient, EYES.get(field.lower()), upload.file.read()) for field, upload in found
+        Listed(upload.filename or NAME, patient, EYES.get(field.lower()), data=upload.file.read())
+        for field, upload in found
     ]
