@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from funduscope.engine import contract
+from funduscope.engine.pictures import colours
 from funduscope.engine.readers.classifier import Classifier, PointsPart
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +84,12 @@ def call(monkeypatch, capsys):
         return subprocess.CompletedProcess(sys.argv, ended.value.code or 0, told.out, told.err)
 
     return run
+
+
+@pytest.fixture
+def any_colours(monkeypatch):
+    """Pictures of one pure colour are screened, which are those of no retina."""
+    monkeypatch.setattr(colours, "EXCESS", 255.0)
 
 
 @pytest.fixture(scope="session")

@@ -134,6 +134,7 @@ def test_the_record_says_what_ran(screened, folder):
     assert first["model"] == names
     assert all("not a diagnosis" in own["terms"]["notice"] for own in record["models"])
     assert record["settings"] == {
+        "dicom": False,
         "batch": 3,
         "workers": 2,
         "overlays": True,

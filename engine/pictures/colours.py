@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,5 +22,5 @@ def excess(image: NDArray[np.uint8]) -> float:
     Args:
         image: A prepared square, uint8 (S, S, 3) RGB.
     """
-    red, green, blue = image.reshape(-1, 3).mean(axis=0)
+    red, green, blue, _ = cv2.mean(image)
     return float(max(green, blue) - red)

@@ -38,6 +38,7 @@ def test_what_an_actor_does_is_what_a_screener_does(fundus, tmp_path):
         "path": [path.encode("utf-8", "surrogatepass") for path in paths],
         "patient": [b"p1"] * 2,
         "eye": ["left"] * 2,
+        "frame": [0] * 2,
     }
     found = cluster._Actor(settings, models)(batch)["found"]
     assert [unpacked(own, models).to_dict() for own in found] == expected

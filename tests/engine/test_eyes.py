@@ -208,9 +208,9 @@ def test_a_picture_that_cannot_be_read_is_still_its_patients_eye(fake, painter, 
 
 
 def test_a_listed_file_in_memory_has_its_name_and_is_not_opened(fake, cc0, tmp_path):
-    listed = Listed(str(tmp_path / "not there.jpg"), "p1", "left", cc0.read_bytes())
+    listed = Listed(str(tmp_path / "not there.jpg"), "p1", "left", data=cc0.read_bytes())
     with fake() as opened:
-        found, bad = opened(listed), opened(Listed(str(cc0), "p1", "left", b"x"))
+        found, bad = opened(listed), opened(Listed(str(cc0), "p1", "left", data=b"x"))
     assert (found.status, found.name, found.eyes) == ("ok", listed.path, Eyes("p1", "left", "list"))
     assert (bad.code, bad.name, bad.eyes.patient) == (Code.UNKNOWN_FORMAT, str(cc0), "p1")
     assert len(repr(listed)) < 200 + len(str(tmp_path))  # not the bytes

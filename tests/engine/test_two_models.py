@@ -16,6 +16,8 @@ from funduscope.engine.results import Rejected, Screening, columns
 from funduscope.engine.runners import FakeRunner
 from funduscope.engine.screener import Screener
 
+pytestmark = pytest.mark.usefixtures("any_colours")
+
 DISEASES = ("glaucoma", "referable_dr", "any_dr")
 VERDICTS = ("glaucoma_second", "referable_dr", "any_dr")
 COLUMNS = tuple(column.name for column in columns())

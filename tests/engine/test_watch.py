@@ -14,6 +14,8 @@ import pytest
 from funduscope.engine.errors import SettingsError
 from funduscope.engine.watch import Watch
 
+pytestmark = pytest.mark.usefixtures("any_colours")
+
 
 @pytest.fixture
 def png(fundus) -> bytes:

@@ -13,6 +13,8 @@ from funduscope.engine.errors import DataError
 from funduscope.engine.labelled import dataset, evaluation
 from funduscope.engine.labelled.sample import Sample
 
+pytestmark = pytest.mark.usefixtures("any_colours")
+
 # green, red, blue: what the drawn classifier takes for glaucoma, referable and any retinopathy; then the labels
 PICTURES = [
     ((204, 51, 90), 1, 0),

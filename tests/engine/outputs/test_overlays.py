@@ -8,6 +8,8 @@ import pytest
 
 from funduscope.engine.outputs.overlays import Drawings, overlays
 
+pytestmark = pytest.mark.usefixtures("any_colours")
+
 
 @pytest.fixture
 def pictures(fundus):

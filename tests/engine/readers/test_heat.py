@@ -12,6 +12,8 @@ from funduscope.engine.contract import Model
 from funduscope.engine.findings import HeatMap
 from funduscope.engine.readers.classifier import Classifier
 
+pytestmark = pytest.mark.usefixtures("any_colours")
+
 GREY = np.full((192, 192, 3), 90, np.uint8)
 LEVEL = 90  # of the field of view; a spot is white
 

@@ -21,6 +21,8 @@ from funduscope.engine.readers import READERS, multitask
 from funduscope.engine.readers.column import Column, Verdict
 from funduscope.engine.readers.difference import FP32, Difference
 
+pytestmark = pytest.mark.usefixtures("any_colours")
+
 
 # the third kind, whole: fewer than 40 lines
 class Redness(Contract):
