@@ -199,8 +199,9 @@ class _Intake:
         warnings = (*read.warnings, *conflict)
         try:
             prepared, unusable = self._prepare(read)
-            _expect_colours(prepared)
-            unlike = _not_round(prepared)
+            square = next(own.image for own in prepared if own is not None)
+            colours.expect(square)
+            unlike = roundness.warned(square)
         except PhotoError as error:
             return Rejected(read.name, read.sha256, error.code, error.reason, self.models, eyes, warnings)
         screening = Screening(
@@ -549,30 +550,6 @@ class Screener:
         except PhotoError as error:
             return Rejected(found.name, found.sha256, error.code, error.reason, self.models, found.eyes, found.warnings)
         return found
-
-
-def _expect_colours(prepared: Sequence[Prepared | None]) -> None:
-    """Raises PhotoError where the colours are those of no retina."""
-    excess = colours.excess(next(own.image for own in prepared if own is not None))
-    if excess > colours.EXCESS:
-        reason = (
-            f"green or blue is brighter than red by {excess:.0f} of 255, as in no retina; the colours are not what the file "
-            "says (RGB, YCbCr, BGR): save it anew from the camera's own program"
-        )
-        raise PhotoError(Code.UNLIKELY_COLOURS, reason)
-
-
-def _not_round(prepared: Sequence[Prepared | None]) -> tuple[Code, ...]:
-    """The warning of a field of view that is not round. Raises PhotoError where it is refused."""
-    ratio = roundness.ratio(next(own.image for own in prepared if own is not None))
-    if ratio is None or min(ratio, 1 / ratio) >= roundness.TOLD:
-        return ()
-    if min(ratio, 1 / ratio) < roundness.REFUSED:
-        reason = (
-            f"the field of view is {ratio:.2f} times as wide as high: it was squeezed; bring it as the camera has it"
-        )
-        raise PhotoError(Code.NOT_ROUND, reason)
-    return (Code.NOT_ROUND,)
 
 
 def _eyes(read: Photo | PhotoError) -> tuple[Eyes, tuple[Code, ...]]:

@@ -12,8 +12,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import Code, PhotoError
+
 # of 255, the mean over the square: of 6,991 pictures in ten sets none has more than 15.2
 EXCESS: Final = 20.0
+
+
+def expect(image: NDArray[np.uint8]) -> None:
+    """See that a picture has the colours of a retina.
+
+    Args:
+        image: A prepared square, uint8 (S, S, 3) RGB.
+
+    Raises:
+        PhotoError: UNLIKELY_COLOURS.
+    """
+    found = excess(image)
+    if found > EXCESS:
+        reason = (
+            f"green or blue is brighter than red by {found:.0f} of 255, as in no retina; the colours are not what the file "
+            "says (RGB, YCbCr, BGR): save it anew from the camera's own program"
+        )
+        raise PhotoError(Code.UNLIKELY_COLOURS, reason)
 
 
 def excess(image: NDArray[np.uint8]) -> float:

@@ -83,7 +83,7 @@ def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, 
         PhotoError: NO_FIELD_OF_VIEW where next to nothing is lit.
     """
     height, width = pixels.shape[:2]
-    lit = cv2.threshold(_brightest(pixels), threshold, 1, cv2.THRESH_BINARY)[1]
+    lit = cv2.threshold(brightest(pixels), threshold, 1, cv2.THRESH_BINARY)[1]
     in_rows = cv2.reduce(lit, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
     in_columns = cv2.reduce(lit, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
     rows, columns = np.flatnonzero(in_rows > _LINE_SHARE * width), np.flatnonzero(in_columns > _LINE_SHARE * height)
@@ -119,7 +119,7 @@ def without_border(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint
     return np.asarray(np.where(border[..., None] > 0, 0, pixels), np.uint8)
 
 
-def _brightest(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def brightest(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The brightest channel of each pixel."""
     red, green, blue = cv2.split(pixels)
     return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)

@@ -11,13 +11,36 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import Code, PhotoError
+from .preprocess import brightest
+
 TOLD: Final = 0.9  # the ratio of the axes, shorter to longer, from which on it is round; cameras reach .96
 REFUSED: Final = 0.7
-_SIDE = 160  # px at which it is looked at, or up to twice as many
+_SIDE = 160  # px at which it is looked at
 _LIT = 40  # the brightest channel of the retina, 0 to 255
 _NEAR = 0.01  # of half the side: nearer to the ellipse, an edge lies on it
 _SHARE, _SECTORS, _OF = 0.6, 20, 36  # what must lie on it: of the edge, and of the directions seen from the middle
 _LEAST = 30  # points
+
+
+def warned(image: NDArray[np.uint8]) -> tuple[Code, ...]:
+    """The warning of a field of view that is not quite round.
+
+    Args:
+        image: A prepared square, uint8 (S, S, 3).
+
+    Raises:
+        PhotoError: NOT_ROUND where it is far from it.
+    """
+    found = ratio(image)
+    if found is None or min(found, 1 / found) >= TOLD:
+        return ()
+    if min(found, 1 / found) < REFUSED:
+        reason = (
+            f"the field of view is {found:.2f} times as wide as high: it was squeezed; bring it as the camera has it"
+        )
+        raise PhotoError(Code.NOT_ROUND, reason)
+    return (Code.NOT_ROUND,)
 
 
 def ratio(image: NDArray[np.uint8]) -> float | None:
@@ -26,12 +49,10 @@ def ratio(image: NDArray[np.uint8]) -> float | None:
     Args:
         image: A prepared square, uint8 (S, S, 3).
     """
-    step = max(1, len(image) // _SIDE)
-    channels = cv2.split(np.ascontiguousarray(image[::step, ::step]))
-    brightest = np.asarray(cv2.max(cv2.max(channels[0], channels[1]), channels[2]), np.uint8)
-    lit = cv2.medianBlur(cv2.threshold(brightest, _LIT, 1, cv2.THRESH_BINARY)[1], 3)
+    small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST)
+    lit = cv2.medianBlur(cv2.threshold(brightest(np.asarray(small, np.uint8)), _LIT, 1, cv2.THRESH_BINARY)[1], 3)
     points = _edge(np.asarray(lit, np.uint8))[::2]
-    x, y = points.astype(np.float64).T * (2 / len(lit)) - 1
+    x, y = points.astype(np.float64).T * (2 / _SIDE) - 1
     terms = np.stack([x * x, y * y, x, y], axis=1)
     on = np.ones(len(points), bool)
     for _ in range(8):  # what lies off the ellipse, such as a straight cut, drops out step by step
@@ -57,7 +78,7 @@ def _edge(lit: NDArray[np.uint8]) -> NDArray[np.intp]:
     rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
     if not rows.size:
         return np.empty((0, 2), np.intp)
-    last = len(lit) - 1
+    last = _SIDE - 1
     x = np.concatenate([lit.argmax(axis=1)[rows], last - lit[:, ::-1].argmax(axis=1)[rows], columns, columns])
     y = np.concatenate([rows, rows, lit.argmax(axis=0)[columns], last - lit[::-1].argmax(axis=0)[columns]])
     inside = (x > columns[0] + 1) & (x < columns[-1] - 1) & (y > rows[0] + 1) & (y < rows[-1] - 1)

@@ -92,7 +92,7 @@ class OpenVino:
 
 
 def _compiled(core: Any, model: Model, settings: dict[str, Any]) -> Any:
-    """The model ready to run: as an earlier opening kept it, which takes a quarter of the time, or else compiled, and kept."""
+    """The model ready to run: as an earlier opening kept it, which is far quicker, or else compiled, and kept."""
     about = [model.sha256, settings, *(core.get_property("CPU", name) for name in _COMPILED_FOR)]
     key = hashlib.sha256(json.dumps([require("openvino", "openvino").get_version(), *about], default=str).encode())
     place = files.cache(FOLDER_VARIABLE, "compiled") / f"{key.hexdigest()[:32]}.blob"
@@ -101,7 +101,7 @@ def _compiled(core: Any, model: Model, settings: dict[str, Any]) -> Any:
         if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
             return core.import_model(io.BytesIO(data[_DIGEST:]), "CPU", settings)
     compiled = core.compile_model(core.read_model(model.data), "CPU", settings)
-    with suppress(OutputError, OSError):  # it is compiled each time then
+    with suppress(OutputError, OSError, RuntimeError):  # RuntimeError: of the library. It is compiled each time then
         blob = io.BytesIO()
         compiled.export_model(blob)
         files.write_bytes(place, hashlib.sha256(blob.getvalue()).digest() + blob.getvalue())
