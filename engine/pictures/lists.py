@@ -53,7 +53,7 @@ def read(path: Path, suffixes: frozenset[str]) -> Iterator[Listed]:
         )
     body = rows if column is None else rows[1:]
     if column is None:
-        column = _likeliest(rows, finder)
+        column = _likeliest(path, rows, finder)
         if (
             len(rows) > 1
             and not finder.is_like_one(_cell(rows[0], column))
@@ -141,10 +141,17 @@ def _spellings(name: str) -> Iterator[str]:
         yield unicodedata.normalize("NFD", form)
 
 
-def _likeliest(rows: Sequence[Sequence[str]], finder: _Finder) -> int:
-    """The column that looks most like pictures; the first of equals."""
+def _likeliest(path: Path, rows: Sequence[Sequence[str]], finder: _Finder) -> int:
+    """The column that looks most like pictures. Raises SettingsError where a second one names as many others."""
     width = max(map(len, rows[:_SOME]))
-    return max(range(width), key=lambda k: sum(finder.is_like_one(_cell(row, k)) for row in rows[:_SOME]))
+    columns = [[_cell(row, k) for row in rows[:_SOME]] for k in range(width)]
+    alike = [sum(map(finder.is_like_one, cells)) for cells in columns]
+    best = alike.index(max(alike))
+    stems = [[os.path.splitext(cell.strip())[0] for cell in cells] for cells in columns]
+    if alike[best] and (others := [k for k in range(width) if alike[k] == alike[best] and stems[k] != stems[best]]):
+        both = " and ".join(repr(_cell(rows[0], k)) for k in (best, *others))
+        raise SettingsError(f"{path}: {both} both name pictures; call the column to read {_PATH[0]}, one picture a row")
+    return best
 
 
 def _rows(path: Path) -> list[list[str]]:
