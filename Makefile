@@ -42,6 +42,7 @@ bench-page: $(VENV)/test
 
 soak: $(VENV)/test
 	$(PIP) -c constraints.txt -e '.[ray]'
+	$(BIN)/python -m pytest tests -m slow
 	$(BIN)/python -m pytest benchmarks/soak -s
 
 # The rooms stand at the top level and are installed as funduscope.*; the type checker reads them through links.

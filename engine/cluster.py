@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +19,7 @@ from .screener import Screener, ScreenerSettings
 
 _WINDOW = 50_000  # pictures that are under way on the cluster at once: what the driver holds in memory
 _BATCHES = 8  # of a block, which one actor takes; a node that dies costs no more
+_ANSWERS = 5.0  # seconds within which a cluster's address answers
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ class ClusterScreener:
         self._ray: ModuleType = require("ray", "ray")
         require("ray.data", "ray")
         try:
+            _expect_somebody(address)
             self._ray.init(address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise SettingsError(f"{address}: no Ray cluster there ({error})") from None
         self.settings, self._gpus = settings, gpus
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -136,6 +139,13 @@ class ClusterScreener:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _expect_somebody(address: str) -> None:
+    """Raise OSError where nobody listens, which Ray itself needs a quarter of an hour to say."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_ANSWERS).close()
 
 
 def _listed(source: Source) -> Listed:

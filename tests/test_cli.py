@@ -1,4 +1,4 @@
-"""The command line's promises, mostly through real processes: exit codes, what goes to stdout and stderr, and the files."""
+"""The command line's promises, in processes where that matters: exit codes, what goes to stdout and stderr, and the files."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def test_nothing_unfinished_is_left(screened):
     assert not list(screened[1].rglob("*.part"))
 
 
-def test_fail_on_bad_exits_with_1_after_all_rows(folder, tmp_path):
-    done = run("screen", folder / "empty.jpg", folder / "text.jpg", "--out", tmp_path, "--fail-on-bad")
+def test_fail_on_bad_exits_with_1_after_all_rows(call, folder, tmp_path):
+    done = call("screen", folder / "empty.jpg", folder / "text.jpg", "--out", tmp_path, "--fail-on-bad")
     assert done.returncode == 1
     assert len(rows(tmp_path)) == 2
 
@@ -204,8 +204,8 @@ def labelled(folder: Path, fundus) -> Path:
     return folder
 
 
-def test_evaluate_gives_pure_json_on_stdout(tmp_path, fundus):
-    done = run("evaluate", "default", labelled(tmp_path / "clinic", fundus), "--json")
+def test_evaluate_gives_pure_json_on_stdout(call, tmp_path, fundus):
+    done = call("evaluate", "default", labelled(tmp_path / "clinic", fundus), "--json")
     assert done.returncode == 0
     figures = json.loads(done.stdout)
     assert figures["split"] == "test"
@@ -318,9 +318,9 @@ def test_patients_have_their_rows(classified):
     assert second["vcdr_difference"] == ""
 
 
-def test_a_run_without_patients_removes_those_of_an_earlier_one(eyes, classifier, tmp_path):
+def test_a_run_without_patients_removes_those_of_an_earlier_one(call, eyes, classifier, tmp_path):
     (tmp_path / "patients.csv").write_text("of an earlier run")
-    assert run("screen", eyes / "none.png", "--out", tmp_path, "--model", classifier.path).returncode == 0
+    assert call("screen", eyes / "none.png", "--out", tmp_path, "--model", classifier.path).returncode == 0
     assert rows(tmp_path)[0]["model"] == ["channels"]
     assert not (tmp_path / "patients.csv").exists()
 
@@ -425,12 +425,12 @@ def test_the_version_and_the_help():
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_R04_a_stopped_run_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, cc0, stop):
+def test_R04_a_stopped_run_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, cc0, classifier, stop):
     (tmp_path / "pictures").mkdir()
     for k in range(500):
         (tmp_path / "pictures" / f"{k}.jpg").symlink_to(cc0)
     out = tmp_path / "o u t"
-    arguments = ["screen", str(tmp_path / "pictures"), "--out", str(out), "--no-tune"]
+    arguments = ["screen", str(tmp_path / "pictures"), "--out", str(out), "--model", str(classifier.path), "--no-tune"]
     process = subprocess.Popen(
         [sys.executable, "-m", "funduscope", *arguments],
         stdout=subprocess.PIPE,
@@ -466,32 +466,32 @@ def kept(out: Path) -> int:
         return 0
 
 
-def test_a_run_goes_on_and_its_page_is_made_later(eyes, classifier, tmp_path):
+def test_a_run_goes_on_and_its_page_is_made_later(call, eyes, classifier, tmp_path):
     command = ["screen", eyes / "none.png", "--out", tmp_path, "--model", classifier.path]
-    assert run(*command).returncode == 0
-    again = run(*command)
+    assert call(*command).returncode == 0
+    again = call(*command)
     assert (again.returncode, "holds a run already; resume it, overwrite it" in message(again)) == (3, True)
-    assert "1 picture (1 of them before)" in message(run(*command, "--resume"))
-    assert run(*command, "--overwrite", "--quiet").stdout == ""
-    assert run("report", tmp_path, "--overlays").returncode == 0
+    assert "1 picture (1 of them before)" in message(call(*command, "--resume"))
+    assert call(*command, "--overwrite", "--quiet").stdout == ""
+    assert call("report", tmp_path, "--overlays").returncode == 0
     assert (tmp_path / "report.html").exists()
     assert len(list((tmp_path / "overlays").iterdir())) == 2
     for form in ("csv", "jsonl", "parquet"):
-        assert run("rows", tmp_path, "--format", form, "--out", tmp_path / f"own.{form}").returncode == 0
+        assert call("rows", tmp_path, "--format", form, "--out", tmp_path / f"own.{form}").returncode == 0
         assert (tmp_path / f"own.{form}").exists()
-    assert run("rows", tmp_path, "--format", "xml").returncode == 3
-    assert "holds no run" in message(run("report", eyes))
+    assert call("rows", tmp_path, "--format", "xml").returncode == 3
+    assert "holds no run" in message(call("report", eyes))
 
 
 @pytest.mark.parametrize("options", [["--add"], ["--resume", "--overwrite"], ["--progress", "loud"]])
-def test_options_that_do_not_go_together_are_refused(eyes, tmp_path, options):
-    assert run("screen", eyes / "none.png", "--out", tmp_path / "out", *options).returncode == 3
+def test_options_that_do_not_go_together_are_refused(call, eyes, tmp_path, options):
+    assert call("screen", eyes / "none.png", "--out", tmp_path / "out", *options).returncode == 3
     assert not (tmp_path / "out").exists()
 
 
-def test_progress_for_a_program(eyes, classifier, tmp_path):
+def test_progress_for_a_program(call, eyes, classifier, tmp_path):
     command = ["screen", eyes / "none.png", "absent.jpg", "--out", tmp_path, "--model", classifier.path]
-    told = run(*command, "--progress", "json").stderr.splitlines()
+    told = call(*command, "--progress", "json").stderr.splitlines()
     last = [json.loads(line) for line in told if line.startswith("{")][-1]
     assert (last["done"], last["total"], last["counts"]) == (2, 2, {"ok": 1, "NOT_FOUND": 1})
     assert last["last_rejected"] == "absent.jpg: NOT_FOUND"

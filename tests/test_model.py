@@ -67,13 +67,16 @@ def test_camera_size_and_packed_size_agree(data_root: Path, name: str, original:
 
 @pytest.mark.data
 def test_its_figures_hold(data_root: Path) -> None:
-    """The floors of the first release, through the command's own evaluation."""
+    """The floors of the first release, by every second test picture, through the command's own evaluation."""
+    samples = [
+        sample
+        for name in ("drishti_gs1", "idrid")
+        for sample in evaluation.choose(dataset.load(data_root / name), "test")[::2]
+    ]
     with Screener.open("multitask") as screener:
-        drishti = evaluation.evaluate(screener, evaluation.choose(dataset.load(data_root / "drishti_gs1"), "test"))[
-            "drishti_gs1"
-        ]
-        idrid = evaluation.evaluate(screener, evaluation.choose(dataset.load(data_root / "idrid"), "test"))["idrid"]
-    assert (drishti["n"], idrid["n"]) == (51, 103)
+        figures = evaluation.evaluate(screener, samples)
+    drishti, idrid = figures["drishti_gs1"], figures["idrid"]
+    assert (drishti["n"], idrid["n"]) == (26, 52)
     assert drishti["disc_dice"]["mean"] >= 0.93
     assert drishti["cup_dice"]["mean"] >= 0.82
     assert drishti["vcdr_error"]["mean"] <= 0.10
@@ -110,16 +113,18 @@ def test_the_classifiers_size_and_terms() -> None:
     ],
 )
 def test_the_classifiers_figures_hold(classified, name: str, verdict: str, floor: float) -> None:
-    assert classified[name]["decisions"][verdict]["auc"]["value"] >= floor
+    figures, slack = classified
+    assert figures[name]["decisions"][verdict]["auc"]["value"] >= floor - slack
 
 
-@pytest.fixture(scope="module")
-def classified(data_root: Path) -> dict[str, Any]:
-    samples = [
-        s for name in ("idrid", "odir5k", "hygd") for s in evaluation.choose(dataset.load(data_root / name), "test")
-    ]
+@pytest.fixture(scope="module", params=[(4, 0.02), pytest.param((1, 0.0), marks=pytest.mark.slow)], ids=["part", "all"])
+def classified(request, data_root: Path) -> tuple[dict[str, Any], float]:
+    """By every fourth test picture, and by all; with how far figures of so few may lie below."""
+    step, slack = request.param
+    tests = [evaluation.choose(dataset.load(data_root / name), "test") for name in ("idrid", "odir5k", "hygd")]
+    samples = [sample for own in tests for sample in own[::step]]
     with Screener.open("classifier") as screener:
-        return evaluation.evaluate(screener, samples)
+        return evaluation.evaluate(screener, samples), slack
 
 
 @pytest.mark.parametrize("name", ["multitask", "classifier"])
@@ -166,9 +171,9 @@ def test_torch_and_onnx_agree_on_real_pictures(data_root: Path, name: str, sets:
 
     model = models.load(name)
     network = from_weights(onnx.weights_of(model)) if name == "multitask" else classifier_in_torch(model)
-    paths = [path for own in sets for path in sorted((data_root / own / "images").iterdir())[:4]]
+    paths = [path for own in sets for path in sorted((data_root / own / "images").iterdir())[:2]]
     images = prepared(paths, model.contract.geometry.build())
-    assert len(images) == 16
+    assert len(images) == 8
     report = onnx.verify_export(network, model, images)
     assert report.passes(), report
 

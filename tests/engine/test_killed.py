@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-PICTURES, KILLS, BATCH = 60, 8, 2
+PICTURES, KILLS, BATCH = 40, 5, 2
 SCRIPT = Path(__file__).parent / "killed_run.py"
 
 
@@ -46,9 +46,16 @@ def files(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in found}
 
 
-def test_R03_a_run_killed_at_any_moment_goes_on_to_the_same_files(pictures, tmp_path):
-    whole, out, log = tmp_path / "whole", tmp_path / "out", tmp_path / "log"
-    assert screened(pictures, whole, 0, tmp_path / "other") == 0
+@pytest.fixture(scope="module")
+def whole(pictures, tmp_path_factory) -> Path:
+    """What a run that nothing cuts leaves."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert screened(pictures, folder / "out", 0, folder / "log") == 0
+    return folder / "out"
+
+
+def test_R03_a_run_killed_at_any_moment_goes_on_to_the_same_files(pictures, whole, tmp_path):
+    out, log = tmp_path / "out", tmp_path / "log"
     moments, kills = random.Random(0), 0
     while kills < KILLS:
         code = screened(pictures, out, moments.uniform(0.01, 0.5), log)
@@ -66,9 +73,8 @@ def test_R03_a_run_killed_at_any_moment_goes_on_to_the_same_files(pictures, tmp_
 
 
 @pytest.mark.parametrize("room", [10_000, 60_000, 150_000])
-def test_R07_a_full_disk_is_told_and_nothing_is_lost(pictures, tmp_path, room):
-    whole, out, log = tmp_path / "whole", tmp_path / "out", tmp_path / "log"
-    assert screened(pictures, whole, 0, tmp_path / "other") == 0
+def test_R07_a_full_disk_is_told_and_nothing_is_lost(pictures, whole, tmp_path, room):
+    out, log = tmp_path / "out", tmp_path / "log"
     full = ended(pictures, out, 0, log, room)
     assert (full.returncode, full.stderr) == (5, "")
     assert len(full.stdout.splitlines()) == 1

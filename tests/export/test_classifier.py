@@ -177,17 +177,18 @@ EVERY = [
     ("densenet121", 0),
     ("efficientnet-lite0", 0),
 ]
-LEFT_OUT = {("small-cnn", 64), ("densenet121", 64)}  # the one is exported above, the other takes ten seconds
 
 
 @pytest.mark.parametrize(
     ("architecture", "hidden", "size", "kind"),
     [
-        (architecture, hidden, size, kind)
-        for architecture, hidden in EVERY
-        # contrast and EfficientNet need whole cells
-        for size, kind in ((64, "contrast"), (224 if architecture.startswith("efficientnet") else 208, "colour"))
-        if (architecture, size) not in LEFT_OUT
+        ("small-cnn", 0, 208, "colour"),
+        ("alexnet", 0, 64, "contrast"),
+        ("alexnet", 16, 64, "contrast"),
+        ("alexnet", 16, 208, "colour"),  # its dense layers see as many cells of any size
+        ("resnet18", 0, 64, "contrast"),
+        ("efficientnet-lite0", 0, 64, "contrast"),
+        pytest.param("densenet121", 0, 208, "colour", marks=pytest.mark.slow),
     ],
 )
 def test_every_network_exports_at_any_size_and_agrees_with_torch(any_classifier, architecture, hidden, size, kind):

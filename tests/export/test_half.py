@@ -20,10 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:Futur
 ALWAYS_FLOAT = {"Sigmoid", "Softmax", "ReduceSum", "ReduceMean", "GlobalAveragePool"}
 ANY = [  # architecture, hidden, size, kind of pixels: files that other tests export as well
     ("small-cnn", 0, 208, "colour"),
-    ("alexnet", 0, 64, "contrast"),
     ("alexnet", 16, 64, "contrast"),
-    ("resnet18", 0, 64, "contrast"),
-    ("densenet121", 0, 208, "colour"),
+    pytest.param(("resnet18", 0, 64, "contrast"), marks=pytest.mark.slow),
+    pytest.param(("densenet121", 0, 208, "colour"), marks=pytest.mark.slow),
 ]
 
 

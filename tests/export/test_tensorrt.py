@@ -113,6 +113,7 @@ def check_full_size(model, tmp_path):
             assert len(engines.plan_of(engine)) > 0.9 * len(own.data)
 
 
+@pytest.mark.slow
 def test_the_full_width_multi_task_network_builds(tmp_path):
     deployed = Deployed(MultiTaskUNet(1.0, 0.0)).eval()
     document = models.load("multitask").contract
@@ -122,6 +123,7 @@ def test_the_full_width_multi_task_network_builds(tmp_path):
     check_full_size(model, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_largest_classifier_builds(any_classifier, tmp_path):
     _, model = any_classifier("densenet121", 0, 208, "colour")
     assert len(model.data) > 25e6

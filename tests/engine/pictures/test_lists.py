@@ -266,7 +266,7 @@ def test_a_list_that_cannot_be_parsed_is_refused(tmp_path):
 
 
 def test_two_columns_of_pictures_without_a_name_we_know_are_not_chosen_from_in_silence(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="'a.jpg' and 'b.jpg' both name pictures; call the column to read path"):
+    with pytest.raises(SettingsError, match=r"'a\.jpg' and 'b\.jpg' both name pictures; call the column to read path"):
         listed(tmp_path, "a.jpg,b.jpg\nc.jpg,d.jpg\n")
     assert names(listed(tmp_path, "a.jpg,a\nc.jpg,c\n"), tmp_path) == ["a.jpg", "c.jpg"]  # named a second time
     assert names(listed(tmp_path, "path,second\na.jpg,b.jpg\n"), tmp_path) == ["a.jpg"]

@@ -497,10 +497,10 @@ def test_R01_bad_pictures_of_all_kinds_have_their_codes_and_change_no_other(fake
     maps = painter.maps()
     (tmp_path / "in").mkdir()
     good, bad = [], {}
-    for k in range(400):
+    for k in range(200):
         good.append(str(tmp_path / "in" / f"good{k:03d}.png"))
         cv2.imwrite(good[-1], fundus(150, 150 + k % 40, seed=k)[..., ::-1])
-    for k, (data, code) in enumerate([*REFUSED.values()] * 2):
+    for k, (data, code) in enumerate([*REFUSED.values()]):
         path = tmp_path / "in" / f"bad{k:03d}.jpg"
         path.write_bytes(data)
         bad[str(path)] = code
@@ -510,7 +510,7 @@ def test_R01_bad_pictures_of_all_kinds_have_their_codes_and_change_no_other(fake
         with fake(lambda image: {**maps, "glaucoma": np.float32(image.mean() / 255)}) as opened:
             assert len(list(Run(opened, pictures, tmp_path / name))) == len(pictures)
         rows[name] = (tmp_path / name / "screenings.jsonl").read_bytes().splitlines()
-    assert len(rows["mixed"]) == 400 + len(bad)
+    assert len(rows["mixed"]) == 200 + len(bad)
     assert sorted(row for row in rows["mixed"] if b"/good" in row) == sorted(rows["clean"])
     told = {row["name"]: row["code"] for row in map(json.loads, rows["mixed"]) if row["name"] in bad}
     assert told == bad
@@ -624,7 +624,7 @@ KINDS = [
 SMALL = [encoded(format, PICTURE[:130, :130], **options) for format, options in KINDS]
 
 
-@settings(max_examples=2000)
+@settings(max_examples=800)
 @given(
     which=st.integers(0, len(SMALL) - 1),
     keep=st.sampled_from([1.0, 1.0]) | st.floats(0, 1),
