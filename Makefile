@@ -1,4 +1,4 @@
-# demo: screen the sample picture.  test: the test suite.  check: lint, types, tests.  docs: the pages as a site.
+# demo: screen the sample picture.  test: the test suite.  slow: its long tests.  check: lint, types, tests.  docs: the site.
 # env: what test needs, and nothing run.  lint: lint and types alone.
 # bench: the benchmarks.  bench-page: writes their results into docs/speed.md.  soak: what takes hours.
 # Each makes its own virtual environment in .venv and installs what it needs there; nothing else is touched.
@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # In two processes. A file stays in one, as much is made once for all its tests; the short files are the last.
 TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo env test lint check docs bench bench-page soak clean
+.PHONY: demo env test slow lint check docs bench bench-page soak clean
 
 demo: $(VENV)/core
 	rm -rf demo-out
@@ -21,6 +21,9 @@ env: $(VENV)/test
 
 test: env
 	$(TESTS)
+
+slow: env
+	$(TESTS) -m slow
 
 lint: env links
 	$(BIN)/ruff check .
@@ -42,7 +45,6 @@ bench-page: $(VENV)/test
 
 soak: $(VENV)/test
 	$(PIP) -c constraints.txt -e '.[ray]'
-	$(BIN)/python -m pytest tests -m slow
 	$(BIN)/python -m pytest benchmarks/soak -s
 
 # The rooms stand at the top level and are installed as funduscope.*; the type checker reads them through links.

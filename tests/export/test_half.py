@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:Futur
 ALWAYS_FLOAT = {"Sigmoid", "Softmax", "ReduceSum", "ReduceMean", "GlobalAveragePool"}
 ANY = [  # architecture, hidden, size, kind of pixels: files that other tests export as well
     ("small-cnn", 0, 208, "colour"),
-    ("alexnet", 16, 64, "contrast"),
+    pytest.param(("alexnet", 16, 64, "contrast"), marks=pytest.mark.slow),
     pytest.param(("resnet18", 0, 64, "contrast"), marks=pytest.mark.slow),
     pytest.param(("densenet121", 0, 208, "colour"), marks=pytest.mark.slow),
 ]
@@ -275,6 +275,7 @@ def test_a_layer_that_is_an_output_itself_gives_float():
         np.testing.assert_array_equal(second[name], first[name])  # all of these numbers are exact in half
 
 
+@pytest.mark.slow
 def test_conversion_works_without_torch(tiny, images, tmp_path):
     np.save(tmp_path / "images.npy", images[:2])
     script = """

@@ -252,6 +252,7 @@ def test_other_pictures_give_other_scales(proto, quantised, images):  # the next
     assert dark.SerializeToString() != quantised.SerializeToString()
 
 
+@pytest.mark.slow
 def test_the_same_pictures_give_the_same_file_in_any_process(tiny, signed, images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     script = """

@@ -649,7 +649,7 @@ def test_a_cut_file_is_refused(which):
         assert refused(data[:length]).code in (Code.DAMAGED, Code.UNKNOWN_FORMAT)  # between two elements: no picture
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(
     which=st.integers(0, len(KINDS) - 1),
     keep=st.sampled_from([1.0, 1.0]) | st.floats(0, 1),

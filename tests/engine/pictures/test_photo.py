@@ -624,7 +624,7 @@ KINDS = [
 SMALL = [encoded(format, PICTURE[:130, :130], **options) for format, options in KINDS]
 
 
-@settings(max_examples=800)
+@settings(max_examples=500)
 @given(
     which=st.integers(0, len(SMALL) - 1),
     keep=st.sampled_from([1.0, 1.0]) | st.floats(0, 1),

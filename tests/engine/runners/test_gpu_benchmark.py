@@ -157,7 +157,7 @@ def on_cpu(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda network, **options: real(network, backend="eager", **options))
 
 
-@pytest.mark.parametrize("kind", ["eager fp32", "eager fp16", "compile fp16"])
+@pytest.mark.parametrize("kind", ["eager fp32", "eager fp16", pytest.param("compile fp16", marks=pytest.mark.slow)])
 def test_torch_computes_the_network_in_the_precision_that_the_row_names(ladder, on_cpu, model, cc0, kind):
     image = preprocess.prepare(photo.load(cc0), model.contract.geometry.build()).image[None]
     network = from_weights(export.weights_of(model))
