@@ -145,7 +145,7 @@ def _expect_somebody(address: str) -> None:
     """Raise OSError where nobody listens, which Ray itself needs a quarter of an hour to say."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_ANSWERS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS).close()
 
 
 def _listed(source: Source) -> Listed:

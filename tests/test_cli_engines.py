@@ -84,15 +84,19 @@ def wrong_disc(proto):
 # convert
 
 
-def test_a_model_is_converted_to_half_once(call, clinic, tmp_path):
-    done = call("convert", "classifier", "--to", "fp16", "--data", clinic, "--out", tmp_path / "half.onnx")
+@pytest.mark.parametrize(
+    "count", [4, pytest.param(32, marks=pytest.mark.slow)], ids=["of a set", "views of the own photograph"]
+)
+def test_a_model_is_converted_to_half_once(call, clinic, tmp_path, count):
+    pictures = ("--data", clinic) if count == 4 else ()
+    done = call("convert", "classifier", "--to", "fp16", *pictures, "--out", tmp_path / "half.onnx")
     assert done.returncode == 0, done.stderr
     written = models.load(tmp_path / "half.onnx")
     assert written.contract.precision == "fp16"
     assert written.contract.name == models.load("classifier").contract.name
     assert done.stdout.startswith(f"{tmp_path / 'half.onnx'} ")
     assert done.stdout.rstrip().endswith(f"sha256 {written.sha256}")
-    assert "pictures 4" in message(done)  # the gate's report
+    assert f"pictures {count}" in message(done)  # the gate's report
     assert "decision flips 0 at most 0" in message(done)
     assert "FAILS" not in done.stderr
     options = ("--to", "fp16", "--data", clinic, "--out", tmp_path / "again.onnx")
@@ -191,9 +195,10 @@ def test_a_second_build_says_that_they_were_there(funduscope, built, classifier)
     assert [line.split("  ")[-1] for line in done.stdout.splitlines()] == ["was there", "built"]
 
 
-def test_without_a_name_all_models_are_built_into_the_cache(funduscope, tmp_path):
+@pytest.mark.parametrize("names", [(), pytest.param(("default",), marks=pytest.mark.slow)], ids=["", "default"])
+def test_without_a_name_and_by_default_all_models_are_built_into_the_cache(funduscope, tmp_path, names):
     pytest.importorskip("tensorrt_rtx")
-    done = funduscope("build", "--for", "sm_89", "--batch", "1,1,2", FUNDUSCOPE_ENGINES=str(tmp_path / "cache"))
+    done = funduscope("build", *names, "--for", "sm_89", "--batch", "1,1,2", FUNDUSCOPE_ENGINES=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     found = {engines.facts_of(path).facts.model for path in (tmp_path / "cache").glob("*.engine")}
     assert found == {models.load(name).contract.name for name in models.embedded()}

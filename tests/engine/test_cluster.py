@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import socket
 import sys
 
 import cv2
@@ -25,6 +26,27 @@ def test_without_ray_the_line_that_installs_it_is_told(monkeypatch):
 def test_an_address_without_a_cluster_is_told():
     with pytest.raises(SettingsError, match=r"127\.0\.0\.1:1: no Ray cluster there"):
         cluster.ClusterScreener(ScreenerSettings(), "127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "[::1]")], ids=["IPv4", "IPv6"]
+)
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_somebody_listens_is_left_to_ray(family, host, scheme):
+    try:
+        server = socket.create_server((host.strip("[]"), 0), family=family)
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with server:
+        address = f"{scheme}{host}:{server.getsockname()[1]}"
+        cluster._expect_somebody(address)
+    with pytest.raises(OSError, match="refused"):
+        cluster._expect_somebody(address)
+
+
+@pytest.mark.parametrize("address", ["auto", "local"])
+def test_what_is_no_address_of_a_machine_is_left_to_ray(address):
+    cluster._expect_somebody(address)
 
 
 def test_what_an_actor_does_is_what_a_screener_does(fundus, tmp_path):

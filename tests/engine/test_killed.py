@@ -72,7 +72,7 @@ def test_R03_a_run_killed_at_any_moment_goes_on_to_the_same_files(pictures, whol
     assert PICTURES <= log.stat().st_size <= PICTURES + kills * BATCH
 
 
-@pytest.mark.parametrize("room", [10_000, 150_000])
+@pytest.mark.parametrize("room", [10_000, pytest.param(60_000, marks=pytest.mark.slow), 150_000])
 def test_R07_a_full_disk_is_told_and_nothing_is_lost(pictures, whole, tmp_path, room):
     out, log = tmp_path / "out", tmp_path / "log"
     full = ended(pictures, out, 0, log, room)

@@ -188,9 +188,12 @@ EVERY = [
             pytest.param(*own, marks=pytest.mark.slow)
             for own in (
                 ("alexnet", 0, 64, "contrast"),
+                ("alexnet", 0, 208, "colour"),
                 ("alexnet", 16, 64, "contrast"),
                 ("alexnet", 16, 208, "colour"),  # its dense layers see as many cells of any size
                 ("resnet18", 0, 64, "contrast"),
+                ("resnet18", 0, 208, "colour"),
+                ("efficientnet-lite0", 0, 224, "colour"),
                 ("densenet121", 0, 208, "colour"),
             )
         ),
