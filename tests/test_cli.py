@@ -387,7 +387,11 @@ def unread():
 
 
 FULL = Path("/dev/full")
-COMMANDS = pytest.mark.parametrize("command", [["--version"], ["info"], ["info", "--json"]], ids=" ".join)
+COMMANDS = pytest.mark.parametrize(
+    "command",
+    [["--version"], pytest.param(["info"], marks=pytest.mark.slow), ["info", "--json"]],
+    ids=" ".join,
+)
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
@@ -424,7 +428,7 @@ def test_the_version_and_the_help():
     assert "screen" in run("--help").stdout
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_R04_a_stopped_run_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, cc0, classifier, stop):
     (tmp_path / "pictures").mkdir()
     for k in range(500):

@@ -106,6 +106,7 @@ def test_a_model_is_converted_to_half_once(call, clinic, tmp_path, count):
     assert [path.name for path in tmp_path.iterdir()] == ["half.onnx"]
 
 
+@pytest.mark.slow
 def test_a_model_is_converted_to_int8_with_a_data_set(call, clinic, tmp_path):
     out = tmp_path / "int8.onnx"
     done = call("convert", "multitask", "--to", "int8", "--signed", "--data", clinic, "--out", out)

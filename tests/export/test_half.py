@@ -19,7 +19,7 @@ from funduscope.export import convert, half
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
 ALWAYS_FLOAT = {"Sigmoid", "Softmax", "ReduceSum", "ReduceMean", "GlobalAveragePool"}
 ANY = [  # architecture, hidden, size, kind of pixels: files that other tests export as well
-    ("small-cnn", 0, 208, "colour"),
+    pytest.param(("small-cnn", 0, 208, "colour"), marks=pytest.mark.slow),
     pytest.param(("alexnet", 16, 64, "contrast"), marks=pytest.mark.slow),
     pytest.param(("resnet18", 0, 64, "contrast"), marks=pytest.mark.slow),
     pytest.param(("densenet121", 0, 208, "colour"), marks=pytest.mark.slow),

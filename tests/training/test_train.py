@@ -229,7 +229,7 @@ def test_an_interrupted_run_goes_on_exactly(go, tmp_path, monkeypatch, strategy,
     [
         ({}, False, 0.0),
         ({"sampling": "balanced", "augment": "both", "workers": 2}, True, 0.0),
-        ({"sampling": "balanced", "augment": "both"}, False, 0.8),
+        pytest.param({"sampling": "balanced", "augment": "both"}, False, 0.8, marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_classifier_goes_on_exactly(classify, tmp_path, monkeypatch, data, bf16, average):

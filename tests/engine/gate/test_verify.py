@@ -37,7 +37,7 @@ class Case:
     outputs: dict[str, np.ndarray]
 
 
-@pytest.fixture(scope="module", params=["multitask", "classifier"])
+@pytest.fixture(scope="module", params=["multitask", pytest.param("classifier", marks=pytest.mark.slow)])
 def case(request) -> Case:
     model = models.load(request.param)
     images = pictures.views(model.contract.geometry.build())

@@ -150,6 +150,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_the_choice_holds(monkeypatc
     assert "the tuning is not kept" in caplog.text
 
 
+@pytest.mark.slow
 def test_real_ways_are_measured_and_opened_again(classifier, cc0):
     found = tune.tune([classifier])
     assert found.trials[0].way.backend == "onnxruntime"
