@@ -24,7 +24,7 @@ from funduscope.engine.results import Result, Screening
 from funduscope.engine.screener import Screener
 
 SECONDS = 7  # for all stages of one size
-WAYS = (("onnxruntime", "fp32"), ("openvino", "int8"))  # of which networks and the whole are measured
+WAYS = (("onnxruntime", "fp32"), ("openvino-bf16", "fp32"))  # of which networks and the whole are measured
 NETWORKS = tuple(models.embedded())
 STAGES = (
     "hash and decode",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from math import prod
 from typing import get_args
 
 import torch
@@ -25,36 +26,39 @@ def twin(model: contract.Model) -> nn.Module:
     if not isinstance(model.contract, Classifier):
         return from_weights(export.weights_of(model))
     stored = export.weights_of(model)
+    cells = prod(int(size) for own in model.contract.outputs if own.name == "glaucoma_map" for size in own.shape[1:])
     temperatures = {name: part.temperature for name, part in model.contract.decisions.items()}
 
     def built(settings: config.Network) -> nn.Module:
         return networks.Deployed(networks.Classifier(settings), temperatures).folded()
 
     # the file does not say which network it is: the one that has these weights
-    for architecture, given, severity in itertools.product(
-        get_args(config.Architecture), get_args(config.Input), (False, True)
+    for architecture, given, severity, lesions in itertools.product(
+        get_args(config.Architecture), get_args(config.Input), (False, True), (True, False)
     ):
+        if lesions and not architecture.startswith("efficientnet"):
+            continue
         settings = config.Network(
-            architecture=architecture, input=given, hidden=0, dropout=0, severity=severity, imagenet=""
+            architecture=architecture, input=given, hidden=0, dropout=0, severity=severity, imagenet="", lesions=lesions
         )
         with torch.device("meta"):  # shapes alone
-            fits = _fitting(built(settings), stored)
+            fits = _fitting(built(settings), stored, cells)
         if fits:
             made = built(settings)
-            made.load_state_dict(_fitting(made, stored))
+            made.load_state_dict(_fitting(made, stored, cells))
             return made.eval()
     raise ModelError(f"{model.path}: no network that is trained here has its weights")
 
 
-def _fitting(network: nn.Module, stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """All weights of a network out of a file's; nothing where one is not there."""
+def _fitting(network: nn.Module, stored: dict[str, torch.Tensor], cells: int) -> dict[str, torch.Tensor]:
+    """All weights of a network out of a file's; nothing where one is not there. cells: of a heat map."""
     found = {}
     for name, own in network.state_dict().items():
         if name in stored and stored[name].shape == own.shape:
             found[name] = stored[name]
-        else:  # the last layer looks at every cell of the heat map: exported as a convolution, under a name of its own
-            cells = [value for value in stored.values() if value.shape == (*own.shape, 1, 1)]
-            if len(cells) != 1:
+        else:  # the last layers look at every cell of the heat map: exported as convolutions, under names of their own
+            alike = [value for value in stored.values() if value.shape == (*own.shape, 1, 1)]
+            if len(alike) != 1:
                 return {}
-            found[name] = cells[0][..., 0, 0]
+            found[name] = alike[0][..., 0, 0] / (cells if name.endswith("evidence.weight") else 1)
     return found

@@ -215,13 +215,14 @@ class ClassifierReader:
             for disease, part in self._document.decisions.items():
                 one, other = float(a[disease]), float(b[disease])
                 probability = max(probability, abs(one - other))
-                if self._document.map_grid is not None:
-                    heat = max(heat, float(np.abs(a[f"{disease}_map"] - b[f"{disease}_map"]).max()))
+                if self._document.map_grid is not None and part.map_scale is not None:
+                    moved = float(np.abs(a[f"{disease}_map"] - b[f"{disease}_map"]).max())
+                    heat = max(heat, moved / part.map_scale)
                 for _, point in part.points:
                     clear = abs(one - point.threshold) > bounds.flip_margin
                     flips += clear and (one >= point.threshold) != (other >= point.threshold)
         return [
             Difference("max |d probability|", probability, bounds.probability),
-            Difference("max |d heat| (logits)", heat, bounds.heat),
+            Difference("max |d heat| (1: full)", heat, bounds.heat),
             Difference("decision flips", flips, 0),
         ]

@@ -55,7 +55,7 @@ FP16 = Bounds(
     dice_mean=0.998,
     flip_margin=0.005,
     map_value=5e-2,
-    heat=0.1,
+    heat=0.02,
     fovea_px=0.5,
     identical=1e-3,
 )

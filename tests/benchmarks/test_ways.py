@@ -54,7 +54,7 @@ def test_what_cannot_be_had_is_told_and_the_others_are_opened(model, monkeypatch
 def test_every_backend_and_conversion_is_a_way():
     labels = set(ways.end_to_end())
     assert {"onnxruntime fp32", "openvino fp32", "openvino-bf16", ways.TUNED} <= labels
-    for own in ways.precisions(models.load("multitask")):
+    for own in set.intersection(*(set(ways.precisions(models.load(name))) for name in models.embedded())):
         assert f"onnxruntime {own}" in labels
 
 

@@ -139,7 +139,7 @@ def map_peaks(network: Classifier, pictures: Sequence[batches.Picture]) -> Logit
     """The highest value of each heat map, in logits: float64 (N, K); None for a network without maps."""
     if not isinstance(network.network, Pooled):
         return None
-    maps = (network.network.maps(network.pixels(torch.from_numpy(picture.image[None]))) for picture in pictures)
+    maps = (network.heat(torch.from_numpy(picture.image[None]))[1] for picture in pictures)
     return np.concatenate([of_picture.amax(dim=(2, 3)).double().numpy() for of_picture in maps])
 
 

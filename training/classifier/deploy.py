@@ -25,7 +25,7 @@ def deploy(settings: Config, state: Mapping[str, Any], calibration: Mapping[str,
     if isinstance(network.network, Pooled):
         blank = torch.zeros(1, *[settings.geometry.size] * 2, 3, dtype=torch.uint8)
         with torch.inference_mode():
-            side = int(network.network.maps(network.pixels(blank)).shape[-1])
+            side = int(network.heat(blank)[1].shape[-1])
         outputs += [output(name, side, side) for name in MAPS]
         stride, offset = network.network.map_grid()
         grid = MapGridPart(stride_px=stride, offset_px=offset)

@@ -163,13 +163,18 @@ class EfficientNetLite(Pooled):
         return logits + self.evidence(_parts(found).sum(dim=(2, 3))), found
 
     def maps(self, x: Tensor) -> Tensor:
+        return self.seen(x)[0]
+
+    def seen(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.lesions is None or self.evidence is None:
-            return super().maps(x)
+            return super().maps(x), None
         finer, last = self.levels(x)
-        parts = _parts(self.lesions(finer))
+        found: Tensor = self.lesions(finer)
+        parts = _parts(found)
         cells = parts.shape[2] * parts.shape[3]
         coarse = F.conv2d(last, self._fc.weight[:, :, None, None], self._fc.bias)
-        return F.interpolate(coarse, scale_factor=2.0) + F.conv2d(parts, cells * self.evidence.weight[:, :, None, None])
+        maps = F.interpolate(coarse, scale_factor=2.0) + F.conv2d(parts, cells * self.evidence.weight[:, :, None, None])
+        return maps, torch.sigmoid(found).amax(dim=1, keepdim=True)
 
     def map_grid(self) -> tuple[float, float]:
         return super().map_grid() if self.lesions is None else self.finer_grid()

@@ -78,12 +78,19 @@ class Drawings:
         self._batch = settings.lesions.batch
 
     def added(self, batch: Batch, step: int) -> Batch:
-        """The batch with its lesions. Draws by (seed, step) of their own, so the diseases' pictures stay what they were."""
+        """The diseases' batch with the lesions' behind it."""
+        images, maps = self.batch(step)
+        return replace(batch, images=torch.cat([batch.images, images]), lesions=maps)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Pictures uint8 (M, S, S, 3) and their lesions float32 (M, L, h, w).
+
+        Draws by (seed, step) of their own, so the diseases' pictures stay what they were.
+        """
         rng = np.random.default_rng([self._settings.seed, step, _STREAM])
         chosen = [self._drawings[k] for k in rng.integers(len(self._drawings), size=self._batch)]
         images, maps = zip(*(self._augmented(drawing, rng) for drawing in chosen), strict=True)
-        own = torch.from_numpy(np.stack(images))
-        return replace(batch, images=torch.cat([batch.images, own]), lesions=torch.from_numpy(np.stack(maps)))
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(maps))
 
     def _augmented(self, drawing: Drawing, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         size, ranges = self._settings.geometry.size, self._settings.augment

@@ -30,6 +30,9 @@ from .pooled import Pooled
 
 OUTPUTS: tuple[str, ...] = tuple(DISEASES)  # of the deployed network, in this order
 SEVERITY = ("severe_dr", "proliferative_dr")  # learned beside them where the configuration says so
+_NO_LESIONS = {
+    name for name, disease in DISEASES.items() if disease.dr_grade is None
+}  # retinopathy alone shows in them
 MAPS = tuple(f"{name}_map" for name in OUTPUTS)
 
 _BODY = ("features", "conv1", "bn1", "layer", "_conv", "_bn", "_blocks")  # of all but the last layers
@@ -293,6 +296,18 @@ class Classifier(nn.Module):
         x = self.pixels(images)
         return self.network.learn(x) if isinstance(self.network, EfficientNetLite) else (self.network(x), None)
 
+    def heat(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, K), and where they come from, (N, K, h, w): class-activation maps, in logits. Of a network that learns
+        lesions, those of retinopathy are multiplied by how likely a lesion is in each cell, as the map alone is warm far around
+        one. Networks with maps only."""
+        assert isinstance(self.network, Pooled)
+        maps, lesions = self.network.seen(self.pixels(images))
+        logits = maps.mean(dim=(2, 3))
+        if lesions is None:
+            return logits, maps
+        shown = torch.tensor([name not in _NO_LESIONS for name in self.targets]).to(maps).view(1, -1, 1, 1)
+        return logits, maps * (shown * lesions + (1 - shown))
+
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         """See `Pooled.conv_norm_pairs`."""
         return [(f"network.{conv}", f"network.{norm}") for conv, norm in self.network.conv_norm_pairs()]
@@ -369,12 +384,13 @@ class Deployed(system.Deployed):
 
         Returns: `outputs`: probabilities (N,) in [0, 1], then maps (N, h, w) in calibrated logits, float32.
         """
-        count, network = len(OUTPUTS), self.network.network
-        x = self.network.pixels(images)
-        if not isinstance(network, Pooled):
-            return tuple(torch.sigmoid(network(x)[:, :count] / self.temperatures).unbind(1))
-        maps = network.maps(x)[:, :count] / self.temperatures[:, None, None]
-        return (*torch.sigmoid(maps.mean(dim=(2, 3))).unbind(1), *maps.unbind(1))
+        count = len(OUTPUTS)
+        if not isinstance(self.network.network, Pooled):
+            logits = self.network.network(self.network.pixels(images))
+            return tuple(torch.sigmoid(logits[:, :count] / self.temperatures).unbind(1))
+        logits, heat = self.network.heat(images)
+        heat = heat[:, :count] / self.temperatures[:, None, None]
+        return (*torch.sigmoid(logits[:, :count] / self.temperatures).unbind(1), *heat.unbind(1))
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         return [(f"network.{conv}", f"network.{norm}") for conv, norm in self.network.conv_norm_pairs()]

@@ -44,6 +44,10 @@ class Pooled(nn.Module, ABC):
         linear: nn.Linear = getattr(self, self.last)
         return F.conv2d(self.extract(x), linear.weight[:, :, None, None], linear.bias)
 
+    def seen(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The maps, and how likely a lesion is in each of their cells, (N, 1, h, w) in [0, 1]; None where none is looked for."""
+        return self.maps(x), None
+
     def map_grid(self) -> tuple[float, float]:
         """Stride and offset of the map's cells in pixels: cell k is centred on offset + k * stride."""
         return grid_of(self.windows)

@@ -341,7 +341,7 @@ def test_the_report_is_written_out_with_its_bounds():
 
 def test_a_figure_that_is_not_there_is_not_read_as_0():
     with pytest.raises(StopIteration):
-        report(reference)["max |d heat| (logits)"]
+        report(reference)["max |d heat| (1: full)"]
 
 
 RATE = EstimatePart(value=0.9, low=0.8, high=0.95)
@@ -390,7 +390,7 @@ def nothing(_outputs):
 @pytest.mark.parametrize("batch", [1, 8])
 def test_the_same_classifier_passes(batch):
     found = classified(nothing, batch=batch)
-    bounds = {"not finite": 0, NAMES["probability"]: 1e-5, "max |d heat| (logits)": 1e-2, "decision flips": 0}
+    bounds = {"not finite": 0, NAMES["probability"]: 1e-5, "max |d heat| (1: full)": 1e-2, "decision flips": 0}
     bounds[NAMES["identical"]] = 1e-5
     assert {figure.name: figure.bound for figure in found.figures} == bounds
     assert {figure.seen for figure in found.figures} == {0}
@@ -424,8 +424,8 @@ def shifted(name):
     ("change", "figure"),
     [
         (lambda name: lambda outputs: outputs[name].__iadd__(np.float32(2e-5)), "max |d probability|"),
-        (lambda name: set_to(f"{name}_map", 9.0), "max |d heat| (logits)"),
-        (lambda name: shifted(f"{name}_map"), "max |d heat| (logits)"),
+        (lambda name: set_to(f"{name}_map", 9.0), "max |d heat| (1: full)"),
+        (lambda name: shifted(f"{name}_map"), "max |d heat| (1: full)"),
         (lambda name: set_to(name, 0.99), "decision flips"),
         (lambda name: set_to(name, np.nan), "not finite"),
         (lambda name: set_to(f"{name}_map", np.inf), "not finite"),
@@ -445,7 +445,7 @@ def test_differences_of_a_classifier_within_the_tolerance_pass():
     found = classified(change)
     assert found.passes()
     assert found["max |d probability|"] > 0
-    assert found["max |d heat| (logits)"] == pytest.approx(5e-3, rel=1e-3)
+    assert found["max |d heat| (1: full)"] == pytest.approx(5e-3, rel=1e-3)
 
 
 @pytest.mark.parametrize(("value", "flips"), [(0.1, 1), (0.3, 0), (0.5, 1), (0.8, 2)])

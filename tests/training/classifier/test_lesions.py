@@ -11,29 +11,6 @@ from funduscope.training.classifier.job import ClassifierJob
 
 CPU = torch.device("cpu")
 NO_CHANGE = dict.fromkeys(("rotation_degrees", "log_scale", "shift", "log_gain", "log_gamma", "blur_sigma_px"), 0.0)
-SIDE = 160
-
-
-@pytest.fixture
-def drawn(plan, graded_root):
-    """A plan that learns lesions: of the pictures of `grades`, dark spots and where they are, under other names."""
-    folder = graded_root / "drawn"
-    folder.mkdir()
-    rng, rows = np.random.default_rng(0), ["image,lesions,split,twin"]
-    for k, (split, twin) in enumerate(
-        [("train", "eye0"), ("train", "eye3"), ("train", "eye20"), ("train", ""), ("train", "eye31"), ("test", "eye1")]
-    ):
-        image, bits = np.full((SIDE, SIDE, 3), 120, np.uint8), np.zeros((SIDE, SIDE), np.uint8)
-        for x, y in rng.integers(20, 140, (4, 2)):
-            cv2.circle(image, (int(x), int(y)), 3, (20, 30, 60), -1)
-            cv2.circle(bits, (int(x), int(y)), 3, 2, -1)
-        assert cv2.imwrite(str(folder / f"{k}.png"), image)
-        assert cv2.imwrite(str(folder / f"{k}_bits.png"), bits)
-        rows.append(f"{k}.png,{k}_bits.png,{split},{twin}")
-    (folder / "index.csv").write_text("\n".join(rows) + "\n")
-    network = plan["network"] | {"architecture": "efficientnet-lite0", "lesions": True, "dropout": 0.0}
-    part = {"path": "drawn", "twins": "grades", "terms": "drawn", "batch": 3, "weight": 2.0}
-    return plan | {"network": network, "lesions": part}
 
 
 def started(plan, build, root):

@@ -613,6 +613,20 @@ def test_what_is_found_of_lesions_speaks_in_logits_and_in_heat_twice_as_fine():
 
 
 @torch.no_grad()
+def test_the_heat_of_retinopathy_lies_where_a_lesion_is_likely():
+    torch.manual_seed(0)
+    network, images = lite(True), pictures(2, 96)
+    nn.init.normal_(network.network.evidence.weight)
+    logits, found = network.learn(images)
+    maps = network.network.maps(network.pixels(images))
+    own_logits, heat = network.heat(images)
+    torch.testing.assert_close(own_logits, logits)
+    likely = torch.sigmoid(found).amax(dim=1)
+    for k, name in enumerate(OUTPUTS):
+        torch.testing.assert_close(heat[:, k], maps[:, k] if name == "glaucoma" else maps[:, k] * likely)
+
+
+@torch.no_grad()
 def test_without_lesions_there_are_none_and_the_heat_is_coarse():
     network, images = lite(False), pictures(2, 96)
     assert network.learn(images)[1] is None
