@@ -9,7 +9,6 @@ import pytest
 
 from funduscope import Rejected, Screener, Screening
 from funduscope.engine import models, runners
-from funduscope.engine.contract import Model
 from funduscope.engine.gate.pictures import prepared
 from funduscope.engine.labelled import dataset, evaluation
 from funduscope.engine.pictures import photo, preprocess
@@ -133,37 +132,6 @@ def test_no_node_needs_the_size_of_a_batch(name: str) -> None:
     assert not [node.name for node in graph.node if node.op_type == "Shape"]
 
 
-def classifier_in_torch(model: Model) -> Any:
-    """The embedded classifier in torch again, with the file's weights."""
-    import torch
-    from onnx import load_from_string, numpy_helper
-
-    from funduscope.training.classifier import config, networks
-
-    graph = load_from_string(model.data).graph
-    weights = {tensor.name: torch.tensor(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
-    settings = config.Network(
-        architecture="efficientnet-lite0",
-        input="contrast",
-        hidden=0,
-        dropout=0.0,
-        severity=True,
-        imagenet="",
-        lesions=True,
-    )
-    decisions = model.contract.decisions
-    temperatures = {name: decisions[name].temperature for name in networks.OUTPUTS}
-    deployed = networks.Deployed(networks.Classifier(settings), temperatures).folded()
-    as_convolution = {
-        own.shape[1]: own.flatten(1) for own in weights.values() if own.shape[2:] == (1, 1) and len(own) == 5
-    }
-    cells = np.prod(next(own.shape[1:] for own in model.contract.outputs if own.name == "any_dr_map"))
-    weights["network.network._fc.weight"] = as_convolution[1280]
-    weights["network.network.evidence.weight"] = as_convolution[4] / int(cells)
-    deployed.load_state_dict({name: weights[name] for name in deployed.state_dict()})
-    return deployed
-
-
 @pytest.mark.slow
 @needs_torch
 @pytest.mark.data
@@ -175,15 +143,15 @@ def classifier_in_torch(model: Model) -> Any:
     ],
 )
 def test_torch_and_onnx_agree_on_real_pictures(data_root: Path, name: str, sets: tuple[str, ...]) -> None:
+    from twins import twin
+
     from funduscope.export import onnx
-    from funduscope.training.multitask.deploy import from_weights
 
     model = models.load(name)
-    network = from_weights(onnx.weights_of(model)) if name == "multitask" else classifier_in_torch(model)
     paths = [path for own in sets for path in sorted((data_root / own / "images").iterdir())[:4]]
     images = prepared(paths, model.contract.geometry.build())
     assert len(images) == 16
-    report = onnx.verify_export(network, model, images)
+    report = onnx.verify_export(twin(model), model, images)
     assert report.passes(), report
 
 

@@ -1,4 +1,4 @@
-"""The mean of a run's network and of the weights that it started from, which often holds better on other cameras than either.
+"""The mean of a run's network and of the weights that it started from, which may hold better on other cameras than either.
 
 python -m funduscope.training.classifier.halfway RUN FILE.safetensors    RUN/best.pt -> the mean, in its place
 
@@ -26,8 +26,8 @@ _PICTURES = 200  # augmented ones that it learns from
 def halfway(run: Path, file: Path) -> Path:
     """Put the mean in the place of `run`'s best checkpoint.
 
-    Lesions that the run alone has learned speak half as loud in it, and the layer that finds them is fitted anew to the mean's
-    features: at the old one they are no longer what they were.
+    Lesions that the run alone has learned speak half as loud in it, and the layer that finds them is fitted anew, as the mean's
+    features are others than the run's.
 
     Raises:
         SettingsError: The run is no classifier's, or the weights are another network's.
