@@ -64,7 +64,7 @@ class Seen:
         if result.vcdr is not None:
             self.vcdr[sample.image] = result.vcdr
         for name, decision in result.decisions.items():
-            if decision.probability is not None:
+            if decision.probability is not None and decision.threshold is not None:
                 self.margins[sample.image, name] = decision.probability - decision.threshold
 
 

@@ -41,7 +41,7 @@ ENGINE = (  # the same within the engine: files and rooms
     ("run", "tune", "labelled", "doctor"),
     ("cluster",),
     ("screener", "outputs"),
-    ("tuning",),
+    ("tuning", "reading"),
     ("gate", "results", "schedule", "workers"),
     ("models", "runners", "drawing"),
     ("readers",),

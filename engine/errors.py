@@ -39,7 +39,13 @@ class Code(StrEnum):
         NO_FIELD_OF_VIEW: Nothing bright enough to be a retina.
         NOT_ROUND: The field of view is no circle: the picture was squeezed. A warning where it is little.
         UNLIKELY_COLOURS: Green or blue is brighter than red, as in no retina: the file's colours are not what it says.
-        DISC_NOT_FOUND: No optic disc: probably not a (gradable) fundus photograph.
+        NOT_A_FUNDUS: Anything but a colour photograph of a retina, as the classifier sees it.
+        DARK: Too little light reached the retina.
+        OVEREXPOSED: Light has burnt out what was to be seen.
+        BLURRED: Out of focus, shaken or hazy.
+        LOW_RESOLUTION: The retina is too few pixels wide for any decision. A warning where it is for some; these are left open.
+        DISC_NOT_FOUND: No optic disc. A warning where another model decides all the same; glaucoma is left open.
+        DISC_IMPLAUSIBLE: Warning: what was found is no disc by its size, shape or distance from the fovea; no vCDR is told.
         CUP_NOT_FOUND: Warning: a disc without a measurable cup.
         FOVEA_NOT_FOUND: Warning: no fovea in the picture.
         LATERALITY_CONFLICT: Warning: list, file and picture do not agree on which eye it is.
@@ -49,7 +55,6 @@ class Code(StrEnum):
             is not concerned.
         DR_UNCERTAIN: Warning: the classifier is too near to its threshold of referable diabetic retinopathy (grade 2 and more).
         ANY_DR_UNCERTAIN: Warning: the same, for any diabetic retinopathy (grade 1 and more), or it is open as referable is.
-        CLASSIFIER_UNGRADABLE: Warning: the picture is too dark or unreadable for the classifier.
         END_MISSING: Warning: a JPEG lacks its end marker, and nothing else.
         RANGE_ASSUMED: Warning: samples of 16 bits use 8, 10 or 12 alone, and were read as of that range.
         ONE_EYE: Warning of a patient: there is no picture with a result of each eye.
@@ -73,7 +78,13 @@ class Code(StrEnum):
     NO_FIELD_OF_VIEW = "NO_FIELD_OF_VIEW"
     NOT_ROUND = "NOT_ROUND"
     UNLIKELY_COLOURS = "UNLIKELY_COLOURS"
+    NOT_A_FUNDUS = "NOT_A_FUNDUS"
+    DARK = "DARK"
+    OVEREXPOSED = "OVEREXPOSED"
+    BLURRED = "BLURRED"
+    LOW_RESOLUTION = "LOW_RESOLUTION"
     DISC_NOT_FOUND = "DISC_NOT_FOUND"
+    DISC_IMPLAUSIBLE = "DISC_IMPLAUSIBLE"
     CUP_NOT_FOUND = "CUP_NOT_FOUND"
     FOVEA_NOT_FOUND = "FOVEA_NOT_FOUND"
     LATERALITY_CONFLICT = "LATERALITY_CONFLICT"
@@ -81,7 +92,6 @@ class Code(StrEnum):
     GLAUCOMA_UNCERTAIN = "GLAUCOMA_UNCERTAIN"
     DR_UNCERTAIN = "DR_UNCERTAIN"
     ANY_DR_UNCERTAIN = "ANY_DR_UNCERTAIN"
-    CLASSIFIER_UNGRADABLE = "CLASSIFIER_UNGRADABLE"
     END_MISSING = "END_MISSING"
     RANGE_ASSUMED = "RANGE_ASSUMED"
     ONE_EYE = "ONE_EYE"

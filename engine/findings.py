@@ -78,14 +78,14 @@ class Decision:
     Attributes:
         disease: A name among `diseases.DISEASES`.
         probability: In [0, 1]; None where it could not be measured.
-        threshold: The disease is called from this probability on.
-        called: None where it is left open: not measurable, or too near to the threshold to say.
+        threshold: The disease is called from this probability on; None where the model found nothing to measure.
+        called: None where it is left open: not measurable, too near to the threshold to say, or the picture too coarse for it.
         heat: Where in the picture it is seen, of models with heat maps.
     """
 
     disease: str
     probability: float | None
-    threshold: float
+    threshold: float | None
     called: bool | None
     heat: HeatMap | None = field(default=None, repr=False, compare=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,12 +16,15 @@ from .eyes import Eyes
 from .findings import Decision, Findings
 from .pictures import photo as pictures
 from .pictures.photo import Photo
-from .readers import READERS, Reader, verdicts
+from .readers import READERS, verdicts
 from .readers.column import Column, Verdict, readable
+from .readers.quality import FAULTS
+from .readers.reader import Reader
 
-UNGRADABLE = frozenset(
-    {Code.NO_FIELD_OF_VIEW, Code.NOT_ROUND, Code.UNLIKELY_COLOURS, Code.DISC_NOT_FOUND}
-)  # a picture, not one to read
+UNGRADABLE = frozenset(  # a picture, not one to read
+    {Code.NO_FIELD_OF_VIEW, Code.NOT_ROUND, Code.UNLIKELY_COLOURS, Code.DISC_NOT_FOUND, Code.LOW_RESOLUTION}
+    | {fault.code for fault in FAULTS.values()}
+)
 Status = Literal["ok", "ungradable", "error"]
 
 
@@ -54,8 +58,11 @@ class _Result:
         Returns:
             JSON values by the names of `columns()`, in order; what is not known or not measurable is None.
         """
-        screened = isinstance(self, Screening)
-        return {column.name: column.of(self) if screened or column in _OF_ANY else None for column in columns()}
+        row: dict[str, Any] = {}
+        for column in columns():
+            known = isinstance(self, Screening) or column.of_rejected or column in _OF_ANY
+            row[column.name] = column.of(self) if known else None
+        return row
 
     def to_json(self) -> str:
         """The row of `to_dict` as JSON.
@@ -169,6 +176,7 @@ class Rejected(_Result):
         models: Those that are open, in order.
         eyes: Whose eye it is, as list or file say.
         warnings: What is known of it all the same.
+        scores: Of its quality, in [0, 1], by the name of their column, where a network has seen it.
 
     Example:
         ```python
@@ -185,10 +193,11 @@ class Rejected(_Result):
     models: tuple[ModelName, ...] = ()
     eyes: Eyes = field(default_factory=Eyes)
     warnings: tuple[Code, ...] = ()
+    scores: Mapping[str, float | None] = field(default_factory=dict, hash=False)
 
     @property
     def status(self) -> Status:
-        """`ungradable` for a picture in which no retina or disc can be seen, else `error`."""
+        """`ungradable` for a picture in which no retina can be seen well enough, else `error`."""
         return "ungradable" if self.code in UNGRADABLE else "error"
 
     def __str__(self) -> str:
@@ -255,18 +264,20 @@ def _of_verdicts(given: tuple[Verdict, ...]) -> list[Column]:
 _CODES = (
     "There is no such file: `NOT_FOUND`, `NOT_A_FILE`; it cannot be read: `UNREADABLE`, `EMPTY_FILE`, `UNKNOWN_FORMAT`, "
     "`NEEDS_EXTRA`, `DAMAGED`; it is no photograph to screen: `TOO_LARGE`, `TOO_SMALL`, `NOT_COLOUR`, `FLOAT_IMAGE`, "
-    "`MULTI_PAGE`; no retina, a squeezed one, one in other colours or no disc: `NO_FIELD_OF_VIEW`, `NOT_ROUND`, "
-    "`UNLIKELY_COLOURS`, `DISC_NOT_FOUND`; the model failed: `MODEL_NONFINITE`; reading it failed: `WORKER_CRASH`, `TIMED_OUT`"
+    "`MULTI_PAGE`; no retina, a squeezed one, one in other colours: `NO_FIELD_OF_VIEW`, `NOT_A_FUNDUS`, `NOT_ROUND`, "
+    "`UNLIKELY_COLOURS`; one that cannot be read: `BLURRED`, `DARK`, `OVEREXPOSED`, `LOW_RESOLUTION`, or where nothing but the "
+    "disc is looked at `DISC_NOT_FOUND`; the model failed: `MODEL_NONFINITE`; reading it failed: `WORKER_CRASH`, `TIMED_OUT`"
 )
 _WARNINGS = (
-    "what an `ok` result lacks (`CUP_NOT_FOUND`, `FOVEA_NOT_FOUND`, `CLASSIFIER_UNGRADABLE`), is unsure of (`DR_UNCERTAIN`, "
+    "what an `ok` result lacks (`DISC_NOT_FOUND` and `DISC_IMPLAUSIBLE`, which leave glaucoma open, `CUP_NOT_FOUND`, "
+    "`FOVEA_NOT_FOUND`), is too coarse for (`LOW_RESOLUTION`), is unsure of (`DR_UNCERTAIN`, "
     "`ANY_DR_UNCERTAIN`, `GLAUCOMA_UNCERTAIN`), or contradicts (`GLAUCOMA_DISAGREEMENT` of the two models, "
     "`LATERALITY_CONFLICT`, of a rejected picture too); a field of view that is not quite round (`NOT_ROUND`); and what was "
     "assumed of the file (`END_MISSING`, `RANGE_ASSUMED`)"
 )
 _PICTURE = (
     Column("name", "the picture, as it was named", lambda result: result.name, "text"),
-    Column("status", "`ok`, `ungradable` (no retina or no disc to be seen) or `error`", lambda r: r.status, "text"),
+    Column("status", "`ok`, `ungradable` (no retina to be seen well enough) or `error`", lambda r: r.status, "text"),
     Column("code", f"why there is no result. {_CODES}", lambda result: result.code and str(result.code), "text"),
     Column("reason", "the same as a sentence", lambda result: result.reason, "text"),
     Column("warnings", _WARNINGS, lambda result: [str(own) for own in result.warnings], "list"),

@@ -18,7 +18,7 @@ from typing import Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from . import models, runners
+from . import models, reading, runners
 from .contract import Contract, Model
 from .errors import BackendError, Code, ModelError, PhotoError, SettingsError
 from .eyes import Eyes, Listed
@@ -26,9 +26,12 @@ from .gate.opening import open_runner
 from .pictures import colours, photo, roundness
 from .pictures.photo import Photo, Source
 from .pictures.preprocess import Prepared
-from .readers import READERS, Reader
+from .readers import READERS
 from .readers.classifier import PointName
 from .readers.outputs import Outputs
+from .readers.quality import FAULTS
+from .readers.reader import Reader
+from .reading import Looked
 from .results import ModelName, Rejected, Result, Screening
 from .runners import Runner, gpu
 from .schedule import CLOSED, Schedule
@@ -162,12 +165,21 @@ class _Look:
             document.kind, document.name, document.version, document.sha256, backend, self.runner.precision
         )
 
-    def run(self, prepared: Sequence[Prepared | None]) -> list[Outputs | None]:
-        """Each picture's outputs; None for a picture that this model cannot use."""
-        present = [one.image for one in prepared if one is not None]
-        outputs = self.runner(np.stack(present)) if present else {}
-        rows = iter(range(len(present)))
-        return [None if one is None else _row(outputs, next(rows)) for one in prepared]
+    def run(self, prepared: Sequence[Prepared]) -> list[Looked]:
+        """What the network gives for each picture, and for which square: where that shows nothing, for a closer one."""
+        looked = self._look(prepared)
+        for k, (square, outputs) in enumerate(looked):
+            closer = self.reader.again(outputs, square)
+            looked[k] = next((own for own in self._look(closer) if self.reader.shows(own[1], own[0])), looked[k])
+        return looked
+
+    def _look(self, squares: Sequence[Prepared]) -> list[Looked]:
+        seen: list[Looked] = []
+        for start in range(0, len(squares), self.runner.max_batch):
+            part = squares[start : start + self.runner.max_batch]
+            outputs = self.runner(np.stack([own.image for own in part]))
+            seen += [(own, _row(outputs, k)) for k, own in enumerate(part)]
+        return seen
 
 
 def _row(outputs: Outputs, k: int) -> Outputs:
@@ -176,10 +188,10 @@ def _row(outputs: Outputs, k: int) -> Outputs:
 
 @dataclass(frozen=True, eq=False)
 class _Ready:
-    """A picture that waits for the models: what is known of it, and each model's input (None: that one cannot use it)."""
+    """A picture that waits for the models: what is known of it, and each model's input."""
 
     screening: Screening
-    prepared: tuple[Prepared | None, ...]
+    prepared: tuple[Prepared, ...]
 
 
 @dataclass(frozen=True)
@@ -198,10 +210,9 @@ class _Intake:
         eyes, conflict = _eyes(read)
         warnings = (*read.warnings, *conflict)
         try:
-            prepared, unusable = self._prepare(read)
-            square = next(own.image for own in prepared if own is not None)
-            colours.expect(square)
-            unlike = roundness.warned(square)
+            prepared = self._prepare(read)
+            colours.expect(prepared[0].image)
+            unlike = roundness.warned(prepared[0].image)
         except PhotoError as error:
             return Rejected(read.name, read.sha256, error.code, error.reason, self.models, eyes, warnings)
         screening = Screening(
@@ -210,30 +221,24 @@ class _Intake:
             width=read.width,
             height=read.height,
             eyes=eyes,
-            warnings=(*warnings, *unlike, *unusable),
+            warnings=(*warnings, *unlike),
             models=self.models,
             frame=read.frame,
             photo=read if keep_photo else None,
         )
         return _Ready(screening, prepared)
 
-    def _prepare(self, read: Photo) -> tuple[tuple[Prepared | None, ...], tuple[Code, ...]]:
-        """Each model's input, and a warning for each that cannot use the picture. Raises PhotoError where it is refused."""
-        prepared: list[Prepared | None] = []
-        refusals: list[tuple[Code, str]] = []  # without the errors: their tracebacks hold the pixels
-        unusable: list[Code] = []
+    def _prepare(self, read: Photo) -> tuple[Prepared, ...]:
+        """Each model's input. Raises PhotoError; DARK where there is light enough for some models."""
+        prepared: list[Prepared] = []
         for reader in self.readers:
             try:
                 prepared.append(reader.prepare(read))
             except PhotoError as error:
-                if reader.unusable is None:
-                    raise
-                prepared.append(None)
-                refusals.append((error.code, error.reason))
-                unusable.append(reader.unusable)
-        if len(refusals) == len(self.readers):  # nothing could say anything of this picture
-            raise PhotoError(*refusals[0])
-        return tuple(prepared), tuple(unusable)
+                if prepared and error.code == Code.NO_FIELD_OF_VIEW:
+                    raise PhotoError(FAULTS["dark"].code, FAULTS["dark"].advice) from None
+                raise
+        return tuple(prepared)
 
     def lost(self, source: Source, how: Lost) -> Rejected:
         """The row of a picture that has crashed or held up its process."""
@@ -535,21 +540,12 @@ class Screener:
                 beside.submit(look.run, own).result if beside else partial(look.run, own)
                 for look, own in zip(self._looks[1:], inputs[1:], strict=True)
             ]
-            outputs = [self._looks[0].run(inputs[0]), *(look() for look in later)]
-        return [self._result(item, seen) for item, seen in zip(items, zip(*outputs, strict=True), strict=True)]
-
-    def _result(self, item: _Ready, outputs: Sequence[Outputs | None]) -> Result:
-        found = item.screening
-        try:
-            for own in outputs:
-                if own is not None and not all(np.isfinite(output).all() for output in own.values()):
-                    raise PhotoError(Code.MODEL_NONFINITE, "the model gave NaN or infinity")
-            for look, prepared, own in zip(self._looks, item.prepared, outputs, strict=True):
-                if prepared is not None and own is not None:
-                    found = look.reader.read(found, own, prepared)
-        except PhotoError as error:
-            return Rejected(found.name, found.sha256, error.code, error.reason, self.models, found.eyes, found.warnings)
-        return found
+            looked = [self._looks[0].run(inputs[0]), *(look() for look in later)]
+        readers = [look.reader for look in self._looks]
+        return [
+            reading.result(item.screening, readers, of_picture)
+            for item, of_picture in zip(items, zip(*looked, strict=True), strict=True)
+        ]
 
 
 def _eyes(read: Photo | PhotoError) -> tuple[Eyes, tuple[Code, ...]]:

@@ -52,6 +52,17 @@ def _shares_below(values: NDArray[np.float64], others: NDArray[np.float64]) -> N
     return (np.searchsorted(order, values, "left") + np.searchsorted(order, values, "right")) / (2 * len(order))
 
 
+def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Spearman's: of the ranks, those that tie with their mean. Args: float (N,) each. Returns: None where one is constant."""
+    ranks = []
+    for values in (np.asarray(first, np.float64), np.asarray(second, np.float64)):
+        _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[which])
+    if any(np.ptp(own) == 0 for own in ranks):
+        return None
+    return float(np.asarray(np.corrcoef(ranks[0], ranks[1]))[0, 1])
+
+
 def wilson(successes: int, total: int) -> Interval:
     """A share with its 95 % interval (Wilson, JASA 1927). Args: total: 1 or more."""
     z, share = 1.96, successes / total

@@ -61,10 +61,11 @@ def test_the_row_is_the_golden_one(name):
 
 def test_every_kind_of_answer_is_among_them():
     rows = [case(name)["row"] for name in CASES]
-    assert {row["code"] for row in rows} == {None, "DISC_NOT_FOUND"}
+    assert {row["code"] for row in rows} == {None, "DISC_NOT_FOUND", "BLURRED"}
     assert {row["eye"] for row in rows} == {None, "left", "right"}
     seen = {warning for row in rows for warning in row["warnings"]}
     assert seen >= {"CUP_NOT_FOUND", "FOVEA_NOT_FOUND", "GLAUCOMA_DISAGREEMENT", "DR_UNCERTAIN", "GLAUCOMA_UNCERTAIN"}
+    assert seen >= {"DISC_NOT_FOUND", "DISC_IMPLAUSIBLE", "LOW_RESOLUTION"}
     for verdict in ("glaucoma", "referable_dr", "any_dr", "glaucoma_second"):
         assert {row[verdict] for row in rows} >= {True, False}, verdict
 

@@ -136,7 +136,7 @@ ORDER = (  # rooms and files, from the lowest; each imports what stands in its o
     ("findings", "contract"),
     ("runners", "drawing"),
     ("readers",),
-    ("models", "results", "gate", "tuning", "doctor"),
+    ("models", "results", "gate", "tuning", "doctor", "reading"),
     ("schedule", "workers", "screener"),
     ("outputs",),
     ("cluster",),
@@ -340,7 +340,7 @@ for module in pkgutil.iter_modules(room.__path__):
     importlib.import_module("funduscope.postprocess." + module.name)
     print(module.name)
 """
-    assert run(script).split() == ["anatomy", "masks", "measures", "metrics", "scores"]
+    assert run(script).split() == ["anatomy", "masks", "measures", "metrics", "plausible", "scores"]
 
 
 def test_the_engine_works_without_what_training_needs():

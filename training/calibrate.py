@@ -8,7 +8,7 @@ from typing import Any
 
 from ..engine.errors import SettingsError
 from ..engine.files import write_text
-from . import config, train
+from . import config, memory, train
 from .systems import SYSTEMS
 
 
@@ -31,6 +31,7 @@ def calibrate(
         DataError: The validation split lacks what the system needs.
         OutputError: The file cannot be written.
     """
+    memory.keep_freed()
     settings, state = train.load_checkpoint(run / "best.pt")
     root = data_root or Path(settings.data.root)
     if reading is not None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..readers import Reader
 from ..readers.difference import Bounds, Difference
 from ..readers.outputs import Outputs
+from ..readers.reader import Reader
 
 Infer = Callable[[NDArray[np.uint8]], Outputs]
 """Outputs of pictures uint8 (N, S, S, 3): a runner, or a network in torch."""

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from .. import models
 from ..contract import Model
 from ..errors import ModelError
-from ..readers import READERS, Reader
+from ..readers import READERS
 from ..readers.difference import BOUNDS
 from ..readers.outputs import Outputs
+from ..readers.reader import Reader
 from ..runners import Runner, gpu
 from ..runners.onnx_runtime import OnnxRuntime
 from ..runners.tensorrt import engines

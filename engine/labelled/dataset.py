@@ -205,4 +205,5 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
         scale=scale or 1.0,
         lesions=folder / lesions if lesions else None,
         twin=cell("twin"),
+        quality=number("quality"),
     )

@@ -18,7 +18,9 @@ from ...postprocess import measures, metrics
 from ..diseases import DISEASES
 from ..errors import DataError
 from ..findings import Decision, Structure
-from ..readers import READERS, Reader
+from ..readers import READERS
+from ..readers.quality import FAULTS
+from ..readers.reader import Reader
 from ..results import Result, Screening
 from ..screener import Screener
 from .sample import Masks, Sample
@@ -35,6 +37,7 @@ class _Tally:
     disc_unmeasured: int = 0
     cup_dice: list[float] = field(default_factory=list)
     vcdr_error: list[float] = field(default_factory=list)
+    vcdr_bias: list[float] = field(default_factory=list)
     vcdr_unmeasured: int = 0
     fovea_share: list[float] = field(default_factory=list)
     fovea_px: list[float] = field(default_factory=list)
@@ -42,6 +45,7 @@ class _Tally:
     eyes: Counter[str] = field(default_factory=Counter)
     decisions: dict[str, list[tuple[int, Decision | None]]] = field(default_factory=lambda: defaultdict(list))
     scores: dict[str, list[tuple[int, float | None]]] = field(default_factory=lambda: defaultdict(list))
+    quality: dict[str, list[tuple[float, float | None]]] = field(default_factory=lambda: defaultdict(list))
     heat_in_disc: dict[str, list[list[float] | None]] = field(default_factory=lambda: defaultdict(list))
     heat_by_drawn: int = 0
     heat_in_lesions: dict[str, list[list[float] | None]] = field(default_factory=lambda: defaultdict(list))
@@ -58,16 +62,22 @@ def evaluate(
         watch: Is told each result.
 
     Returns:
-        Per set: `n`, `n_rejected` and, where labelled, `disc_dice`, `cup_dice`, `vcdr_error` (mean |difference|),
-        `fovea_error_percent` (of the picture's width) and `fovea_error_px` (original pixels), each as mean (and median);
-        `laterality`: how often the eye was told rightly, wrongly, not at all; `scores`: AUC of each. `decisions`, by verdict:
-        `auc`, rates `at_threshold` with their intervals (pictures on which the model abstains count by the side on which they
-        lie), and on how many of the sick and the healthy it abstained; `heat_in_disc`: the share of the heat within a disc's
-        radius of the disc, and that region's share of the field of view, which is what chance would give; a picture without
-        any heat is not measurable. The disc is the drawn one (`n_drawn`), else the one that was found. `heat_in_lesions`, of
-        retinopathy, where lesions are drawn: the share of the heat within 2 % of the picture's width of any, and in how many
-        pictures its hottest place lies there (`pointing`; Zhang et al., ECCV 2016); that region's share of the field of view
-        is what chance would give for both. Every figure has `n`, `n_not_measurable` and, where it can, a 95 % interval.
+        Per set: `n`, `n_rejected` and, where labelled, `disc_dice`, `cup_dice`, `vcdr_error` (mean |difference|), `vcdr_bias`
+        (mean difference where it was measured), `fovea_error_percent` (of the picture's width) and `fovea_error_px` (original
+        pixels), each as mean (and median); `laterality`: how often the eye was told rightly, wrongly, not at all; `quality`:
+        Spearman's rank correlation of each fault's score with the set's own judgement; `scores`: AUC of each.
+
+        `decisions`, by verdict: `auc`; `called`: how many of all the sick and of all the healthy it calls, of which it calls
+        none that is refused or left open; rates `at_threshold` with their intervals (pictures on which the model abstains
+        count by the side on which they lie), and on how many of the sick and the healthy it abstained.
+
+        `heat_in_disc`: the share of the heat within a disc's radius of the disc, and that region's share of the field of
+        view, which is what chance would give; a picture without any heat is not measurable. The disc is the drawn one
+        (`n_drawn`), else the one that was found. `heat_in_lesions`, of retinopathy, where lesions are drawn: the share of the
+        heat within 2 % of the picture's width of any, and in how many pictures its hottest place lies there (`pointing`;
+        Zhang et al., ECCV 2016); that region's share of the field of view is what chance would give for both.
+
+        Every figure has `n`, `n_not_measurable` and, where it can, a 95 % interval.
 
     Raises:
         DataError: There are no samples.
@@ -86,6 +96,9 @@ def evaluate(
         if any(column.name == "vcdr" for reader in readers for column in reader.columns):
             _add_measures(tally, sample, drawn, screening)
         _add_opinions(tally, sample, screening, readers)
+        if sample.quality is not None:
+            for fault in FAULTS:
+                tally.quality[fault].append((sample.quality, result.scores.get(fault)))
         if screening is not None and any(own.heat is not None for own in screening.decisions.values()):
             _add_heat(tally, sample, drawn, screening, readers)
     return {name: _figures(tally) for name, tally in tallies.items()}
@@ -110,6 +123,8 @@ def _add_measures(tally: _Tally, sample: Sample, drawn: Masks | None, result: Sc
             found = result.vcdr if result else None
             tally.vcdr_error.append(abs((found or 0.0) - truth))
             tally.vcdr_unmeasured += found is None
+            if found is not None:
+                tally.vcdr_bias.append(found - truth)
     if sample.fovea is not None:
         if result is None or result.fovea is None:
             tally.fovea_unmeasured += 1
@@ -191,6 +206,9 @@ def _figures(tally: _Tally) -> dict[str, Any]:
     ):
         if values:
             figures[name] = {"n": len(values), "n_not_measurable": missing, "mean": float(np.mean(values))}
+    if tally.vcdr_error:
+        bias = float(np.mean(tally.vcdr_bias)) if tally.vcdr_bias else None
+        figures["vcdr_bias"] = {"n": len(tally.vcdr_error), "n_not_measurable": tally.vcdr_unmeasured, "mean": bias}
     if tally.fovea_share or tally.fovea_unmeasured:
         count = {"n": len(tally.fovea_share) + tally.fovea_unmeasured, "n_not_measurable": tally.fovea_unmeasured}
         for name, values, unit in (
@@ -218,6 +236,12 @@ def _figures(tally: _Tally) -> dict[str, Any]:
             "pointing": pointing,
         }
     figures["decisions"] = decisions
+    figures["quality"] = {}
+    for name, judged in tally.quality.items():
+        kept = [(quality, score) for quality, score in judged if score is not None]
+        found = metrics.rank_correlation(*zip(*kept, strict=True)) if kept else None
+        if kept:
+            figures["quality"][name] = {"n": len(judged), "n_not_measurable": len(judged) - len(kept), "mean": found}
     figures["scores"] = {
         name: _auc([score for _, score in known], [label for label, _ in known]) for name, known in tally.scores.items()
     }
@@ -227,10 +251,15 @@ def _figures(tally: _Tally) -> dict[str, Any]:
 def _decision(known: Sequence[tuple[int, Decision | None]]) -> dict[str, Any]:
     """Figures of one verdict, by label and decision."""
     labels, probabilities = [label for label, _ in known], [own.probability if own else None for _, own in known]
-    row: dict[str, Any] = {"auc": _auc(probabilities, labels)}
+    row: dict[str, Any] = {"auc": _auc(probabilities, labels), "called": {}}
+    for name, sick in (("sick", 1), ("healthy", 0)):
+        of_all = [own is not None and own.called is True for label, own in known if label == sick]
+        if of_all:
+            share = metrics.wilson(sum(of_all), len(of_all))
+            row["called"][name] = {"called": sum(of_all), "n": len(of_all), **share.__dict__}
     seen = [(label, own, own.probability) for label, own in known if own is not None and own.probability is not None]
-    if seen:
-        threshold = seen[0][1].threshold
+    threshold = seen[0][1].threshold if seen else None
+    if threshold is not None:
         counts = metrics.Counts.at(threshold, [p for *_, p in seen], [label for label, *_ in seen])
         row["at_threshold"] = {"threshold": threshold, **counts.__dict__}
         for name, hits, total in (

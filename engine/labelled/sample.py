@@ -44,6 +44,7 @@ class Sample:
         scale: Stored over original size.
         lesions: A drawing, see `read_lesions`.
         twin: Name of the same picture in another set, where one is known.
+        quality: How good it is, by whoever judged it: the higher the better.
     """
 
     image: Path
@@ -61,6 +62,7 @@ class Sample:
     scale: float = 1.0
     lesions: Path | None = None
     twin: str | None = None
+    quality: float | None = None
 
     def labels(self, task: str) -> bool:
         """Whether this picture is labelled for a task: disc, cup, fovea or glaucoma."""

@@ -347,7 +347,9 @@ def _opinion(decision: Decision, asked: Coded) -> list[Any]:
     items = [sr.CodeContentItem(_code(asked), _code(answer), "CONTAINS")]
     if decision.probability is not None:
         items.append(_number("certainty", 100 * decision.probability, "percent", 4))
-    return [*items, _number("threshold", 100 * decision.threshold, "percent", 4)]
+    if decision.threshold is not None:
+        items.append(_number("threshold", 100 * decision.threshold, "percent", 4))
+    return items
 
 
 # the segmentation

@@ -222,7 +222,7 @@ def _source(folder: Path, file: str, embed: bool) -> str:
 
 def _decision(result: Screening, verdict: Verdict, verdicts: Sequence[Verdict]) -> str:
     decision = result.decisions.get(verdict.name)
-    if decision is None:
+    if decision is None or decision.threshold is None:
         return "<td>–"
     key = "" if decision.probability is None else f' data-key="{decision.probability:.6f}"'
     told = f"from {decision.threshold:.3f}" + "".join(f"<br>as {title} is" for title in _by(result, verdict, verdicts))
@@ -232,7 +232,9 @@ def _decision(result: Screening, verdict: Verdict, verdicts: Sequence[Verdict]) 
 def _by(result: Screening, verdict: Verdict, verdicts: Sequence[Verdict]) -> list[str]:
     """The verdicts on diseases within this one's that had it called below its threshold, or left open as they are."""
     own = result.decisions[verdict.name]
-    if own.called is False or own.probability is None or (own.called and own.probability >= own.threshold):
+    if own.called is False or own.probability is None or own.threshold is None:
+        return []
+    if own.called and own.probability >= own.threshold:
         return []
     within = [other for other in verdicts if DISEASES[other.disease].within == verdict.disease]
     return [o.title for o in within if o.name in result.decisions and result.decisions[o.name].called is own.called]

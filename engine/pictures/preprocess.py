@@ -66,10 +66,24 @@ class Placement:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """image: uint8 (S, S, 3) RGB; placement: the way back to the photo."""
+    """A network's input.
+
+    Attributes:
+        image: uint8 (S, S, 3) RGB.
+        placement: The way back to the photo.
+        share: Of the field of view's longer side that the square shows.
+        finer: The same with larger S, for a closer look.
+    """
 
     image: NDArray[np.uint8]
     placement: Placement
+    share: float = 1.0
+    finer: Prepared | None = None
+
+    @property
+    def field(self) -> float:
+        """The longer side of the field of view, in the square's pixels."""
+        return float(self.image.shape[0] / self.share)
 
 
 def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, int, int]:
@@ -169,6 +183,19 @@ def prepare(photo: Photo, geometry: Geometry) -> Prepared:
             ((0.5 - seen.top) / seen.factor - top) * scale_y - 0.5 + y,
         ),
     )
+
+
+def middle(prepared: Prepared, share: float, size: int) -> Prepared:
+    """The middle of a square: a share of its width and height, as a square of `size` px."""
+    whole = prepared.image.shape[0]
+    side = round(share * whole)
+    start = (whole - side) // 2
+    part = prepared.image[start : start + side, start : start + side]
+    image = _resized(part, size, size, cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR)
+    old, zoom = prepared.placement, size / side
+    offsets = ((offset - start + 0.5) * zoom - 0.5 for offset in (old.offset_x, old.offset_y))
+    placement = Placement(zoom * old.scale_x, zoom * old.scale_y, *offsets)
+    return Prepared(image, placement, share=prepared.share * side / whole)
 
 
 def _resized(pixels: NDArray[np.uint8], width: int, height: int, interpolation: int) -> NDArray[np.uint8]:

@@ -18,9 +18,12 @@ from ..findings import Decision, HeatMap
 from ..pictures import preprocess
 from ..pictures.photo import Photo
 from ..pictures.preprocess import Prepared
+from . import quality
 from .column import Column, Verdict
 from .difference import Bounds, Difference
 from .outputs import F, Outputs
+from .quality import Grade, QualityPart
+from .reader import Reader
 
 PointName = Literal["high_sensitivity", "balanced", "high_specificity"]
 VERDICT_ON = {
@@ -96,6 +99,7 @@ class Classifier(Contract):
             moved so that its own threshold (the classifier's balanced one) lies at .5. Contrary decisions are always said: from
             .5 on, this adds only pictures on which the classifier abstains.
         map_grid: Where heat maps lie; None without maps.
+        quality: What a picture must be like to be read; None where the network does not see that.
     """
 
     kind: Literal["classifier"]
@@ -103,6 +107,7 @@ class Classifier(Contract):
     point: PointName
     disagreement: Probability
     map_grid: MapGridPart | None
+    quality: QualityPart | None = None
 
     @model_validator(mode="after")
     def _diseases(self) -> Self:
@@ -111,11 +116,12 @@ class Classifier(Contract):
         return self
 
     def needed(self) -> list[str]:
-        """See Contract; with a map for each disease where there is a grid for them."""
-        return [*self.decisions, *(f"{name}_map" for name in self.decisions if self.map_grid is not None)]
+        """See Contract; with a map for each disease where there is a grid for them, and a score for each fault of pictures."""
+        faults = [] if self.quality is None else self.quality.thresholds
+        return [*self.decisions, *(f"{name}_map" for name in self.decisions if self.map_grid is not None), *faults]
 
 
-class ClassifierReader:
+class ClassifierReader(Reader):
     """See `Reader`. Near a threshold it abstains."""
 
     contract: ClassVar[type[Contract]] = Classifier
@@ -137,8 +143,8 @@ class ClassifierReader:
             lambda found: found.point,
             kind="text",
         ),
+        *quality.COLUMNS,
     )
-    unusable: ClassVar[Code | None] = Code.CLASSIFIER_UNGRADABLE
 
     def __init__(self, document: Classifier, point: str | None) -> None:
         self._document, self._geometry = document, document.geometry.build()
@@ -150,6 +156,11 @@ class ClassifierReader:
         """See Reader."""
         return preprocess.prepare(photo, self._geometry)
 
+    def grade(self, outputs: Outputs, prepared: Prepared) -> Grade:
+        """See Reader."""
+        part = self._document.quality
+        return Grade() if part is None else quality.grade(part, outputs, prepared)
+
     def read(self, found: F, outputs: Outputs, prepared: Prepared) -> F:
         """See Reader."""
         decisions = {name: self._decision(name, outputs, prepared) for name in self._document.decisions}
@@ -158,6 +169,8 @@ class ClassifierReader:
             if wider in decisions and not decisions[wider].called and here.called is not False:
                 decisions[wider] = replace(decisions[wider], called=here.called)
         warnings = [DISEASES[name].uncertain for name in self._document.decisions if decisions[name].called is None]
+        if Code.DISC_NOT_FOUND in found.warnings and "glaucoma" in decisions:  # it shows at the disc
+            decisions["glaucoma"] = replace(decisions["glaucoma"], called=None)
         verdicts = {VERDICT_ON.get(name, name): decision for name, decision in decisions.items()}
         first, second = found.decisions.get("glaucoma"), verdicts.get("glaucoma_second")
         if first and second and self._disagree(first, second):
@@ -181,7 +194,7 @@ class ClassifierReader:
 
     def _disagree(self, first: Decision, second: Decision) -> bool:
         """Whether two opinions on glaucoma contradict each other, or are far apart."""
-        if first.probability is None or second.probability is None:
+        if first.probability is None or first.threshold is None or second.probability is None:
             return False
         balanced = self._document.decisions["glaucoma"].points.balanced.threshold
         seen = scores.from_threshold(first.probability, first.threshold)

@@ -19,6 +19,7 @@ class Column:
         kind: Of its values.
         digits: To which numbers are rounded.
         score_of: The disease that this number is a score of, by which it can be judged on labelled pictures.
+        of_rejected: Whether a picture without a result has it too.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Column:
     kind: Literal["text", "list", "bool", "float", "int"] = "float"
     digits: int | None = None
     score_of: str | None = None
+    of_rejected: bool = False
 
     def of(self, result: Any) -> Any:
         """The value as a row has it."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ...postprocess import anatomy, measures, metrics
+from ...postprocess import anatomy, measures, metrics, plausible
 from ...postprocess.anatomy import Anatomy, Rules
 from ..contract import Contract, Probability, Strict
 from ..errors import Code, PhotoError
@@ -19,6 +19,10 @@ from ..pictures.preprocess import Prepared
 from .column import Column, Verdict
 from .difference import Bounds, Difference
 from .outputs import F, Outputs
+from .reader import Reader
+
+_MIDDLE = (0.75, 0.6, 0.5)  # of the field of view, where no disc is seen in the whole
+_USUAL = (0.07, 0.3)  # of its side: a disc's diameter, where there is no need to look again
 
 
 class RulesPart(Strict):
@@ -67,8 +71,8 @@ def _outline_columns(structure: Literal["disc", "cup"]) -> tuple[Column, ...]:
     return tuple(column(own.name) for own in fields(Outline))
 
 
-class MultiTaskReader:
-    """See `Reader`. A picture without a disc is refused."""
+class MultiTaskReader(Reader):
+    """See `Reader`. Without a disc there is nothing to measure."""
 
     contract: ClassVar[type[Contract]] = MultiTask
     verdicts: ClassVar[tuple[Verdict, ...]] = (
@@ -101,7 +105,6 @@ class MultiTaskReader:
             score_of="glaucoma",
         ),
     )
-    unusable: ClassVar[Code | None] = None
     point: str | None = None
 
     def __init__(self, document: MultiTask, point: str | None) -> None:  # noqa: ARG002 -- it has one threshold
@@ -110,7 +113,20 @@ class MultiTaskReader:
 
     def prepare(self, photo: Photo) -> Prepared:
         """See Reader."""
-        return preprocess.prepare(photo, self._geometry)
+        finer = preprocess.prepare(photo, replace(self._geometry, size=2 * self._geometry.size))
+        return replace(preprocess.prepare(photo, self._geometry), finer=finer)
+
+    def again(self, outputs: Outputs, prepared: Prepared) -> list[Prepared]:
+        """See Reader: ever closer at the middle, as a wide field shows the disc small."""
+        area = np.count_nonzero(outputs["disc"] > self._rules.disc_threshold)
+        if prepared.finer is None or _USUAL[0] < 2 * np.sqrt(area / np.pi) / prepared.field < _USUAL[1]:
+            return []
+        return [preprocess.middle(prepared.finer, share, self._geometry.size) for share in _MIDDLE]
+
+    def shows(self, outputs: Outputs, prepared: Prepared) -> bool:
+        """See Reader: whether there is a disc."""
+        seen = anatomy.measure(outputs, self._rules)
+        return seen.region is not None and plausible.is_disc(seen, prepared.field)
 
     def read(self, found: F, outputs: Outputs, prepared: Prepared) -> F:
         """See Reader."""
@@ -123,10 +139,14 @@ class MultiTaskReader:
         disc = outline(seen.region.disc, seen.disc_px, back)
         cup = outline(seen.region.cup, seen.cup_px, back)
         assert disc is not None
-        fovea = placement.to_photo(*seen.fovea) if seen.fovea else None
+        fovea = placement.to_photo(*seen.fovea) if seen.fovea and plausible.is_fovea(seen) else None
         warnings = [Code.CUP_NOT_FOUND] * (cup is None) + [Code.FOVEA_NOT_FOUND] * (fovea is None)
-        eyes = found.eyes
-        eye = measures.eye_of((disc.x, disc.y), fovea, disc.vertical_diameter_px) if fovea else None
+        eyes, eye = found.eyes, None
+        if not plausible.is_disc(seen, prepared.field):
+            warnings.insert(0, Code.DISC_IMPLAUSIBLE)
+            seen = replace(seen, vcdr=None, glaucoma_vcdr=None, glaucoma=None)
+        elif fovea:
+            eye = measures.eye_of((disc.x, disc.y), fovea, disc.vertical_diameter_px)
         if eye and eyes.eye is None:
             eyes = replace(eyes, eye=eye, source="picture")
         elif eye and eye != eyes.eye and Code.LATERALITY_CONFLICT not in found.warnings:

@@ -478,6 +478,8 @@ def evaluate(
             at = row["laterality"]
             told = f"{at['right']} right, {at['wrong']} wrong"
             table.add_row("which eye", str(sum(at.values())), str(at["unknown"]), told)
+        for name, part in row["quality"].items():
+            _add_figure(table, f"{name}: rank correlation with quality", part)
         for name, part in row["scores"].items():
             _add_figure(table, f"{name}: auc", part)
         for name, part in row["decisions"].items():
@@ -494,6 +496,9 @@ def _add_decision(table: Table, name: str, row: dict[str, Any]) -> None:
         seen = str(at["tp"] + at["fp"] + at["fn"] + at["tn"])
         doubt = f"{row['n_uncertain_sick']} + {row['n_uncertain_healthy']} uncertain"
         table.add_row(f"{name}: from {at['threshold']:.3f}", seen, doubt, rates)
+    for whose, of_all in row.get("called", {}).items():
+        told = f"{of_all['called']} called: {_figure(of_all)}"
+        table.add_row(f"{name}: of all {whose}, refused ones too", str(of_all["n"]), "", told)
     if "heat_in_disc" in row:
         heat = row["heat_in_disc"]
         share = f"{_number(heat['share'])}, by chance {_number(heat['chance'])}"

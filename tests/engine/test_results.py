@@ -16,6 +16,7 @@ from funduscope.engine.eyes import Eyes
 from funduscope.engine.findings import Decision, HeatMap
 from funduscope.engine.pictures import photo
 from funduscope.engine.readers import READERS, verdicts
+from funduscope.engine.readers.quality import FAULTS
 from funduscope.engine.results import UNGRADABLE, ModelName, Rejected, Screening, columns, in_words
 
 COLUMNS = tuple(column.name for column in columns())
@@ -74,6 +75,7 @@ def test_each_columns_values_are_of_its_kind(seen):
         eyes=Eyes("p1", "left", "list"),
         point="balanced",
         decisions={own.name: Decision(own.disease, 0.25, 0.5, False) for own in verdicts()},
+        scores={**seen.scores, **dict.fromkeys(FAULTS, 0.1)},
     )
     row = filled.to_dict()
     for column in columns():
@@ -134,8 +136,8 @@ def test_a_rejected_picture_has_what_is_known_of_it():
 @pytest.mark.parametrize("code", Code)
 def test_ungradable_is_a_picture_without_a_retina_or_a_disc(code):
     assert rejected(code).status == ("ungradable" if code in UNGRADABLE else "error")
-    refused = {Code.NO_FIELD_OF_VIEW, Code.NOT_ROUND, Code.UNLIKELY_COLOURS, Code.DISC_NOT_FOUND}
-    assert refused == UNGRADABLE
+    refused = {Code.NO_FIELD_OF_VIEW, Code.NOT_ROUND, Code.UNLIKELY_COLOURS, Code.DISC_NOT_FOUND, Code.LOW_RESOLUTION}
+    assert refused | {Code.NOT_A_FUNDUS, Code.DARK, Code.OVEREXPOSED, Code.BLURRED} == UNGRADABLE
 
 
 # words

@@ -384,6 +384,30 @@ def test_without_a_disc_the_picture_is_ungradable(fake, painter, fundus):
     assert row["glaucoma"] is row["glaucoma_network"] is row["vcdr"] is None
 
 
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_disc_too_small_to_be_seen_is_looked_for_closer(fake, painter, batch):
+    wide = np.full((600, 600, 3), (120, 60, 30), np.uint8)
+    cv2.circle(wide, (330, 270), 12, (255, 250, 200), -1)
+    without = np.full((600, 600, 3), (120, 60, 30), np.uint8)
+
+    def paint(image):
+        rows, columns = np.nonzero(image[..., 1] > 150)
+        if len(rows) < 200:  # of the square: what is smaller, this network does not see
+            return painter.maps(disc=None)
+        side = 2 * np.sqrt(len(rows) / np.pi)
+        x, y = columns.mean(), rows.mean()
+        return painter.maps(disc=(x, y, side, side), cup=(x, y, side / 2, side / 2))
+
+    with fake(paint, max_batch=batch) as opened:
+        found = list(opened.stream([wide, without, wide]))
+    assert [own.code for own in found] == [None, Code.DISC_NOT_FOUND, None]
+    for own in (found[0], found[2]):
+        assert (own.disc.x, own.disc.y) == pytest.approx((330, 270), abs=1)
+        assert own.disc.vertical_diameter_px == pytest.approx(25, abs=2.5)
+        assert own.mask("disc")[270, 330]
+        assert own.mask("disc").sum() == pytest.approx(np.pi * 12.5**2, rel=0.2)
+
+
 def test_a_disc_without_a_cup_is_ok_and_not_measurable(fake, painter, fundus):
     found = painted(fake, painter, fundus(), cup=None, glaucoma=0.75)
     assert isinstance(found, Screening)

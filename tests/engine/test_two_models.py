@@ -12,6 +12,7 @@ import pytest
 from funduscope.engine.contract import Model
 from funduscope.engine.errors import Code, SettingsError
 from funduscope.engine.pictures import photo
+from funduscope.engine.readers.quality import FAULTS
 from funduscope.engine.results import Rejected, Screening, columns
 from funduscope.engine.runners import FakeRunner
 from funduscope.engine.screener import Screener
@@ -128,6 +129,7 @@ def test_the_columns_name_what_only_the_classifier_fills(fake, fundus):  # the l
         row = opened(fundus()).to_dict()
     assert {name for name in COLUMNS if row[name] is None} == {
         *OPINIONS,
+        *FAULTS,
         "code",
         "reason",
         "patient",
@@ -200,29 +202,20 @@ DARK = {"red": (40, 0, 0), "blue": (0, 0, 40), "violet": (40, 20, 40), "dim": (4
 
 
 @pytest.mark.parametrize("colour", DARK)
-def test_a_picture_too_dark_for_the_classifier_alone_keeps_its_measures(both, fake, classifier, colour):
+def test_a_picture_too_dark_for_one_of_two_is_decided_on_by_neither(both, fake, classifier, colour):
     pixels = flat(*DARK[colour])
-    with both() as opened, fake() as first:
-        found, measured = opened(pixels), first(pixels)
-    assert (found.status, found.warnings) == ("ok", (Code.CLASSIFIER_UNGRADABLE,))
-    assert set(found.decisions) == {"glaucoma"}
-    assert found.point is None
-    row = found.to_dict()
-    assert [row[name] for name in OPINIONS] == [None] * len(OPINIONS)
-    looked = {name: row[name] for name in OF_MODELS}  # the classifier among them
-    assert looked["model"] == ["multitask", "channels"]
-    assert row == measured.to_dict() | looked | {"warnings": ["CLASSIFIER_UNGRADABLE"]}
-    with fake(models=[classifier]) as opened:
-        alone = opened(pixels)
-    assert isinstance(alone, Rejected)
+    with both() as opened, fake() as first, fake(models=[classifier]) as second:
+        found, measured, alone = opened(pixels), first(pixels), second(pixels)
+    assert (found.status, found.code) == ("ungradable", Code.DARK)
+    assert "more flash" in found.reason
+    assert [own.name for own in found.models] == ["multitask", "channels"]
+    assert measured.status == "ok"
     assert (alone.status, alone.code) == ("ungradable", Code.NO_FIELD_OF_VIEW)
-    assert [own.name for own in alone.models] == ["channels"]
 
 
 def test_a_picture_just_bright_enough_is_classified(both):
     with both() as opened:
         found = opened(flat(41, 41, 41))
-    assert Code.CLASSIFIER_UNGRADABLE not in found.warnings
     assert found.decisions["any_dr"].probability == pytest.approx(41 / 255)
 
 
@@ -257,14 +250,15 @@ def test_a_measure_that_is_not_finite_is_no_result_beside_a_classifier(both, pai
     assert [own.name for own in found.models] == ["multitask", "channels"]
 
 
-def test_without_a_disc_there_is_no_probability_at_all(both, painter):
-    with both(lambda image: painter.maps(disc=None)) as opened:
+def test_without_a_disc_glaucoma_is_open_and_retinopathy_decided(both, painter, opinions):
+    with both(lambda image: painter.maps(disc=None), classify=lambda image: opinions(0.99, 0.99, 0.99)) as opened:
         found = opened(flat(230, 230, 230))
-    assert (found.status, found.code) == ("ungradable", Code.DISC_NOT_FOUND)
+    assert (found.status, found.warnings) == ("ok", (Code.DISC_NOT_FOUND,))
+    assert [found.decisions[name].called for name in ("glaucoma", *VERDICTS)] == [None, None, True, True]
     row = found.to_dict()
-    assert [name for name in COLUMNS if name.endswith("_probability") and row[name] is not None] == []
-    assert row["glaucoma"] is row["glaucoma_second"] is row["referable_dr"] is row["any_dr"] is None
-    assert [own.name for own in found.models] == ["multitask", "channels"]
+    assert row["glaucoma_probability"] is row["glaucoma_threshold"] is row["vcdr"] is row["disc_x"] is None
+    assert row["glaucoma_second_probability"] == pytest.approx(0.99)  # said, and not decided on
+    assert str(found).startswith("array: glaucoma open, ")
 
 
 # many pictures
@@ -286,15 +280,14 @@ def test_pictures_of_all_kinds_keep_their_order_and_their_rows(both, painter, fu
         alone = [opened(source).to_dict() for source in kinds]
         found = [result.to_dict() for result in opened.stream(sources, workers=3)]
     assert found == [alone[k] for k in order]
-    assert {row["code"] for row in alone} == {None, "NO_FIELD_OF_VIEW", "UNKNOWN_FORMAT", "NOT_FOUND", "DISC_NOT_FOUND"}
-    assert sum("CLASSIFIER_UNGRADABLE" in row["warnings"] for row in alone) == 2
+    assert {row["code"] for row in alone} == {None, "NO_FIELD_OF_VIEW", "UNKNOWN_FORMAT", "NOT_FOUND", "DARK"}
+    assert sum("DISC_NOT_FOUND" in row["warnings"] for row in alone) == 1
     assert len({row["referable_dr_probability"] for row in alone}) > 8  # neighbours do differ
 
 
-def test_the_classifier_sees_only_the_pictures_that_it_can_use(fake_runner, model, classifier, opinions):
+def test_no_model_sees_a_picture_that_another_cannot_use(fake_runner, model, classifier, opinions):
     first, second = fake_runner(), fake_runner(lambda image: opinions())
     with Screener.of([model, classifier], [first, second]) as opened:
         sources = [flat(90, 90, 90), flat(40, 0, 0), flat(40, 0, 0), flat(90, 90, 90)] + [flat(40, 0, 0)] * 4
         assert len(list(opened.stream(sources))) == 8
-    assert first.batches == [4, 4]
-    assert second.batches == [2]
+    assert first.batches == second.batches == [2]

@@ -333,3 +333,13 @@ def test_accuracy_is_the_share_that_is_called_as_it_is():
     assert metrics.Counts(tp=3, fp=1, fn=2, tn=4).accuracy == 7 / 10
     assert metrics.Counts(tp=0, fp=1, fn=1, tn=0).accuracy == 0
     assert metrics.Counts(0, 0, 0, 0).accuracy is None
+
+
+def test_rank_correlation_is_spearmans():
+    scipy = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        first, second = rng.integers(0, 6, 30), rng.normal(size=30)
+        assert metrics.rank_correlation(first, second) == pytest.approx(scipy.spearmanr(first, second).statistic)
+    assert metrics.rank_correlation([1, 2, 3], [10, 20, 900]) == pytest.approx(1)
+    assert metrics.rank_correlation([1, 2, 3], [5, 5, 5]) is None

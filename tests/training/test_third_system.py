@@ -19,6 +19,7 @@ from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.readers import READERS
 from funduscope.engine.readers.column import Verdict
 from funduscope.engine.readers.difference import Difference
+from funduscope.engine.readers.reader import Reader
 from funduscope.postprocess import metrics
 from funduscope.training import config, settings, train
 from funduscope.training.calibrate import calibrate as calibrate_run
@@ -41,11 +42,10 @@ class Redness(Contract):
         return ["redness"]
 
 
-class RednessReader:
+class RednessReader(Reader):
     contract: ClassVar = Redness
     verdicts: ClassVar = (Verdict("red_dr", "referable_dr", "red DR", "whether the picture is red"),)
     columns: ClassVar = ()
-    unusable: ClassVar = None
     point = None
 
     def __init__(self, document, point):

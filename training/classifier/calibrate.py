@@ -20,7 +20,7 @@ from ...postprocess import metrics, scores
 from ..balance import equal_weights
 from ..provenance import provenance
 from ..settings import Set
-from . import batches, job, lesions, validation
+from . import batches, faults, job, lesions, validation
 from .config import Config, Reading
 from .networks import OUTPUTS, Classifier
 from .pooled import Pooled
@@ -62,11 +62,15 @@ def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: st
         target: scores.logit(decision_part["points"]["balanced"]["threshold"]) * decision_part["temperature"]
         for target, decision_part in decisions.items()
     }
+    quality = (
+        None if settings.quality is None else faults.fit(network, pairs, geometry, settings.quality, settings.seed)
+    )
     return {
         "decisions": decisions,
         "point": settings.reading.point,
         "disagreement": settings.reading.disagreement,
         "report": report,
+        "quality": quality,
         "training": provenance(
             describe(settings),
             f"{settings.loss.name}, {settings.data.sampling} sampling, {settings.data.augment} augmented",
@@ -139,7 +143,7 @@ def map_peaks(network: Classifier, pictures: Sequence[batches.Picture]) -> Logit
     """The highest value of each heat map, in logits: float64 (N, K); None for a network without maps."""
     if not isinstance(network.network, Pooled):
         return None
-    maps = (network.heat(torch.from_numpy(picture.image[None]))[1] for picture in pictures)
+    maps = (network.heat(torch.from_numpy(picture.image[None])).maps for picture in pictures)
     return np.concatenate([of_picture.amax(dim=(2, 3)).double().numpy() for of_picture in maps])
 
 

@@ -85,6 +85,20 @@ class Lesions(settings.Set):
     weight: Weight
 
 
+class Quality(Strict):
+    """What is learned of the picture's own faults when the run is calibrated, see `faults`.
+
+    pictures: of each set and split; foreign: of each kind that is no retina; refused: the share of good pictures that each fault
+    may have refused; regularisation: inverse strength of the penalty on the weights; least_px: see the contract's QualityPart.
+    """
+
+    pictures: Positive
+    foreign: Positive
+    refused: Open
+    regularisation: Weight
+    least_px: dict[str, Weight]
+
+
 class ExpUwbce(Strict):
     """See `losses.exp_uwbce`; positive, negative: W1 and W2; linear_from: where the exponential goes on linearly."""
 
@@ -152,6 +166,7 @@ class Config(settings.BaseConfig):
     schedule: Schedule
     reading: Reading
     lesions: Lesions | None = None
+    quality: Quality | None = None  # absent from older checkpoints
 
     @model_validator(mode="after")
     def _agrees(self) -> Config:
@@ -165,6 +180,10 @@ class Config(settings.BaseConfig):
             raise ValueError("network.lesions and the part [lesions] go together")
         if self.lesions and self.lesions.twins not in {own.path for own in self.data.sets}:
             raise ValueError(f"lesions.twins: {self.lesions.twins} is none of data.sets")
+        if self.quality and self.network.hidden:
+            raise ValueError(
+                "quality: looks at pooled features, which dense layers do not have; set network.hidden to 0"
+            )
         settings.tell_apart(self.data.sets)
         for disease in ("glaucoma", "dr"):
             if not any(disease in s.weights for s in self.data.sets):

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from ...engine.readers.classifier import DecisionPart, MapGridPart
+from ...engine.readers.quality import FAULTS, QualityPart
 from ..system import Deployment, output
 from . import job
 from .config import Config
 from .networks import MAPS, OUTPUTS, Deployed
 from .pooled import Pooled
+from .quality import Quality
 
 CALIBRATED = frozenset({"decisions", "point", "disagreement"})
 
@@ -25,15 +27,22 @@ def deploy(settings: Config, state: Mapping[str, Any], calibration: Mapping[str,
     if isinstance(network.network, Pooled):
         blank = torch.zeros(1, *[settings.geometry.size] * 2, 3, dtype=torch.uint8)
         with torch.inference_mode():
-            side = int(network.heat(blank)[1].shape[-1])
+            side = int(network.heat(blank).maps.shape[-1])
         outputs += [output(name, side, side) for name in MAPS]
         stride, offset = network.network.map_grid()
         grid = MapGridPart(stride_px=stride, offset_px=offset)
+    seen, part = calibration.get("quality"), None
+    if seen is not None:
+        outputs += [output(name) for name in FAULTS]
+        part = QualityPart(thresholds=seen["thresholds"], least_px=seen["least_px"])
     fields = {
         "outputs": outputs,
         "decisions": decisions,
         "point": calibration["point"],
         "disagreement": calibration["disagreement"],
         "map_grid": grid,
+        "quality": part,
     }
-    return Deployment(Deployed(network, {name: part.temperature for name, part in decisions.items()}).eval(), fields)
+    temperatures = {name: own.temperature for name, own in decisions.items()}
+    quality = None if seen is None else Quality.of(seen["weights"])
+    return Deployment(Deployed(network, temperatures, quality).eval(), fields)

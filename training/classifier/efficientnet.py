@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .pixels import Scaling
-from .pooled import Pooled, grid_of
+from .pooled import Pooled, Seen, grid_of
 
 Lite = Literal["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
 
@@ -162,19 +162,16 @@ class EfficientNetLite(Pooled):
         found: Tensor = self.lesions(finer)
         return logits + self.evidence(_parts(found).sum(dim=(2, 3))), found
 
-    def maps(self, x: Tensor) -> Tensor:
-        return self.seen(x)[0]
-
-    def seen(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def seen(self, x: Tensor) -> Seen:
         if self.lesions is None or self.evidence is None:
-            return super().maps(x), None
+            return super().seen(x)
         finer, last = self.levels(x)
         found: Tensor = self.lesions(finer)
         parts = _parts(found)
         cells = parts.shape[2] * parts.shape[3]
         coarse = F.conv2d(last, self._fc.weight[:, :, None, None], self._fc.bias)
         maps = F.interpolate(coarse, scale_factor=2.0) + F.conv2d(parts, cells * self.evidence.weight[:, :, None, None])
-        return maps, torch.sigmoid(found).amax(dim=1, keepdim=True)
+        return Seen(maps, last.mean(dim=(2, 3)), torch.sigmoid(found).amax(dim=1, keepdim=True))
 
     def map_grid(self) -> tuple[float, float]:
         return super().map_grid() if self.lesions is None else self.finer_grid()

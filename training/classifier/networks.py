@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +22,14 @@ from torch import Tensor, nn
 from ...engine.diseases import DISEASES
 from ...engine.errors import SettingsError
 from ...engine.labelled.sample import LESIONS
+from ...engine.readers.quality import FAULTS
 from .. import pretrained, system
 from . import config
 from .efficientnet import SCALING as EFFICIENTNET_SCALING
 from .efficientnet import EfficientNetLite
 from .pixels import IMAGENET, Pixels, Scaling
 from .pooled import Pooled
+from .quality import Quality
 
 OUTPUTS: tuple[str, ...] = tuple(DISEASES)  # of the deployed network, in this order
 SEVERITY = ("severe_dr", "proliferative_dr")  # learned beside them where the configuration says so
@@ -254,6 +257,16 @@ def average_pool(x: Tensor, side: int) -> Tensor:
     return weights(int(x.shape[2])) @ x @ weights(int(x.shape[3])).T
 
 
+class Heat(NamedTuple):
+    """logits: (N, K). maps: where they come from, (N, K, h, w): class-activation maps, in logits. Of a network that learns
+    lesions, those of retinopathy are multiplied by how likely a lesion is in each cell, as the map alone is warm far around one.
+    features: (N, C), pooled."""
+
+    logits: Tensor
+    maps: Tensor
+    features: Tensor
+
+
 class Classifier(nn.Module):
     """uint8 pictures in, logits per named target out."""
 
@@ -296,17 +309,15 @@ class Classifier(nn.Module):
         x = self.pixels(images)
         return self.network.learn(x) if isinstance(self.network, EfficientNetLite) else (self.network(x), None)
 
-    def heat(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, K), and where they come from, (N, K, h, w): class-activation maps, in logits. Of a network that learns
-        lesions, those of retinopathy are multiplied by how likely a lesion is in each cell, as the map alone is warm far around
-        one. Networks with maps only."""
+    def heat(self, images: Tensor) -> Heat:
+        """What is deployed of a network with maps. images: as in `forward`."""
         assert isinstance(self.network, Pooled)
-        maps, lesions = self.network.seen(self.pixels(images))
+        maps, features, lesions = self.network.seen(self.pixels(images))
         logits = maps.mean(dim=(2, 3))
-        if lesions is None:
-            return logits, maps
-        shown = torch.tensor([name not in _NO_LESIONS for name in self.targets]).to(maps).view(1, -1, 1, 1)
-        return logits, maps * (shown * lesions + (1 - shown))
+        if lesions is not None:
+            shown = torch.tensor([name not in _NO_LESIONS for name in self.targets]).to(maps).view(1, -1, 1, 1)
+            maps = maps * (shown * lesions + (1 - shown))
+        return Heat(logits, maps, features)
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         """See `Pooled.conv_norm_pairs`."""
@@ -370,27 +381,30 @@ def _folded(stored: Mapping[str, Tensor], first: str, scaling: Scaling) -> dict[
 
 
 class Deployed(system.Deployed):
-    """The network as it is exported: calibrated probabilities, and heat maps where the network has them."""
+    """The network as it is exported: calibrated probabilities, heat maps and quality where the network has them."""
 
-    def __init__(self, network: Classifier, temperatures: Mapping[str, float]) -> None:
+    def __init__(self, network: Classifier, temperatures: Mapping[str, float], quality: Quality | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.quality = network, quality
         self.temperatures: Tensor
         self.register_buffer("temperatures", torch.tensor([temperatures[n] for n in OUTPUTS]), persistent=False)
-        self.outputs = OUTPUTS + (MAPS if isinstance(network.network, Pooled) else ())
+        maps = MAPS if isinstance(network.network, Pooled) else ()
+        self.outputs = OUTPUTS + maps + (() if quality is None else tuple(FAULTS))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """images: uint8 (N, S, S, 3) RGB.
 
-        Returns: `outputs`: probabilities (N,) in [0, 1], then maps (N, h, w) in calibrated logits, float32.
+        Returns: `outputs`: probabilities (N,) in [0, 1], then maps (N, h, w) in calibrated logits, then how likely each fault of
+        the picture is (N,) in [0, 1], float32.
         """
         count = len(OUTPUTS)
         if not isinstance(self.network.network, Pooled):
             logits = self.network.network(self.network.pixels(images))
             return tuple(torch.sigmoid(logits[:, :count] / self.temperatures).unbind(1))
-        logits, heat = self.network.heat(images)
-        heat = heat[:, :count] / self.temperatures[:, None, None]
-        return (*torch.sigmoid(logits[:, :count] / self.temperatures).unbind(1), *heat.unbind(1))
+        logits, maps, features = self.network.heat(images)
+        maps = maps[:, :count] / self.temperatures[:, None, None]
+        faults = () if self.quality is None else torch.sigmoid(self.quality(images, features)).unbind(1)
+        return (*torch.sigmoid(logits[:, :count] / self.temperatures).unbind(1), *maps.unbind(1), *faults)
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         return [(f"network.{conv}", f"network.{norm}") for conv, norm in self.network.conv_norm_pairs()]

@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Seen(NamedTuple):
+    """All that a network sees: maps (N, K, h, w) in logits; features (N, C), pooled; and how likely a lesion is in each of the
+    maps' cells, (N, 1, h, w) in [0, 1], or None where none is looked for."""
+
+    maps: Tensor
+    features: Tensor
+    lesions: Tensor | None = None
 
 
 class Pooled(nn.Module, ABC):
@@ -19,7 +29,7 @@ class Pooled(nn.Module, ABC):
     is the logit. So a heat map costs one 1x1 convolution.
     """
 
-    last: str  # name of the linear layer
+    last: str  # name of the linear layer, which takes the pooled features
     windows: tuple[tuple[int, int, int], ...]  # kernel, stride, padding of the layers that move the grid, first to last
 
     def __init__(self, dropout: float) -> None:
@@ -39,14 +49,11 @@ class Pooled(nn.Module, ABC):
         linear: nn.Module = getattr(self, self.last)
         return linear(self.drop(features.mean(dim=(2, 3))))  # type: ignore[no-any-return]
 
-    def maps(self, x: Tensor) -> Tensor:
-        """Class-activation maps (N, K, h, w), in logits; their mean is what `forward` returns."""
+    def seen(self, x: Tensor) -> Seen:
+        """Class-activation maps, whose mean is what `forward` returns, and what else the network sees."""
         linear: nn.Linear = getattr(self, self.last)
-        return F.conv2d(self.extract(x), linear.weight[:, :, None, None], linear.bias)
-
-    def seen(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The maps, and how likely a lesion is in each of their cells, (N, 1, h, w) in [0, 1]; None where none is looked for."""
-        return self.maps(x), None
+        features = self.extract(x)
+        return Seen(F.conv2d(features, linear.weight[:, :, None, None], linear.bias), features.mean(dim=(2, 3)))
 
     def map_grid(self) -> tuple[float, float]:
         """Stride and offset of the map's cells in pixels: cell k is centred on offset + k * stride."""

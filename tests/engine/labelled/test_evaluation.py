@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from funduscope.engine.errors import DataError
 from funduscope.engine.labelled import dataset, evaluation
 from funduscope.engine.labelled.sample import Sample
+from funduscope.engine.readers.quality import QualityPart
 
 pytestmark = pytest.mark.usefixtures("any_colours")
 
@@ -53,8 +55,9 @@ def evaluated(opened, folder: Path) -> dict:
 
 def test_the_classifiers_figures_are_those_by_hand(fake, classifier, clinic):
     found = evaluated(fake(models=[classifier]), clinic)
-    assert set(found) == {"n", "n_rejected", "decisions", "scores"}
+    assert set(found) == {"n", "n_rejected", "decisions", "quality", "scores"}
     assert set(found["decisions"]) == {"glaucoma_second", "referable_dr", "any_dr"}
+    assert found["quality"] == {}
     assert found["scores"] == {}
     assert (found["n"], found["n_rejected"]) == (8, 1)
     glaucoma, referable, any_dr = (found["decisions"][name] for name in ("glaucoma_second", "referable_dr", "any_dr"))
@@ -66,6 +69,9 @@ def test_the_classifiers_figures_are_those_by_hand(fake, classifier, clinic):
     assert at["sensitivity"] == pytest.approx({"value": 2 / 3, "low": 0.20766, "high": 0.93852}, abs=1e-4)
     assert at["specificity"] == pytest.approx({"value": 1 / 2, "low": 0.15004, "high": 0.84996}, abs=1e-4)
     assert glaucoma["n_uncertain_sick"] + glaucoma["n_uncertain_healthy"] == 1
+    called = {whose: (own["called"], own["n"]) for whose, own in glaucoma["called"].items()}
+    assert called == {"sick": (2, 4), "healthy": (1, 4)}  # the black one is sick and not called
+    assert glaucoma["called"]["sick"]["value"] == 1 / 2
     # of grade 2 to 4: .8, .902, .4; of grade 0 and 1: .2, .702, .102; from .5
     assert (referable["auc"]["n"], referable["auc"]["n_not_measurable"]) == (7, 1)
     assert referable["auc"]["value"] == pytest.approx((3 + 3 + 2) / 9)
@@ -76,6 +82,25 @@ def test_the_classifiers_figures_are_those_by_hand(fake, classifier, clinic):
     assert any_dr["auc"]["value"] == pytest.approx((3 * (0.5 + 0) + (1 + 0.5)) / 8)
     at = any_dr["at_threshold"]
     assert (at["tp"], at["fn"], at["fp"], at["tn"]) == (1, 3, 1, 1)
+
+
+def test_scores_of_faults_are_held_against_the_sets_own_judgement(fake, classifier, clinic, opinions):
+    lines = (clinic / "index.csv").read_text().splitlines()
+    judged = [
+        f"{lines[0]},quality",
+        *(f"{line},{quality}" for line, quality in zip(lines[1:4], (9, 5, 7), strict=True)),
+    ]
+    (clinic / "index.csv").write_text("\n".join(judged) + "\n")
+    part = QualityPart(thresholds={"blurred": 0.99, "dark": 0.99}, least_px={})
+    knowing = dataclasses.replace(classifier, contract=classifier.contract.model_copy(update={"quality": part}))
+
+    def classify(image):
+        return opinions() | {"blurred": np.float32(image[0, 0, 1] / 255), "dark": np.float32(0.5)}
+
+    found = evaluated(fake(models=[knowing], classify=classify), clinic)["quality"]
+    assert found["blurred"]["n"] == 3
+    assert found["blurred"]["mean"] == pytest.approx(np.corrcoef([3, 2, 1], [3, 1, 2])[0, 1])
+    assert found["dark"]["mean"] is None
 
 
 def test_the_operating_point_moves_the_counts_and_not_the_area(fake, classifier, clinic):
@@ -109,7 +134,8 @@ def test_a_set_of_rejected_pictures_has_no_counts(fake, classifier, clinic):
     (clinic / "index.csv").write_text("\n".join([lines[0], lines[-1]]) + "\n")
     found = evaluated(fake(models=[classifier]), clinic)
     assert (found["n"], found["n_rejected"]) == (1, 1)
-    assert set(found["decisions"]["glaucoma_second"]) == {"auc"}
+    assert set(found["decisions"]["glaucoma_second"]) == {"auc", "called"}
+    assert found["decisions"]["glaucoma_second"]["called"]["sick"]["called"] == 0
 
 
 def test_both_models_are_measured_at_once(both, fake, painter, classifier, clinic):
@@ -128,11 +154,11 @@ def test_both_models_are_measured_at_once(both, fake, painter, classifier, clini
     assert found["decisions"]["glaucoma"]["auc"]["n_not_measurable"] == 1
 
 
-def test_a_picture_too_dark_for_the_classifier_is_not_measurable_by_it(both, clinic):
+def test_a_picture_too_dark_for_the_classifier_is_not_measurable(both, clinic):
     write(clinic / "0.png", np.full((192, 192, 3), (40, 0, 0), np.uint8))
     found = evaluated(both(), clinic)
-    assert found["n_rejected"] == 1
-    assert found["decisions"]["glaucoma"]["auc"]["n_not_measurable"] == 1
+    assert found["n_rejected"] == 2
+    assert found["decisions"]["glaucoma"]["auc"]["n_not_measurable"] == 2
     assert found["decisions"]["glaucoma_second"]["auc"]["n_not_measurable"] == 2
 
 

@@ -145,8 +145,8 @@ def test_a_model_that_was_not_asked_says_nothing(models, expected):
     assert calls(row(screening("right", models=models), screening("left", models=models))) == expected
 
 
-def test_a_picture_that_the_classifier_could_not_read_leaves_its_negative_open():
-    dark = screening("left", used=False, warnings=(Code.CLASSIFIER_UNGRADABLE,))
+def test_a_picture_that_a_model_could_not_read_leaves_its_negative_open():
+    dark = screening("left", used=False, warnings=(Code.LOW_RESOLUTION,))
     assert calls(row(screening("right"), dark)) == (False, None, None, None)
 
 

@@ -256,3 +256,15 @@ def test_corners_of_different_greys_are_no_border():
     pixels = np.full((200, 240, 3), 90, np.uint8)
     pixels[-20:, -20:] = 200
     assert preprocess.without_border(pixels, 24) is pixels
+
+
+@pytest.mark.parametrize("share", [1.0, 0.75, 0.6, 0.5])
+def test_the_middle_of_a_square_lies_where_its_placement_says(share):
+    pixels = np.full((700, 900, 3), 40, np.uint8)
+    cv2.circle(pixels, (480, 330), 9, (255, 255, 255), -1)
+    whole = preprocess.prepare(photo.load(pixels), Geometry(512, 20))
+    seen = preprocess.middle(whole, share, 256)
+    assert seen.image.shape == (256, 256, 3)
+    rows, columns = np.nonzero(seen.image[..., 0] > 147)
+    assert seen.placement.to_photo(columns.mean(), rows.mean()) == pytest.approx((480, 330), abs=1)
+    assert seen.placement.scale_x == pytest.approx(256 / 900 / share, rel=0.01)

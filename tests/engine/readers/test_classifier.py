@@ -232,7 +232,6 @@ def test_the_field_of_view_is_looked_for_in_grey(classifier, level, seen):
         with pytest.raises(PhotoError) as caught:
             reader.prepare(picture)
         assert caught.value.code is Code.NO_FIELD_OF_VIEW
-    assert reader.unusable is Code.CLASSIFIER_UNGRADABLE
 
 
 def test_points_out_of_order_are_refused(classifier):

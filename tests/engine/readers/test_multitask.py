@@ -94,10 +94,20 @@ def test_a_probability_at_the_threshold_is_called(model, read, painter):
         assert found.decisions["glaucoma"].called is called
 
 
-def test_without_a_disc_the_picture_is_refused(read):
+def test_without_a_disc_there_is_nothing_to_measure(read):
     with pytest.raises(PhotoError, match="no optic disc was found") as caught:
         read(disc=None, glaucoma=0.99)
     assert caught.value.code is Code.DISC_NOT_FOUND
+
+
+def test_where_no_disc_is_seen_the_middle_is_looked_at_ever_closer(reader, painter):
+    prepared = reader.prepare(photo.load(np.full((400, 500, 3), 90, np.uint8)))
+    assert reader.again(painter.maps(), prepared) == []
+    closer = reader.again(painter.maps(disc=None), prepared)
+    assert [own.image.shape for own in closer] == [(256, 256, 3)] * 3
+    scales = [own.placement.scale_x / prepared.placement.scale_x for own in closer]
+    assert scales == pytest.approx([1 / 0.75, 1 / 0.6, 2], rel=0.01)
+    assert reader.again(painter.maps(disc=None), closer[0]) == []  # it ends
 
 
 def test_a_disc_without_a_cup_is_not_measurable(read, model):
@@ -112,7 +122,7 @@ def test_a_disc_without_a_cup_is_not_measurable(read, model):
 
 
 def test_a_cup_outside_the_disc_is_no_cup(read):
-    assert read(disc=(80, 120, 40, 40), cup=(180, 120, 20, 20)).warnings == (Code.CUP_NOT_FOUND,)
+    assert read(disc=(80, 120, 40, 40), cup=(180, 120, 20, 20), fovea=(150, 130)).warnings == (Code.CUP_NOT_FOUND,)
 
 
 def test_without_a_fovea_there_is_a_warning(read):
@@ -179,7 +189,7 @@ def test_the_field_of_view_is_looked_for_in_the_brightest_channel(reader):
     with pytest.raises(PhotoError) as caught:
         reader.prepare(photo.load(np.full((192, 192, 3), 20, np.uint8)))
     assert caught.value.code is Code.NO_FIELD_OF_VIEW
-    assert reader.unusable is reader.point is None
+    assert reader.point is None
 
 
 def test_it_describes_its_rules_and_its_threshold(reader, model):

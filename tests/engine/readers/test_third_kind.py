@@ -20,6 +20,7 @@ from funduscope.engine.pictures import inputs, preprocess
 from funduscope.engine.readers import READERS, multitask
 from funduscope.engine.readers.column import Column, Verdict
 from funduscope.engine.readers.difference import FP32, Difference
+from funduscope.engine.readers.reader import Reader
 
 pytestmark = pytest.mark.usefixtures("any_colours")
 
@@ -33,13 +34,12 @@ class Redness(Contract):
         return ["redness"]
 
 
-class RednessReader:
+class RednessReader(Reader):
     contract: ClassVar = Redness
     verdicts: ClassVar = (Verdict("red_dr", "referable_dr", "red DR", "whether the picture is red"),)
     columns: ClassVar = (
         Column("redness", "mean of red", lambda found: found.scores.get("redness"), digits=6, score_of="referable_dr"),
     )
-    unusable: ClassVar = None
     point = None
 
     def __init__(self, document, point):

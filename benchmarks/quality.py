@@ -1,0 +1,83 @@
+"""What is refused: good pictures, pictures made worse by one step after the other, and pictures that are no retina.
+
+    python benchmarks/quality.py idrid odir5k ... --data FOLDER [--foreign FOLDER_OF_OTHER_PICTURES]
+
+Of each set it screens pictures of the test split, on which nothing was learned or chosen, with the embedded models.
+For each fault: the share of the good pictures that are refused, and of those at the strength where decisions are lost; and the
+area under the curve of the fault's score between the two. For each kind of picture that is no retina: the share that is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from funduscope import Rejected, Screener
+from funduscope.engine.labelled import dataset
+from funduscope.engine.pictures import photo
+from funduscope.engine.results import Result
+from funduscope.postprocess import metrics
+from funduscope.training.classifier import foreign
+from funduscope.training.classifier.degrade import DEGRADATIONS
+
+SIDE = 700  # px that the shorter side of a picture has at the least before it is made worse
+SEED = 2  # other pictures that are no retina than those that were learned on
+PER_KIND = 50
+
+
+def told(results: Iterable[Result]) -> str:
+    """The share refused, and by which codes."""
+    found = list(results)
+    codes = Counter(str(own.code) for own in found if isinstance(own, Rejected))
+    listed = ", ".join(f"{code} {count}" for code, count in codes.most_common())
+    return f"{sum(codes.values()) / len(found):6.1%} of {len(found)} refused   {listed}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--pictures", type=int, default=60, help="of each set")
+    parser.add_argument("--foreign", type=Path, nargs="*", default=[], help="folders of pictures that are no retina")
+    asked = parser.parse_args()
+    chances = random.Random(0)
+    good: list[NDArray[np.uint8]] = []
+    with Screener.open() as screener:
+        clean: list[Result] = []
+        for name in asked.sets:
+            samples = [sample for sample in dataset.load(asked.data / name) if sample.split == "test"]
+            chosen = chances.sample(samples, min(asked.pictures, len(samples)))
+            found = list(screener.stream(sample.image for sample in chosen))
+            print(f"{name:14}{told(found)}", flush=True)
+            clean += found
+            good += [photo.load(sample.image).at_least(SIDE).pixels for sample in chosen]
+        print(f"{'all, as is':14}{told(clean)}\n")
+        for name, how in DEGRADATIONS.items():
+            for share in (0.5, 1.0, 2.0):
+                spoilt = list(screener.stream(how.spoil(pixels, share * how.lost) for pixels in good))
+                scores = [[own.scores.get(how.fault) for own in results] for results in (clean, spoilt)]
+                # a picture that is refused before any network sees it has no score; it is as bad as can be
+                values = [[1.0 if score is None else score for score in own] for own in scores]
+                area = metrics.auc(np.concatenate(values), [0] * len(clean) + [1] * len(spoilt))
+                assert area is not None
+                print(f"{name:14}{share * how.lost:6.2f}   auc {area.value:.3f}   {told(spoilt)}", flush=True)
+        print()
+        kinds: dict[str, list[Result]] = {}
+        made = list(foreign.pictures(good, PER_KIND, SEED))
+        for (kind, _), result in zip(made, screener.stream(pixels for _, pixels in made), strict=True):
+            kinds.setdefault(kind, []).append(result)
+        for folder in asked.foreign:
+            files = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg", ".jpeg", ".webp"))
+            kinds[folder.name] = list(screener.stream(files))
+        for kind, results in kinds.items():
+            print(f"{kind:16}{told(results)}")
+
+
+if __name__ == "__main__":
+    main()

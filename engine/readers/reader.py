@@ -1,0 +1,71 @@
+"""What a reader is: one kind of model at work."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from ..contract import Contract
+from ..pictures.photo import Photo
+from ..pictures.preprocess import Prepared
+from .column import Column, Verdict
+from .difference import Bounds, Difference
+from .outputs import F, Outputs
+from .quality import Grade
+
+
+class Reader(ABC):
+    """One kind of model at work.
+
+    Attributes:
+        contract: The kind's contract.
+        verdicts: The decisions that it gives; each has three columns in every row.
+        columns: What else it adds to a row.
+        point: The operating point in use; None where the kind has none.
+    """
+
+    contract: ClassVar[type[Contract]]
+    verdicts: ClassVar[tuple[Verdict, ...]]
+    columns: ClassVar[tuple[Column, ...]]
+    point: str | None
+
+    @abstractmethod
+    def __init__(self, document: Any, point: str | None) -> None: ...
+
+    @abstractmethod
+    def prepare(self, photo: Photo) -> Prepared:
+        """The network's input. Raises PhotoError where this model cannot use the picture."""
+
+    def again(self, outputs: Outputs, prepared: Prepared) -> Sequence[Prepared]:  # noqa: ARG002 -- most look once
+        """What else the network is to look at, where this shows nothing. Args: as of `read`."""
+        return ()
+
+    def shows(self, outputs: Outputs, prepared: Prepared) -> bool:  # noqa: ARG002
+        """Whether a further look shows something: the first that does takes the place of the picture."""
+        return True
+
+    def grade(self, outputs: Outputs, prepared: Prepared) -> Grade:  # noqa: ARG002 -- most do not look at quality
+        """Whether the picture is fit to be read, by any model: asked before any reads it. Args: as of `read`."""
+        return Grade()
+
+    @abstractmethod
+    def read(self, found: F, outputs: Outputs, prepared: Prepared) -> F:
+        """Make findings of one picture's outputs.
+
+        Args:
+            found: What the models before this one found.
+            outputs: By name, each finite, without the batch's dimension.
+            prepared: What the outputs are of.
+
+        Raises:
+            PhotoError: This model finds nothing to measure.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, str]:
+        """How outputs become findings, for people: rows of title and text."""
+
+    @abstractmethod
+    def differences(self, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:
+        """How far two models' outputs for the same pictures differ in what is read from them."""

@@ -1,0 +1,57 @@
+"""Whether what was taken for a disc can be one, by its size, its shape and how far the fovea is from it.
+
+The bounds lie outside what the drawn discs of nine sets and those found on 4,000 photographs of seven have, but for pictures on
+which something else was taken for the disc.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from . import measures
+from .anatomy import Anatomy
+
+SMALLEST: Final = 0.035  # vertical diameter over the field's side; wide fields show discs of about .05
+_LARGEST: Final = 0.35
+_WIDTHS: Final = (0.45, 1.35)  # over the height; tilted discs of long eyes are narrow
+_FILLS: Final = (0.8, 1.15)  # area over that of the ellipse in its box
+_SOLID: Final = 0.85  # area over that of the convex hull
+_FAR: Final = 5.0  # disc diameters from the fovea
+_NEAR: Final = 0.7
+
+
+def is_disc(seen: Anatomy, field_px: float) -> bool:
+    """Whether it can be a disc. Args: seen: with a region; field_px: side of the field of view, in map pixels."""
+    assert seen.region is not None
+    share = seen.disc_px / seen.region.zoom / field_px
+    return SMALLEST <= share <= _LARGEST and _is_round(seen.region.disc) and not _apart(seen) > _FAR
+
+
+def is_fovea(seen: Anatomy) -> bool:
+    """Whether the fovea, where one was found, lies outside the disc."""
+    return not _apart(seen) < _NEAR
+
+
+def _apart(seen: Anatomy) -> float:
+    """Of disc and fovea, in disc diameters; NaN where one is not known."""
+    if seen.region is None or seen.fovea is None:
+        return float("nan")
+    rows, columns = np.nonzero(seen.region.disc)
+    x, y = seen.region.to_map() @ (columns.mean(), rows.mean(), 1.0)
+    return float(np.hypot(x - seen.fovea[0], y - seen.fovea[1])) * seen.region.zoom / seen.disc_px
+
+
+def _is_round(mask: NDArray[np.bool_]) -> bool:
+    height, width = measures.vertical_diameter(mask), measures.vertical_diameter(mask.T)
+    area = np.count_nonzero(mask)
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    hull = cv2.contourArea(cv2.convexHull(max(found, key=len)))
+    return bool(
+        _WIDTHS[0] <= width / height <= _WIDTHS[1]
+        and _FILLS[0] <= area / (np.pi / 4 * height * width) <= _FILLS[1]
+        and area >= _SOLID * hull
+    )

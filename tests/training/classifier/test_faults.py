@@ -1,0 +1,87 @@
+"""Quality: what brightness says, what is gathered, what the fitted layer tells apart, and that it goes through to a contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from funduscope.engine.readers.quality import FAULTS
+from funduscope.training.classifier import config, faults, foreign
+from funduscope.training.classifier.networks import Classifier as Network
+from funduscope.training.classifier.networks import Deployed
+from funduscope.training.classifier.quality import MEASURES, Quality, brightness
+
+OWN = {"pictures": 6, "foreign": 4, "refused": 0.05, "regularisation": 0.1, "least_px": {"glaucoma": 40.0}}
+
+
+@pytest.fixture
+def seen(plan, graded_root, build):
+    """A config with [quality], a network, its samples."""
+    from funduscope.training.classifier import job
+
+    pytest.importorskip("skimage")
+    network = plan["network"] | {"architecture": "small-cnn", "hidden": 0}
+    settings = build(plan | {"network": network, "quality": OWN})
+    torch.manual_seed(0)
+    return settings, Network(settings.network).eval(), job.load_samples(settings, graded_root)
+
+
+def test_brightness_is_measured_inside_the_field():
+    images = torch.zeros(2, 40, 40, 3, dtype=torch.uint8)
+    images[:, :20] = torch.tensor([200, 100, 50], dtype=torch.uint8)
+    images[1, :10] = 255
+    found = brightness(images).numpy()
+    assert found.shape == (2, MEASURES)
+    assert found[0] == pytest.approx(
+        [200 / 255, 100 / 255, 0.5, *(v / 255 for v in (200, 200, 100, 50)), 0, 0, 0], abs=1e-6
+    )
+    assert found[1, -2:] == pytest.approx([0.5, 0.5])
+    assert brightness(torch.zeros(1, 8, 8, 3, dtype=torch.uint8)).isfinite().all()
+
+
+def test_what_is_gathered_names_each_fault_where_it_is_known(seen):
+    settings, network, pairs = seen
+    geometry = settings.preparation(settings.geometry.size).build()
+    samples = [sample for sample, _ in pairs][:3]
+    found = faults.gather(network, samples, geometry, settings.quality, seed=0)
+    assert found.features.shape[0] == len(found.kinds) == len(found.faults["dark"])
+    assert found.kinds.count(faults.AS_IT_IS) == 3
+    kinds = np.array(found.kinds)
+    assert all(set(values[kinds == faults.AS_IT_IS]) == {0} for values in found.faults.values())
+    for kind in foreign.DRAWN:
+        assert set(found.faults["not_a_fundus"][kinds == kind]) <= {1}
+        assert set(found.faults["dark"][kinds == kind]) <= {-1}
+    assert set(found.faults["not_a_fundus"][kinds == "defocused"]) == {0}
+
+
+def test_the_fitted_layer_goes_through_to_the_outputs(seen):
+    settings, network, pairs = seen
+    geometry = settings.preparation(settings.geometry.size).build()
+    fitted = faults.fit(network, pairs, geometry, settings.quality, seed=0)
+    assert set(fitted["thresholds"]) == set(fitted["weights"]) == set(FAULTS)
+    assert all(0.5 <= value <= 1 for value in fitted["thresholds"].values())
+    assert fitted["least_px"] == OWN["least_px"]
+    assert fitted["report"]["not_a_fundus"]["auc"] > 0.8  # even an untrained network tells letters from a retina
+    deployed = Deployed(
+        network, dict.fromkeys(("glaucoma", "referable_dr", "any_dr"), 1.0), Quality.of(fitted["weights"])
+    ).eval()
+    size = settings.geometry.size
+    images = torch.randint(0, 255, (2, size, size, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        outputs = dict(zip(deployed.outputs, deployed(images), strict=True))
+        logits = Quality.of(fitted["weights"])(images, network.heat(images).features)
+    assert tuple(outputs)[-len(FAULTS) :] == tuple(FAULTS)
+    for k, name in enumerate(FAULTS):
+        assert outputs[name].tolist() == pytest.approx(torch.sigmoid(logits[:, k]).tolist())
+
+
+def test_dense_layers_have_no_quality(plan, build):
+    network = plan["network"] | {"architecture": "alexnet", "hidden": 64}
+    with pytest.raises(ValueError, match=r"set network\.hidden to 0"):
+        build(plan | {"network": network, "quality": OWN})
+
+
+def test_a_quality_part_says_how_much_of_what():
+    with pytest.raises(ValueError, match="refused"):
+        config.Quality(**OWN | {"refused": 1.5})

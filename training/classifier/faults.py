@@ -1,0 +1,167 @@
+"""How a network learns what is wrong with pictures: `quality`'s linear layer, fitted when a run is calibrated.
+
+It learns from photographs of the training split, as they are and made worse (`degrade`), and from pictures that are no retina
+(`foreign`). The thresholds are such that of the validation split's photographs, as they are, hardly any is refused.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...engine.errors import PhotoError
+from ...engine.labelled.sample import Sample, Split
+from ...engine.pictures import photo, preprocess
+from ...engine.readers.quality import FAULTS, FaultName
+from ...postprocess import metrics
+from . import config, foreign
+from .degrade import DEGRADATIONS
+from .job import Pair
+from .networks import Classifier
+from .quality import brightness
+
+AS_IT_IS: Final = "as it is"
+_SPLITS: Final[tuple[Split, Split]] = ("train", "val")
+_BATCH: Final = 8
+_KEPT: Final = 100  # photographs of which some kinds that are no retina are made
+_SIDE: Final = 700  # px of the shorter side of a photograph that is made worse, where it has so many
+_STRENGTHS: Final = (-2.0, 1.4)  # logs, over the strength at which decisions are lost
+_DOUBTFUL: Final = 0.5  # of that strength: between the two a picture is neither good nor bad
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Pictures as the network takes them.
+
+    features: float32 (N, width + MEASURES). faults: by name, int (N,): 1, 0, or -1 where it is not known. kinds: what each is."""
+
+    features: NDArray[np.float32]
+    faults: dict[FaultName, NDArray[np.int64]]
+    kinds: list[str]
+
+
+class _Gathering:
+    """Looks at pictures as they come, a few at a time."""
+
+    def __init__(self, network: Classifier, geometry: preprocess.Geometry) -> None:
+        self._network, self._geometry = network, geometry
+        self._waiting: list[NDArray[np.uint8]] = []
+        self._features: list[NDArray[np.float32]] = []
+        self._faults: dict[FaultName, list[int]] = {name: [] for name in FAULTS}
+        self._kinds: list[str] = []
+
+    def add(self, kind: str, pixels: NDArray[np.uint8], faults: Mapping[FaultName, int]) -> None:
+        """A picture, with those of its faults that are known. One without a field of view is left out: it is refused as it is."""
+        try:
+            prepared = preprocess.prepare(photo.load(pixels), self._geometry)
+        except PhotoError:
+            return
+        self._waiting.append(prepared.image)
+        self._kinds.append(kind)
+        for name, own in self._faults.items():
+            own.append(faults.get(name, -1))
+        if len(self._waiting) == _BATCH:
+            self._look()
+
+    @torch.inference_mode()
+    def _look(self) -> None:
+        if not self._waiting:
+            return
+        images = torch.from_numpy(np.stack(self._waiting))
+        seen = torch.cat([self._network.heat(images).features, brightness(images)], dim=1)
+        self._features.append(seen.numpy())
+        self._waiting.clear()
+
+    def all(self) -> Seen:
+        """What was seen."""
+        self._look()
+        faults = {name: np.array(own) for name, own in self._faults.items()}
+        return Seen(np.concatenate(self._features), faults, self._kinds)
+
+
+def gather(
+    network: Classifier, samples: Sequence[Sample], geometry: preprocess.Geometry, own: config.Quality, seed: int
+) -> Seen:
+    """Photographs as they are, each made worse in every way, and pictures that are no retina."""
+    rng, gathered = np.random.default_rng(seed), _Gathering(network, geometry)
+    fundus: list[NDArray[np.uint8]] = []
+    for sample in samples:
+        pixels = _reduced(photo.load(sample.image).at_least(_SIDE).pixels)
+        if rng.random() < _KEPT / len(samples):
+            fundus.append(pixels)
+        gathered.add(AS_IT_IS, pixels, dict.fromkeys(FAULTS, 0))
+        for name, how in DEGRADATIONS.items():
+            strength = how.lost * float(np.exp(rng.uniform(*_STRENGTHS)))
+            known = {fault: 0 for fault in FAULTS if fault != how.fault}
+            if not _DOUBTFUL < strength / how.lost < 1:
+                known[how.fault] = int(strength >= how.lost)
+            gathered.add(name, how.spoil(pixels, strength), known)
+    for kind, pixels in foreign.pictures(fundus, own.foreign, seed):
+        gathered.add(kind, pixels, {"not_a_fundus": 1})
+    return gathered.all()
+
+
+def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    scale = min(1.0, _SIDE / min(height, width))
+    size = round(scale * width), round(scale * height)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def fit(
+    network: Classifier, pairs: Sequence[Pair], geometry: preprocess.Geometry, own: config.Quality, seed: int
+) -> dict[str, Any]:
+    """Fit the layer, and choose its thresholds.
+
+    Args:
+        network: With a trained trunk, which stays as it is.
+        pairs: Samples of all splits, with their sets' settings.
+        geometry: How pictures are prepared.
+        own: How much of what.
+        seed: Of what is drawn.
+
+    Returns:
+        `weights` as `quality.Quality.of` takes them, `thresholds` and `least_px` as the contract does, and a `report` on the
+        validation split: by fault, the AUC between photographs as they are and those that have it.
+    """
+    from sklearn.linear_model import LogisticRegression  # which export has no need of
+    from sklearn.preprocessing import StandardScaler
+
+    train, val = (
+        gather(network, _drawn(pairs, split, own.pictures, seed), geometry, own, seed + k)
+        for k, split in enumerate(_SPLITS)
+    )
+    scaler = StandardScaler().fit(train.features)
+    inputs, held = scaler.transform(train.features), scaler.transform(val.features)
+    good = np.array([kind == AS_IT_IS for kind in val.kinds])
+    weights, thresholds, report = {}, {}, {}
+    for name in FAULTS:
+        known = train.faults[name] >= 0
+        model = LogisticRegression(C=own.regularisation, class_weight="balanced", max_iter=2000)
+        model.fit(inputs[known], train.faults[name][known])
+        logits, has = model.decision_function(held), val.faults[name] == 1
+        cut = max(0.0, float(np.quantile(logits[good], 1 - own.refused)))
+        thresholds[name] = round(float(1 / (1 + np.exp(-cut))), 4)
+        weight = model.coef_[0] / scaler.scale_
+        bias = float(model.intercept_[0] - weight @ scaler.mean_)
+        weights[name] = {"weight": [float(f"{w:.5g}") for w in weight], "bias": bias}
+        area = metrics.auc(logits[good | has], has[good | has])
+        report[name] = {"auc": area and area.value, "seen": float(np.mean(logits[has] >= cut))}
+    return {"weights": weights, "thresholds": thresholds, "least_px": own.least_px, "report": report}
+
+
+def _drawn(pairs: Sequence[Pair], split: Split, count: int, seed: int) -> list[Sample]:
+    """So many samples of each set."""
+    by_set: dict[str, list[Sample]] = {}
+    for sample, _ in pairs:
+        if sample.split == split:
+            by_set.setdefault(sample.set_name, []).append(sample)
+    chances = random.Random(seed)
+    return [one for samples in by_set.values() for one in chances.sample(samples, min(count, len(samples)))]

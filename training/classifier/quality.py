@@ -1,0 +1,51 @@
+"""Quality of the picture: a linear layer on what the classifier's network sees and on how bright the picture is. `faults` fits
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ...engine.readers.quality import FAULTS
+
+_INSIDE = 0.1  # brightest channel of a pixel inside the field of view
+_DIM, _BURNT = 0.2, 0.98
+MEASURES = 10  # of brightness
+
+
+def brightness(images: Tensor) -> Tensor:
+    """How bright pictures are. images: uint8 (N, S, S, 3) RGB. Returns: float32 (N, MEASURES) in [0, 1]: the highest values of
+    all and of green; how much is inside the field of view; there, the mean of the brightest channel and of each; and the shares
+    that are dim, burnt out in any channel, and in green."""
+    x = images.float() / 255
+    brightest, green = x.amax(dim=3), x[..., 1]
+    inside = (brightest > _INSIDE).float()
+    area = inside.sum(dim=(1, 2)).clamp(min=1)
+    parts = [brightest * inside, *(x[..., k] * inside for k in range(3))]
+    parts += [(own).float() * inside for own in (brightest < _DIM, brightest > _BURNT, green > _BURNT)]
+    shares = [part.sum(dim=(1, 2)) / area for part in parts]
+    return torch.stack([brightest.amax(dim=(1, 2)), green.amax(dim=(1, 2)), inside.mean(dim=(1, 2)), *shares], dim=1)
+
+
+class Quality(nn.Module):
+    """Logits (N, faults), in the order of `FAULTS`. width: of the network's features."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width + MEASURES, len(FAULTS))
+
+    def forward(self, images: Tensor, features: Tensor) -> Tensor:
+        """images: uint8 (N, S, S, 3) RGB; features: (N, width), pooled."""
+        logits: Tensor = self.linear(torch.cat([features, brightness(images)], dim=1))
+        return logits
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Any]) -> Self:
+        """With weights as `faults.fit` gives them."""
+        weight = torch.tensor([weights[name]["weight"] for name in FAULTS])
+        made = cls(weight.shape[1] - MEASURES)
+        made.linear.load_state_dict({"weight": weight, "bias": torch.tensor([weights[n]["bias"] for n in FAULTS])})
+        return made
