@@ -25,7 +25,9 @@ def write(models: Sequence[Model], folder: Path, *, tensorrt: bool = False) -> l
     names = [model.contract.name for model in models]
     for name in names:
         if not _NAME.fullmatch(name):
-            raise SettingsError(f"model {name!r}: Triton's folder has its name; it may have letters, digits and . _ - only")
+            raise SettingsError(
+                f"model {name!r}: Triton's folder has its name; it may have letters, digits and . _ - only"
+            )
         if names.count(name) > 1:
             raise SettingsError(f"model {name}: is named twice; a repository has one of each name")
         if (folder / name).exists():

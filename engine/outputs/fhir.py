@@ -128,7 +128,9 @@ def _outcome(result: Result, software: Resource) -> Resource:
     """Whether the picture could be screened, why not, and what is to be known of it all the same."""
     told = {"code": [result.code], "reason": [result.reason], "warnings": result.warnings}
     parts = [_part(name, name, {"valueString": str(own)}) for name, values in told.items() for own in values if own]
-    return _observation("status", "Whether the picture could be screened", {"valueString": result.status}, software, parts)
+    return _observation(
+        "status", "Whether the picture could be screened", {"valueString": result.status}, software, parts
+    )
 
 
 def _found(result: Result, models: dict[ModelName, Resource], notice: str) -> Iterator[Resource]:

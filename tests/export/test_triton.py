@@ -31,7 +31,11 @@ def test_a_repository_has_a_folder_for_each_model_with_the_file_as_it_was(loaded
     written = triton.write(loaded, tmp_path / "new" / "repository")
     assert [path.name for path in written] == list(NAMES)
     for path, model in zip(written, loaded, strict=True):
-        assert sorted(own.relative_to(path).as_posix() for own in path.rglob("*")) == ["1", "1/model.onnx", "config.pbtxt"]
+        assert sorted(own.relative_to(path).as_posix() for own in path.rglob("*")) == [
+            "1",
+            "1/model.onnx",
+            "config.pbtxt",
+        ]
         assert models.load(path / "1" / "model.onnx").sha256 == model.sha256
 
 

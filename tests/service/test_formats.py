@@ -13,9 +13,9 @@ import pytest
 from funduscope import Screener
 
 pytest.importorskip("starlette")
-from starlette.requests import Request  # noqa: E402
+from starlette.requests import Request
 
-from funduscope.service import formats  # noqa: E402
+from funduscope.service import formats
 
 URL = "/v1/screenings"
 JPEG = {"Content-Type": "image/jpeg"}
@@ -69,7 +69,9 @@ def test_a_form_has_a_report_for_each_picture_and_a_bad_picture_alone_is_422(cli
     asked, accept = client(), {"Accept": "application/fhir+json"}
     files = [("right", ("a.jpg", jpeg(1))), ("left", ("b.jpg", b"no picture"))]
     answer = asked.post(URL, files=files, data={"patient": "P-17"}, headers=accept)
-    reports = [own["resource"] for own in answer.json()["entry"] if own["resource"]["resourceType"] == "DiagnosticReport"]
+    reports = [
+        own["resource"] for own in answer.json()["entry"] if own["resource"]["resourceType"] == "DiagnosticReport"
+    ]
     assert (answer.status_code, len(reports)) == (200, 2)
     assert {own["subject"]["identifier"]["value"] for own in reports} == {"P-17"}
     bad = asked.post(URL, content=b"no picture", headers={**JPEG, **accept})
@@ -161,7 +163,7 @@ def test_a_dicom_picture_is_answered_with_its_report(client, both, dicom, retina
     (tmp_path / "sr.dcm").write_bytes(answer.content)
     again = highdicom.sr.srread(tmp_path / "sr.dcm")
     assert isinstance(again, highdicom.sr.ComprehensiveSR)
-    groups = [own for own in again.content.ContentSequence if own.ValueType == "CONTAINER"]
+    groups = [own for own in again.ContentSequence if own.ValueType == "CONTAINER"]
     tracked = [own.ContentSequence[0].TextValue for own in groups]
     assert tracked[:2] == ["Funduscope disc", "Funduscope cup"]
     found = both(dicom(retina))

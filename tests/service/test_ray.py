@@ -30,15 +30,15 @@ def test_without_ray_serve_the_line_that_installs_it_is_told(monkeypatch):
 def served():
     """The address of a service on a cluster that lasts as long as these tests."""
     ray = pytest.importorskip("ray", reason="ray is not installed; the extra `ray` brings it")
-    serve = pytest.importorskip("ray.serve", reason="ray[serve] is not whole; the extra `ray` brings it", exc_type=ImportError)
+    serve = pytest.importorskip(
+        "ray.serve", reason="ray[serve] is not whole; the extra `ray` brings it", exc_type=ImportError
+    )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        own = deployment(
-            ServiceSettings(keys=(KEY,)), SETTINGS, num_replicas=2, ray_actor_options={"num_cpus": 0.5}
-        )
+        own = deployment(ServiceSettings(keys=(KEY,)), SETTINGS, num_replicas=2, ray_actor_options={"num_cpus": 0.5})
         serve.run(own, route_prefix="/eyes")
         yield f"http://127.0.0.1:{port}/eyes"
     finally:

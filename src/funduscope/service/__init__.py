@@ -34,7 +34,7 @@ def application(settings: ServiceSettings, screener: Screener) -> Starlette:
 
 
 def deployment(settings: ServiceSettings, opened: ScreenerSettings, **options: Any) -> Any:
-    """The service as an application of Ray Serve, for `ray.serve.run`: each replica opens models of its own. Needs the extra `ray`.
+    """The service as an application of Ray Serve, to be run by `ray.serve.run`. Each replica opens models of its own.
 
     Args:
         settings: Keys and limits, of each replica; where it listens, TLS and the number of connections are Ray's.
