@@ -162,11 +162,14 @@ def documents(found: Screening, data: bytes) -> Documents:
             source = _header(data)
             if source is None:
                 return Documents(lacking=NO_NAMES)
-            made = (report(found, source), segmentation(found, source))
-            written = [None if own is None else _bytes_of(own) for own in made]
+            told, drawn = report(found, source), segmentation(found, source)
+            return Documents(
+                None if told is None else _bytes_of(told),
+                None if drawn is None else _bytes_of(drawn),
+                NO_EYE if told is None else None,
+            )
     except Exception:  # of a library, about a header that it does not like; its words may quote values
         return Documents(lacking=FAILED)
-    return Documents(*written, lacking=NO_EYE if made[0] is None else None)
 
 
 def expect() -> None:

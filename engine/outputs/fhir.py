@@ -126,8 +126,8 @@ def _shared(result: Result, issued: datetime) -> Resource:
 
 def _outcome(result: Result, software: Resource) -> Resource:
     """Whether the picture could be screened, why not, and what is to be known of it all the same."""
-    told = {"code": [result.code], "reason": [result.reason], "warnings": result.warnings}
-    parts = [_part(name, name, {"valueString": str(own)}) for name, values in told.items() for own in values if own]
+    told = [("code", result.code), ("reason", result.reason), *(("warnings", own) for own in result.warnings)]
+    parts = [_part(name, name, {"valueString": str(value)}) for name, value in told if value]
     return _observation(
         "status", "Whether the picture could be screened", {"valueString": result.status}, software, parts
     )

@@ -95,7 +95,7 @@ def export(
     run: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]",
+            metavar="[RUN]...",
             help="A folder that `train` made. With --triton: model files or embedded names; none: all embedded.",
         ),
     ] = None,
