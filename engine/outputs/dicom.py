@@ -24,6 +24,7 @@ from ..eyes import Eye
 from ..files import remove, remove_parts, write_bytes
 from ..findings import Decision, Structure
 from ..pictures import photo
+from ..pictures.dicom import FILTERS
 from ..readers import READERS
 from ..results import ModelName, Result, Screening
 from .overlays import stem
@@ -130,25 +131,45 @@ class Reports:
         if hashlib.sha256(data).hexdigest() != result.sha256:
             self.missed += 1
             return
-        if not photo.is_dicom(data):
-            self.left_out[NO_DICOM] += 1
-            return
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # they may quote values
-                source = _header(data)
-                if source is None:
-                    self.left_out[NO_NAMES] += 1
-                    return
-                made = (report(result, source), segmentation(result, source))
-                written = [None if own is None else _bytes_of(own) for own in made]
-        except Exception:  # of a library, about a header that it does not like; its words may quote values
-            self.left_out[FAILED] += 1
-            return
-        self.left_out[NO_EYE] += made[0] is None
-        for path, own in zip(paths, written, strict=True):
+        made = documents(result, data)
+        if made.lacking:
+            self.left_out[made.lacking] += 1
+        for path, own in zip(paths, (made.report, made.segmentation), strict=True):
             if own is not None:
                 write_bytes(path, own)
+
+
+class Documents(NamedTuple):
+    """What is written of a photograph, each as a file's bytes; None where there is none. lacking: why there is no report."""
+
+    report: bytes | None = None
+    segmentation: bytes | None = None
+    lacking: str | None = None
+
+
+def documents(found: Screening, data: bytes) -> Documents:
+    """Report and segmentation of a photograph.
+
+    Args:
+        found: What was found on it.
+        data: Its file, which may be none of DICOM's.
+    """
+    if not photo.is_dicom(data):
+        return Documents(lacking=NO_DICOM)
+    try:
+        with FILTERS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they may quote values
+            source = _header(data)
+            if source is None:
+                return Documents(lacking=NO_NAMES)
+            told, drawn = report(found, source), segmentation(found, source)
+            return Documents(
+                None if told is None else _bytes_of(told),
+                None if drawn is None else _bytes_of(drawn),
+                NO_EYE if told is None else None,
+            )
+    except Exception:  # of a library, about a header that it does not like; its words may quote values
+        return Documents(lacking=FAILED)
 
 
 def expect() -> None:

@@ -54,7 +54,7 @@ _DEFERRED = 2**18  # bytes; pydicom steps over longer values, which are pixels: 
 _READS = 200_000  # an element takes one to four; a photograph has some hundred elements
 _ADOBE_RGB = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # a JPEG segment that says: the components are R, G and B
 _ADVICE = "convert the file to Explicit VR Little Endian first, for instance with gdcmconv --raw"
-_FILTERS = threading.Lock()  # Python has one list of warning filters for all threads
+FILTERS = threading.Lock()  # Python has one list of warning filters for all threads
 
 
 class _Tag(IntEnum):
@@ -231,7 +231,7 @@ def _required(module: str) -> ModuleType:
 def _read_header(data: bytes, frame: int) -> _File:
     reader = _required("pydicom").filereader
     start, syntax = _start(data) or (132, "")
-    with _damage("the DICOM file is"), _FILTERS, warnings.catch_warnings():
+    with _damage("the DICOM file is"), FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd names of character sets
         stream = _Stream(data)
         stream.seek(start)

@@ -92,20 +92,51 @@ def tables(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A folder that `train` made.")],
-    out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
-    data: Annotated[list[Path], typer.Option("--data", help="Data sets; 32 pictures of them go through the gate.")],
+    run: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="A folder that `train` made. With --triton: model files or embedded names; none: all embedded.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The ONNX file to write.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Data sets; 32 pictures of them go through the gate.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="The model's name in its contract; the file's own where none is given.")
     ] = None,
     version: Annotated[str, typer.Option(help="The model's version in its contract.")] = "1",
+    triton: Annotated[
+        Path | None,
+        typer.Option("--triton", metavar="FOLDER", help="Write models into a model repository for Triton instead."),
+    ] = None,
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="With --triton: let TensorRT run what it can, within ONNX Runtime.")
+    ] = False,
 ) -> None:
-    """Export a trained network to an ONNX file with its contract; refused where it differs from torch."""
+    """Export a trained network to an ONNX file with its contract; refused where it differs from torch.
+
+    That needs RUN, --out and --data. With --triton, models that are files already are written into a repository.
+    """
+    if triton is not None:
+        if out or data or name:
+            raise typer.BadParameter("--triton goes without --out, --data and --name: its models are files already")
+        from .export import triton as repository
+
+        for path in repository.write([models.load(own) for own in models.chosen(run or ())], triton, tensorrt=tensorrt):
+            print(path)
+        return
+    if tensorrt:
+        raise typer.BadParameter("--tensorrt goes with --triton")
+    if not run or len(run) > 1 or out is None or not data:
+        raise typer.BadParameter("name one RUN, --out and --data; or --triton")
     for module in ("torch", "onnx", "onnxscript"):
         errors.require(module, "export")
     from .export.onnx import export as write
 
-    model, outcome = write(run, out, shown.chosen(data, None, 32), name=name or out.stem, version=version)
+    chosen = shown.chosen(data, None, 32)
+    model, outcome = write(Path(run[0]), out, chosen, name=name or out.stem, version=version)
     _print_written(model, outcome)
 
 

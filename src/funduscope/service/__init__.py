@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import require
-from ..engine.screener import Screener
+from ..engine.screener import Screener, ScreenerSettings
 from .settings import ServiceSettings
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-__all__ = ["ServiceSettings", "application", "serve"]
+__all__ = ["ServiceSettings", "application", "deployment", "serve"]
 
 
 def application(settings: ServiceSettings, screener: Screener) -> Starlette:
@@ -31,6 +31,30 @@ def application(settings: ServiceSettings, screener: Screener) -> Starlette:
     from .app import build
 
     return build(settings, screener)
+
+
+def deployment(settings: ServiceSettings, opened: ScreenerSettings, **options: Any) -> Any:
+    """The service as an application of Ray Serve, to be run by `ray.serve.run`. Each replica opens models of its own.
+
+    Args:
+        settings: Keys and limits, of each replica; where it listens, TLS and the number of connections are Ray's.
+        opened: What each replica opens.
+        **options: Of Ray's deployment, such as `num_replicas` or `ray_actor_options`.
+
+    Returns:
+        The application, bound.
+
+    Raises:
+        MissingExtra: Ray Serve, Starlette or another part is not installed.
+    """
+    expect()
+
+    def build() -> Starlette:  # on the node of a replica
+        return application(settings, opened.open())
+
+    ray = require("ray.serve", "ray")
+    given = {"name": "funduscope", "max_ongoing_requests": settings.connections} | options
+    return ray.deployment(**given)(ray.ingress(build)()).bind()
 
 
 def serve(settings: ServiceSettings, screener: Screener) -> None:

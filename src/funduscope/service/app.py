@@ -25,7 +25,7 @@ from ..engine.contract import Contract
 from ..engine.outputs.patients import Patient
 from ..engine.results import Result, Screening
 from ..engine.screener import Screener
-from . import bodies, inference, openapi, problems
+from . import bodies, formats, inference, openapi, problems
 from .guard import SCREENINGS, Guard
 from .metrics import Metrics
 from .queue import Queue
@@ -157,20 +157,31 @@ class _Service:
     async def screenings(self, request: Request) -> Response:
         """Screen the pictures of one request."""
         self._expect_ready()
-        wanted = _drawn(request)
+        wanted, form = _drawn(request), formats.asked(request)
+        in_dicom = wanted is None and formats.is_dicom(form)
+        if in_dicom:
+            await run_in_threadpool(formats.expect_dicom)
         sources = await bodies.pictures(request, self._settings)
         if wanted is not None and len(sources) != 1:
             raise HTTPException(400, f"only one picture can be drawn, and there are {len(sources)}")
+        if form == formats.DICOM and len(sources) != 1:
+            told = f'there are {len(sources)} pictures; ask for {formats.RELATED}; type="{formats.DICOM}"'
+            raise HTTPException(400, f"{formats.DICOM} is the report of one picture, and {told}")
         results = await self._queue.screen(sources, keep_photo=wanted is not None)
         self.metrics.pictures(results)
         if wanted is not None and isinstance(results[0], Screening):
             return Response(await run_in_threadpool(_draw, results[0], wanted), media_type="image/png")
+        if in_dicom and any(isinstance(result, Screening) for result in results):
+            return await run_in_threadpool(formats.as_dicom, form, sources, results)
         is_form = bodies.media_type(request) == bodies.FORM
+        unusable = wanted is not None or in_dicom or (not is_form and results[0].status == "error")
+        status = 422 if unusable else 200
+        if form == formats.FHIR:
+            return formats.as_fhir(results, self.notice, status)
         content: dict[str, Any] = {"notice": self.notice, "screenings": [result.to_dict() for result in results]}
         if is_form:
             content["patients"] = _patients(results)
-        unusable = wanted is not None or (not is_form and results[0].status == "error")
-        return JSONResponse(content, 422 if unusable else 200)
+        return JSONResponse(content, status)
 
 
 def _drawn(request: Request) -> str | None:

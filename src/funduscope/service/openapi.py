@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from ..engine.outputs import patients
+from ..engine.eyes import Eyes
+from ..engine.findings import Decision
+from ..engine.outputs import fhir, patients
 from ..engine.readers.column import Column
-from ..engine.results import columns
+from ..engine.results import ModelName, Screening, columns
 from ..version import __version__
+from . import formats
 from .bodies import RAW
 from .guard import NOTICE, SCREENINGS
 from .settings import ServiceSettings
@@ -17,6 +21,7 @@ _TYPES = {"text": "string", "list": "array", "bool": "boolean", "float": "number
 _REFUSALS = {
     "400": "The form or a parameter is not understood.",
     "401": "There is no key, or a wrong one.",
+    "406": "DICOM is asked for, and the extra dicom-out is not installed.",
     "408": "The body did not come in time.",
     "413": "The body is too large.",
     "415": "The body is of another type, or compressed.",
@@ -38,6 +43,15 @@ _EXAMPLE: dict[str, Any] = {
     "glaucoma_threshold": 0.5,
 }
 _BAD = {"name": "picture", "status": "error", "code": "DAMAGED", "reason": "the data ends before the picture does"}
+_SCREENED = Screening(  # the same as `_EXAMPLE`
+    name="picture",
+    width=1411,
+    height=1411,
+    eyes=Eyes(eye="right", source="picture"),
+    vcdr=0.412,
+    decisions={"glaucoma": Decision("glaucoma", 0.121, 0.5, called=False)},
+    models=(ModelName("multi-task", "multitask", "1", "0" * 64, "onnxruntime", "fp32"),),
+)
 _NAMED = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
 
 
@@ -62,6 +76,8 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
     json = {"schema": {"$ref": "#/components/schemas/Screenings"}}
     good = {"one": {"value": {"notice": notice, "screenings": [_EXAMPLE]}}}
     bad = {"damaged": {"value": {"notice": notice, "screenings": [_BAD]}}}
+    bundle = fhir.bundle([_SCREENED], notice, datetime(2026, 1, 1, tzinfo=UTC))
+    resource = {"schema": {"type": "object", "description": "A Bundle of FHIR R4."}}
     screenings = {
         "summary": "Screen one picture, or several of one patient",
         "parameters": [
@@ -77,11 +93,19 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
             "200": {
                 "description": "A row for each picture; those of a form that could not be read too.",
                 "headers": {NOTICE: {"description": notice, "schema": {"type": "string"}}},
-                "content": {"application/json": {**json, "examples": good}, "image/png": binary},
+                "content": {
+                    formats.JSON: {**json, "examples": good},
+                    formats.FHIR: {**resource, "examples": {"one": {"value": bundle}}},
+                    formats.DICOM: {"schema": {**binary["schema"], "description": "The report of one DICOM picture."}},
+                    formats.RELATED: {
+                        "schema": {**binary["schema"], "description": "Reports and segmentations, DICOM files."}
+                    },
+                    "image/png": binary,
+                },
             },
             "422": {
-                "description": "The one picture could not be read, or has nothing to draw: its row says why.",
-                "content": {"application/json": {**json, "examples": bad}},
+                "description": "The one picture could not be read, or has nothing to draw or report: its row says why.",
+                "content": {formats.JSON: {**json, "examples": bad}, formats.FHIR: resource},
             },
             **{status: _refusal(told) for status, told in _REFUSALS.items()},
         },
