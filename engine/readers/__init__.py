@@ -6,7 +6,7 @@ report, gate and evaluation know readers, not kinds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from ..contract import Contract
@@ -18,6 +18,7 @@ from .column import Column, Verdict
 from .difference import Bounds, Difference
 from .multitask import MultiTaskReader
 from .outputs import F, Outputs
+from .point import OperatingPoint
 
 
 class Reader(Protocol):
@@ -58,6 +59,10 @@ class Reader(Protocol):
 
     def describe(self) -> dict[str, str]:
         """How outputs become findings, for people: rows of title and text."""
+        ...
+
+    def points(self) -> Mapping[str, Sequence[OperatingPoint]]:
+        """From where on each verdict can be called, by its name."""
         ...
 
     def differences(self, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..engine.outputs import patients
+from ..engine.readers import verdicts
 from ..engine.readers.column import Column
 from ..engine.results import columns
 from ..version import __version__
 from .bodies import RAW
-from .guard import NOTICE, SCREENINGS
+from .guard import MODELS, NOTICE, RESULTS, SCREENINGS
 from .settings import ServiceSettings
 
 _TYPES = {"text": "string", "list": "array", "bool": "boolean", "float": "number", "int": "integer"}
@@ -38,6 +39,24 @@ _EXAMPLE: dict[str, Any] = {
     "glaucoma_threshold": 0.5,
 }
 _BAD = {"name": "picture", "status": "error", "code": "DAMAGED", "reason": "the data ends before the picture does"}
+_POINT = {"type": "array", "items": {"type": "number"}, "description": "x and y in the photo's pixels."}
+_LAYERS: dict[str, Any] = {
+    "type": "object",
+    "description": "What is drawn of one picture.",
+    "properties": {
+        "contours": {
+            "type": "object",
+            "description": "Of `disc` and `cup`, where they were found.",
+            "additionalProperties": {"type": "array", "items": _POINT},
+        },
+        "fovea": {**_POINT, "type": ["array", "null"]},
+        "heat": {
+            "type": "object",
+            "description": "By disease: a PNG of the photo's shape as a data URL, clear where there is no heat.",
+            "additionalProperties": {"type": "string"},
+        },
+    },
+}
 _NAMED = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
 
 
@@ -67,6 +86,8 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
         "parameters": [
             _parameter("overlay", "1: answer with the picture and its contours, as PNG.", "1"),
             _parameter("heat", "Answer with the picture and the heat map of this disease, as PNG.", "referable_dr"),
+            _parameter("photo", "1: answer with the picture as it is, as JPEG.", "1"),
+            _parameter("layers", "1: answer with the row, and contours and heat maps apart from the picture.", "1"),
         ],
         "requestBody": {
             "required": True,
@@ -77,7 +98,7 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
             "200": {
                 "description": "A row for each picture; those of a form that could not be read too.",
                 "headers": {NOTICE: {"description": notice, "schema": {"type": "string"}}},
-                "content": {"application/json": {**json, "examples": good}, "image/png": binary},
+                "content": {"application/json": {**json, "examples": good}, "image/png": binary, "image/jpeg": binary},
             },
             "422": {
                 "description": "The one picture could not be read, or has nothing to draw: its row says why.",
@@ -92,6 +113,8 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
         "security": [{"bearer": []}, {"header": []}] if settings.keys else [],
         "paths": {
             SCREENINGS: {"post": screenings},
+            MODELS: {"get": _plain("What the open models decide, from which score on, and where they leave it open.")},
+            **(_results() if settings.results else {}),
             "/v2/models/{name}": {"get": {**_plain("The open model, by the Open Inference Protocol V2."), **_NAMED}},
             "/v2/models/{name}/infer": {"post": {**_plain("Its outputs for prepared squares."), **_NAMED}},
             "/health/live": {"get": _plain("It answers.")},
@@ -113,8 +136,10 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
                         "notice": {"type": "string"},
                         "screenings": {"type": "array", "items": {"$ref": "#/components/schemas/Row"}},
                         "patients": {"type": "array", "items": {"$ref": "#/components/schemas/Patient"}},
+                        "layers": {"type": "array", "items": {"$ref": "#/components/schemas/Layers"}},
                     },
                 },
+                "Layers": _LAYERS,
                 "Problem": {
                     "type": "object",
                     "properties": {
@@ -125,6 +150,24 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
                 },
             },
         },
+    }
+
+
+def _results() -> dict[str, Any]:
+    """The addresses of a run's results."""
+    numbered = {"parameters": [{"name": "number", "in": "path", "required": True, "schema": {"type": "integer"}}]}
+    asked = [
+        _parameter("search", "Words, each of which name, patient, eye, status, code or warnings must have.", "blurred"),
+        _parameter("status", "Rows of this status.", "ok"),
+        *(_parameter(own.name, "Rows whose verdict is refer, no or open.", "refer") for own in verdicts()),
+        _parameter("sort", "A column; with - before it, from the highest down.", "-vcdr"),
+    ]
+    paged = [_parameter("offset", "How many rows to pass over.", "50"), _parameter("limit", "How many to give.", "50")]
+    one = _plain("A row, what is drawn of the picture, and which rows are beside it.")
+    return {
+        RESULTS: {"get": {**_plain("Rows of the run."), "parameters": [*asked, *paged]}},
+        f"{RESULTS}/{{number}}": {"get": {**one, "parameters": [*numbered["parameters"], *asked]}},
+        f"{RESULTS}/{{number}}/photo": {"get": {**_plain("The picture as JPEG."), **numbered}},
     }
 
 
