@@ -168,7 +168,7 @@ def test_the_numbers_are_those_of_python(opened, address, pictures, screener):
     told = card.inner_text()
     assert f"Vertical cup-to-disc ratio {result.vcdr:.3f}" in told
     for model in screener.models:
-        assert model.sha256 in told
+        assert f"SHA-256 {model.sha256[:16]}" in told
         assert f"{model.name} {model.version}" in told
     assert "not a diagnosis" in page.locator("#notice").inner_text()
 
@@ -178,12 +178,15 @@ def test_scores_stand_on_scales_with_their_bands_of_doubt(opened, address, pictu
     card = choose(page, pictures["good.jpg"])
     bands = card.locator(".doubt")
     assert bands.count() == 3  # the multi-task model leaves nothing open
+    card.get_by_text("What the thresholds give").click()
+    at = screener.contracts[1].decisions["any_dr"].points.balanced
+    told = f"from {at.threshold:.3f}: sensitivity {at.sensitivity.value:.2f} ({at.sensitivity.low:.2f} to "
+    assert told in card.inner_text()
     for line in card.locator("tr:has(.doubt)").all():
         low, high = (
             float(line.locator(".doubt").evaluate(f"own => parseFloat(own.style.{p})")) for p in ("left", "width")
         )
         assert f"open from {low / 100:.3f} to {(low + high) / 100:.3f}" in line.inner_text()
-        assert "sensitivity" in line.inner_text()
 
 
 def test_layers_are_turned_on_and_off(opened, address, pictures):
@@ -208,12 +211,15 @@ def test_contours_lie_on_the_picture(opened, address, pictures, screener):
     page = opened(address)
     card = choose(page, pictures["good.jpg"])
     result = screener(pictures["good.jpg"])
-    stage, disc = (card.locator(part).bounding_box() for part in (".stage", "polygon.disc"))
+    stage = card.locator(".stage").bounding_box()
+    x, y, height = card.locator("polygon.disc").evaluate(
+        """own => { const at = own.getScreenCTM(), box = own.getBBox();
+        return [at.a * box.x + at.e, at.d * box.y + at.f, at.d * box.height]; }"""
+    )
     scale = stage["width"] / result.width
     contour = result.contour("disc") + 0.5
-    for side, at in (("x", 0), ("y", 1)):
-        assert disc[side] - stage[side] == pytest.approx(scale * contour[:, at].min(), abs=2)
-    assert disc["height"] == pytest.approx(scale * np.ptp(contour[:, 1]), abs=4)
+    assert (x - stage["x"], y - stage["y"]) == pytest.approx(tuple(scale * contour.min(axis=0)), abs=0.1)
+    assert height == pytest.approx(scale * np.ptp(contour[:, 1]), abs=0.1)
 
 
 def test_the_picture_is_zoomed_and_moved(opened, address, pictures):
@@ -244,7 +250,8 @@ def test_the_picture_is_zoomed_and_moved(opened, address, pictures):
     assert stage.bounding_box()["width"] == pytest.approx(8 * 1411, rel=0.01)
     page.keyboard.press("Tab")
     card.get_by_role("button", name="Whole picture").click()
-    assert stage.bounding_box() == whole
+    assert stage.bounding_box()["width"] == whole["width"]
+    assert stage.bounding_box()["y"] == view.bounding_box()["y"]
 
 
 def test_both_eyes_of_a_patient_are_side_by_side(opened, address, pictures):

@@ -27,6 +27,9 @@ function say(text, bad = false) {
 
 function number(value) { return value == null ? "–" : value.toFixed(3); }
 
+/** A path that folds after its slashes. */
+function folding(path) { return path.split(/(?<=\/)/).flatMap(part => [make("wbr"), part]); }
+
 function capital(text) { return text.slice(0, 1).toUpperCase() + text.slice(1); }
 
 
@@ -285,9 +288,8 @@ function scored(row, verdict) {
   const told = [
     from == null ? null : `refer from ${number(from)}`,
     band && band.low < band.high ? `open from ${number(band.low)} to ${number(band.high)}` : null,
-    point?.name?.replaceAll("_", " "),
   ].filter(Boolean).join("; ");
-  const cell = make("td", {}, number(score));
+  const cell = make("td", {role: "cell"}, number(score));
   if (score != null) {
     const scale = make("div", {className: "scale", "aria-hidden": "true"}, part("score", 0, score));
     if (band && band.low < band.high) scale.append(part("doubt", band.low, band.high - band.low));
@@ -296,22 +298,31 @@ function scored(row, verdict) {
     cell.append(scale);
   }
   if (told) cell.append(make("div", {className: "hint"}, told));
-  if (point?.sensitivity)
-    cell.append(make("div", {className: "hint"}, `There: ${rate("sensitivity", point.sensitivity)}, ${rate("specificity", point.specificity)}`));
   if (score != null && from != null && row[verdict.name] != null && row[verdict.name] !== score >= from)
     cell.append(make("div", {className: "hint"}, "called because a narrower verdict is"));
   return cell;
 }
 
 function table(row, verdicts) {
-  const body = make("tbody");
+  const body = make("tbody", {role: "rowgroup"});
   for (const own of verdicts) {
     const hint = own.disease_title === own.title ? null : make("div", {className: "hint"}, own.disease_title);
-    body.append(make("tr", {},
-      make("th", {scope: "row"}, capital(own.title), hint), make("td", {}, called(row[own.name])), scored(row, own)));
+    body.append(make("tr", {role: "row"}, make("th", {scope: "row", role: "rowheader"}, capital(own.title), hint),
+      make("td", {role: "cell"}, called(row[own.name])), scored(row, own)));
   }
-  const head = make("tr", {}, ...["What", "Called", "Score, 0 to 1"].map(text => make("th", {scope: "col"}, text)));
-  return make("table", {}, make("thead", {}, head), body);
+  const heads = ["What", "Called", "Score, 0 to 1"].map(text => make("th", {scope: "col", role: "columnheader"}, text));
+  return make("table", {role: "table", className: "scores"},
+    make("thead", {role: "rowgroup"}, make("tr", {role: "row"}, ...heads)), body);
+}
+
+/** What each operating point gave where it was chosen; null where the models do not say. */
+function points(row, verdicts) {
+  const lines = verdicts.flatMap(own => own.points.filter(point => point.sensitivity).map(point => [
+    `${capital(own.title)}, ${point.name.replaceAll("_", " ")}${point.threshold === row[own.name + "_threshold"] ? " (in use)" : ""}`,
+    `from ${number(point.threshold)}: ${rate("sensitivity", point.sensitivity)}, ${rate("specificity", point.specificity)}`,
+  ]));
+  return lines.length ? make("details", {}, make("summary", {}, "What the thresholds give"),
+    make("p", {className: "hint"}, "On the pictures by which they were chosen, with 95 % intervals."), pairs(lines)) : null;
 }
 
 /** Whose eye it is and who says so, such as `right eye (the picture shows it)`. */
@@ -333,28 +344,29 @@ function show({row, layers, verdicts, name, photos}) {
   const card = make("article", {"aria-label": name}), urls = [];
   const state = row.status === "ok" ? null
     : make("p", {className: "bad"}, `${capital(row.status)}, ${row.code}: ${row.reason}`);
-  card.append(make("h3", {}, eye(row)), make("p", {className: "hint"}, name), ...[state].filter(Boolean));
+  const text = make("div"), picture = make("div", {}, make("h3", {}, eye(row)), make("p", {className: "hint"}, ...folding(name)), state);
+  card.append(make("div", {className: "card"}, picture, text));
   const viewer = new Viewer(name), choice = make("fieldset", {className: "row"}, make("legend", {className: "hint"}, "Layers"));
   viewer.own.hidden = choice.hidden = true;
-  card.append(viewer.own, choice);
+  picture.append(viewer.own, choice);
+  text.append(make("p", {className: "advice"}, advice(row, verdicts)));
   if (row.status === "ok") {
-    card.append(table(row, verdicts));
-    if (row.vcdr != null) card.append(make("p", {}, `Vertical cup-to-disc ratio ${number(row.vcdr)}`));
+    text.append(table(row, verdicts));
+    if (row.vcdr != null) text.append(make("p", {}, `Vertical cup-to-disc ratio ${number(row.vcdr)}`));
   }
-  card.append(make("p", {className: "advice"}, advice(row, verdicts)));
   if (row.warnings.length)
-    card.append(make("p", {className: "hint"}, `Warnings: ${row.warnings.map(code => WARNINGS[code] ?? code).join("; ")}.`));
+    text.append(make("p", {className: "hint"}, `Warnings: ${row.warnings.map(code => WARNINGS[code] ?? code).join("; ")}.`));
   const quality = Object.entries(QUALITY).filter(([key]) => row[key] != null);
   if (quality.length)
-    card.append(make("p", {className: "hint"}, `Quality, 0 to 1: ${quality.map(([key, text]) => `${text} ${number(row[key])}`).join(", ")}`));
-  const models = row.model.map((model, k) => [`${model} ${row.model_version[k]}`,
-    `${row.precision[k]}, ${row.backend[k]}, SHA-256 ${row.model_sha256[k]}`]);
-  if (models.length)
-    card.append(make("p", {className: "hint"}, `Computed by ${models.map(([model]) => model).join(" and ")}`), pairs(models));
-  const text = JSON.stringify(row, null, 2), data = URL.createObjectURL(new Blob([text], {type: "application/json"}));
+    text.append(make("p", {className: "hint"}, `Quality, 0 to 1: ${quality.map(([key, text]) => `${text} ${number(row[key])}`).join(", ")}`));
+  const models = row.model.map((model, k) =>
+    `${model} ${row.model_version[k]} (${row.precision[k]}, ${row.backend[k]}, SHA-256 ${row.model_sha256[k].slice(0, 16)}…)`);
+  if (models.length) text.append(make("p", {className: "hint"}, `Computed by ${models.join(" and ")}.`));
+  const json = JSON.stringify(row, null, 2), data = URL.createObjectURL(new Blob([json], {type: "application/json"}));
   urls.push(data);
-  card.append(
-    make("details", {}, make("summary", {}, "The row as JSON"), make("pre", {tabIndex: 0, role: "region", "aria-label": "The row as JSON"}, text)),
+  text.append(
+    ...[row.status === "ok" ? points(row, verdicts) : null].filter(Boolean),
+    make("details", {}, make("summary", {}, "The row as JSON"), make("pre", {tabIndex: 0, role: "region", "aria-label": "The row as JSON"}, json)),
     make("p", {className: "tools"}, make("a", {className: "button", href: data, download: `${name.split(/[\\/]/).pop()}.json`}, "Download the row")));
   card.forget = () => urls.forEach(URL.revokeObjectURL);
   look();

@@ -52,7 +52,7 @@ function begin(given) {
 }
 
 function line(row) {
-  const name = make("button", {type: "button", className: "name"}, row.name);
+  const name = make("button", {type: "button", className: "name"}, ...folding(row.name));
   name.addEventListener("click", () => { remember({picture: row.number}); attempt(() => look(row.number)); });
   name.dataset.number = row.number;
   const cell = (label, ...children) => make("td", {role: "cell", "data-label": label}, ...children);
@@ -80,6 +80,7 @@ function go(to) {
 async function look(number) {
   at("many").hidden = true;
   at("one").hidden = false;
+  say("");
   const result = await asJson(`v1/results/${number}${query()}`);
   const row = result.screening, photos = result.photo ? [() => asUrl(`v1/results/${number}/photo`)] : [];
   const card = show({row, layers: result.layers, verdicts: pointed(verdicts, await catalogue(), row), name: row.name, photos});

@@ -26,12 +26,14 @@ function add(to, row, card, verdicts) {
   const after = [...to.eyes.children].find(other => +other.dataset.rank > +card.dataset.rank);
   to.eyes.insertBefore(card, after ?? null);
   const of = (row, name) => row.eye ? `${name}, ${row.eye} eye` : name;
-  const calls = to.rows.flatMap(row => row.status !== "ok" ? [] : verdicts.filter(own => row[own.name]).map(own => of(row, own.title)));
-  const none = to.rows.filter(row => row.status !== "ok").length;
+  const good = to.rows.filter(row => row.status === "ok"), none = to.rows.length - good.length;
+  const those = value => good.flatMap(row => verdicts.filter(own => (row[own.name] ?? null) === value).map(own => of(row, own.title)));
+  const calls = those(true), open = those(null);
   const missing = SIDES.filter(side => !to.rows.some(row => row.eye === side && row.status === "ok"));
   to.told.textContent = [
-    calls.length ? `Called: ${calls.join("; ")}.` : "Nothing is called.",
-    none ? `${none} of ${to.rows.length} pictures without a result.` : "",
+    calls.length ? `Called: ${calls.join("; ")}.` : good.length ? "Nothing is called." : "",
+    open.length ? `Open: ${open.join("; ")}.` : "",
+    none ? `Without a result: ${none} of ${to.rows.length}.` : "",
     missing.length === 1 ? `No result of the ${missing[0]} eye.` : "",
   ].filter(Boolean).join(" ");
 }
