@@ -33,12 +33,14 @@ from .catalogue import verdicts_of
 from .guard import RESULTS, RESULTS_PAGE
 
 _MOST = 500  # rows of an answer
+_ORDERS = 8  # that are kept
 _LAST = 2**31  # number of a picture
 _WORDS = 16  # of a search; more do not count
 _CALLS = {"refer": "{} = 1", "no": "{} = 0", "open": "({} IS NULL AND status = 'ok')"}
 _TEXTS = ("name", "patient", "eye", "status", "code", "warnings")  # what is searched
 _STAMP = "number, size, modified, sha256, code"  # a result that was made anew has another
 _GONE = "the picture is gone, or has changed since it was screened"
+_NEW = f"SELECT {_STAMP}, row FROM run.results WHERE number NOT IN (SELECT number FROM rows)"
 P = ParamSpec("P")
 T = TypeVar("T")
 _log = logging.getLogger("funduscope")
@@ -133,41 +135,43 @@ class _Index:
         self.columns = ("number", *(name for name in wanted if name in given))
         self._touched: tuple[object, ...] = ()  # the store's files when they were last looked at
         self._identity: object = None  # of the run
+        self._orders: dict[object, list[int]] = {}  # the last that were asked for
+        self._more = [name for name in self.columns if name not in _STAMP.split(", ")]
         self._file = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, uri=True)
-        self._file.create_function("folded", 1, lambda text: text and text.casefold(), deterministic=True)
-        more = [name for name in self.columns if name not in _STAMP.split(", ")]
-        self._file.execute(f"CREATE TABLE rows ({_STAMP}, {', '.join(more)}, words, PRIMARY KEY (number))")
-        values = ", ".join(f"json_extract(row, '$.{name}')" for name in more)
-        text = " || ' ' || ".join(f"ifnull(json_extract(row, '$.{name}'), '')" for name in _TEXTS)
-        self._take = (
-            f"INSERT INTO rows SELECT {_STAMP}, {values}, folded({text}) FROM run.results "
-            "WHERE number NOT IN (SELECT number FROM rows)"
-        )
+        held = ", ".join([_STAMP.replace("number", "number INTEGER PRIMARY KEY"), *self._more, "words"])
+        self._file.execute(f"CREATE TABLE rows ({held})")
+        self._width = held.count(",") + 1
 
     def page(self, asked: _Asked) -> dict[str, Any]:
         """Those that are wanted, how many are found, and how many there are, by code or status."""
+        of_one = f"SELECT {', '.join(self.columns)} FROM rows WHERE number = ?"
         with self._lock:
-            self._refresh()
+            order = self._order(asked)
             counts = self._file.execute("SELECT coalesce(code, status), count(*) FROM rows GROUP BY 1").fetchall()
-            (count,) = self._file.execute(f"SELECT count(*) FROM rows WHERE {asked.where}", asked.values).fetchone()
-            found = self._file.execute(
-                f"SELECT {', '.join(self.columns)} FROM rows WHERE {asked.where} ORDER BY {asked.order} LIMIT ? OFFSET ?",
-                (*asked.values, asked.limit, asked.offset),
-            ).fetchall()
-        return {"counts": dict(counts), "found": count, "rows": [self._row(values) for values in found]}
+            wanted = order[asked.offset : asked.offset + asked.limit]
+            rows = [self._row(self._file.execute(of_one, (number,)).fetchone()) for number in wanted]
+        return {"counts": dict(counts), "found": len(order), "rows": rows}
 
     def beside(self, number: int, asked: _Asked) -> dict[str, int | None]:
         """One row's place among those that are asked for, from 0 on, and the numbers before and after it; None: not there."""
-        names = ("place", "previous", "next")
         with self._lock:
-            self._refresh()
-            found = self._file.execute(
-                "SELECT place - 1, previous, next FROM (SELECT number, row_number() OVER o AS place, "
-                f"lag(number) OVER o AS previous, lead(number) OVER o AS next FROM rows WHERE {asked.where} "
-                f"WINDOW o AS (ORDER BY {asked.order})) WHERE number = ?",
-                (*asked.values, number),
-            ).fetchone()
-        return dict(zip(names, found or (None,) * len(names), strict=True))
+            order = self._order(asked)
+        place = order.index(number) if number in order else None
+        if place is None:
+            return {"place": None, "previous": None, "next": None}
+        around = [None, *order, None]
+        return {"place": place, "previous": around[place], "next": around[place + 2]}
+
+    def _order(self, asked: _Asked) -> list[int]:
+        """The numbers of all rows that are asked for. With the lock held."""
+        self._refresh()
+        key = asked.where, asked.values, asked.order
+        if key not in self._orders:
+            if len(self._orders) == _ORDERS:
+                self._orders.pop(next(iter(self._orders)))
+            chosen = f"SELECT number FROM rows WHERE {asked.where} ORDER BY {asked.order}"
+            self._orders[key] = [number for (number,) in self._file.execute(chosen, asked.values)]
+        return self._orders[key]
 
     def _row(self, values: Sequence[Any]) -> dict[str, Any]:
         row = dict(zip(self.columns, values, strict=True))
@@ -191,10 +195,21 @@ class _Index:
                     "DELETE FROM rows WHERE number IN (SELECT number FROM "
                     f"(SELECT {_STAMP} FROM rows EXCEPT SELECT {_STAMP} FROM run.results))"
                 )
-                self._file.execute(self._take)
+                self._file.executemany(
+                    f"INSERT INTO rows VALUES ({', '.join('?' * self._width)})",
+                    map(self._taken, self._file.execute(_NEW)),
+                )
         finally:
             self._file.execute("DETACH run")
+        self._orders.clear()
         self._touched, self._identity = touched, identity
+
+    def _taken(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """A line of the index. Args: values: of a line of the store: the stamp, then the row."""
+        *known, text = values
+        row = json.loads(text)
+        words = " ".join(str(row[name]) for name in _TEXTS if row[name]).casefold()
+        return (*known, *(json.dumps(v) if isinstance(v := row.get(name), list) else v for name in self._more), words)
 
 
 def _touched(path: Path) -> tuple[int, ...] | None:
