@@ -24,6 +24,7 @@ from funduscope.service import ServiceSettings
 pytest.importorskip("uvicorn")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra browser").Axe
+playwright.expect.set_options(timeout=20_000)
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
