@@ -31,12 +31,12 @@ def heat_maps(findings: Findings) -> dict[str, HeatMap]:
 
 
 def encoded(picture: NDArray[np.uint8], suffix: str, quality: int = 90) -> bytes:
-    """A drawing as the bytes of a file. Raises SettingsError for a suffix that is not of one of these formats."""
+    """A drawing, RGB or, but for .jpg, RGBA, as the bytes of a file. Raises SettingsError for a suffix of another format."""
     if suffix.lower() in (".jpg", ".jpeg"):
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=quality))
     if suffix.lower() not in _LOSSLESS:
         raise SettingsError(f"drawings are written as .jpg, .png, .bmp or .tif, not as {suffix!r}")
-    return cv2.imencode(suffix, picture[..., ::-1])[1].tobytes()
+    return cv2.imencode(suffix, picture[..., [2, 1, 0, 3][: picture.shape[2]]])[1].tobytes()
 
 
 def heated(photo: Photo, heat: HeatMap, side: int = SIDE) -> NDArray[np.uint8]:
@@ -45,11 +45,23 @@ def heated(photo: Photo, heat: HeatMap, side: int = SIDE) -> NDArray[np.uint8]:
     Gives uint8 (h, w, 3) RGB, its longer side `side` px at most.
     """
     picture, scale = _whole(photo, side)
-    size = picture.shape[1], picture.shape[0]
-    warmth = heat.on_photo(*size, scale)
+    colours, opacity = _warmth(picture, scale, heat)
+    return np.asarray(np.rint(picture * (1 - opacity) + colours * opacity), np.uint8)
+
+
+def heat_layer(photo: Photo, heat: HeatMap, side: int = SIDE) -> NDArray[np.uint8]:
+    """What `heated` draws, without the photo below: uint8 (h, w, 4) RGBA, its longer side `side` px at most."""
+    colours, opacity = _warmth(*_whole(photo, side), heat)
+    alpha = np.rint(255 * opacity).astype(np.uint8)
+    return np.asarray(np.dstack([colours * (alpha > 0), alpha]), np.uint8)  # black where it is clear: a smaller file
+
+
+def _warmth(picture: NDArray[np.uint8], scale: float, heat: HeatMap) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A heat map's colours, (h, w, 3) RGB, and how opaque each is over the picture, (h, w, 1) in [0, 1]."""
+    warmth = heat.on_photo(picture.shape[1], picture.shape[0], scale)
     colours = cv2.applyColorMap((warmth * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     opacity = (_OPACITY * np.minimum(1, 2 * warmth))[..., None] * (picture.max(axis=2, keepdims=True) > _DARK)
-    return np.asarray(np.rint(picture * (1 - opacity) + colours * opacity), np.uint8)
+    return np.asarray(colours, np.uint8), np.asarray(opacity, np.float32)
 
 
 def contoured(photo: Photo, findings: Findings, side: int = SIDE) -> NDArray[np.uint8]:

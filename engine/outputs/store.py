@@ -190,6 +190,19 @@ class Store:
             for number, found in self._file.execute(f"SELECT number, found FROM results {chosen} ORDER BY number"):
                 yield number, unpacked(found, models)
 
+    def one(self, number: int) -> tuple[Listed, Result] | None:
+        """A picture and its result, without the photo; None where there is none yet."""
+        models = self.models()
+        with self._told():
+            found = self._file.execute(
+                "SELECT path, p.patient, eye, frame, found FROM results JOIN pictures p USING (number) WHERE number = ?",
+                (number,),
+            ).fetchone()
+            if found is None:
+                return None
+            path, patient, eye, frame, data = found
+            return Listed(as_text(path), patient and as_text(patient), eye, frame), unpacked(data, models)
+
     def close(self) -> None:
         """Nothing is lost without it."""
         self._file.close()

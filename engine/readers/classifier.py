@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self, cast
 
@@ -22,6 +22,7 @@ from . import quality
 from .column import Column, Verdict
 from .difference import Bounds, Difference
 from .outputs import F, Outputs
+from .point import Estimate, OperatingPoint
 from .quality import Grade, QualityPart
 from .reader import Reader
 
@@ -37,6 +38,10 @@ class EstimatePart(Strict):
     value: Probability
     low: Probability
     high: Probability
+
+    def build(self) -> Estimate:
+        """The three."""
+        return self.value, self.low, self.high
 
 
 class PointPart(Strict):
@@ -219,6 +224,16 @@ class ClassifierReader(Reader):
                 f"more than {self._document.disagreement:g} from the multi-task model's glaucoma, each seen from its threshold"
             )
         return rows
+
+    def points(self) -> Mapping[str, Sequence[OperatingPoint]]:
+        """See Reader."""
+        return {
+            VERDICT_ON.get(disease, disease): [
+                OperatingPoint(at.threshold, name, at.uncertain_logit, at.sensitivity.build(), at.specificity.build())
+                for name, at in part.points
+            ]
+            for disease, part in self._document.decisions.items()
+        }
 
     def differences(self, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:
         """See Reader."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import ClassVar, Literal
 
@@ -19,6 +19,7 @@ from ..pictures.preprocess import Prepared
 from .column import Column, Verdict
 from .difference import Bounds, Difference
 from .outputs import F, Outputs
+from .point import OperatingPoint
 from .reader import Reader
 
 _MIDDLE = (0.75, 0.6, 0.5)  # of the field of view, where no disc is seen in the whole
@@ -175,6 +176,10 @@ class MultiTaskReader(Reader):
         """See Reader."""
         rules = "\n".join(f"{key} {value}" for key, value in vars(self._rules).items())
         return {"rules": rules, "glaucoma from": f"{self._threshold:.4f}"}
+
+    def points(self) -> Mapping[str, Sequence[OperatingPoint]]:
+        """See Reader."""
+        return {"glaucoma": [OperatingPoint(self._threshold)]}
 
     def _clear(self, outputs: Outputs, margin: float) -> bool:
         """Whether the maps' peaks are farther from what makes a structure measurable than a decision may be to change."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..contract import Contract
@@ -12,6 +12,7 @@ from ..pictures.preprocess import Prepared
 from .column import Column, Verdict
 from .difference import Bounds, Difference
 from .outputs import F, Outputs
+from .point import OperatingPoint
 from .quality import Grade
 
 
@@ -65,6 +66,10 @@ class Reader(ABC):
     @abstractmethod
     def describe(self) -> dict[str, str]:
         """How outputs become findings, for people: rows of title and text."""
+
+    def points(self) -> Mapping[str, Sequence[OperatingPoint]]:
+        """From where on each verdict can be called, by its name."""
+        return {}
 
     @abstractmethod
     def differences(self, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:

@@ -255,10 +255,18 @@ def serve(
     queue: Annotated[int, typer.Option(help="The most pictures that wait; more are refused with 429.")] = 64,
     max_mb: Annotated[int, typer.Option("--max-mb", help="The most MB of one request's body.")] = 32,
     deadline: Annotated[float, typer.Option(help="Seconds in which a request's pictures must be screened.")] = 30,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            "--results",
+            metavar="DIR",
+            help="Also show the results in a folder that `screen` or `watch` has written, or is writing, at /results.",
+        ),
+    ] = None,
 ) -> None:
     """Screen over HTTP, until SIGINT or SIGTERM: an interface for programs, and a page for people at its root.
 
-    Nothing that is sent is kept, on disk or in a log.
+    Nothing that is sent is kept, on disk or in a log; DIR is only read.
     """
     settings = ServiceSettings(
         host=host,
@@ -270,6 +278,7 @@ def serve(
         max_bytes=max_mb * 2**20,
         max_pictures=min(queue, ServiceSettings.max_pictures),
         deadline_seconds=deadline,
+        results=results,
     )
     service.expect()
     with _settings(model or (), backend, batch, point).open() as screener:

@@ -63,6 +63,20 @@ def test_heat_is_drawn_at_the_same_place_in_a_smaller_drawing():
     assert (columns.mean(), rows.mean()) == pytest.approx((149.5, 24.5), abs=0.6)
 
 
+@pytest.mark.parametrize("side", [130, 1024])
+def test_a_layer_over_the_photo_is_the_drawing(fundus, side):
+    pixels = fundus(400, 520)
+    seen, hot = photo.load(pixels), heat(520, 400, hot=(4, 5), level=0.3)
+    drawn, layer = drawing.heated(seen, hot, side), drawing.heat_layer(seen, hot, side)
+    below = drawing.heated(seen, heat(520, 400), side)
+    opacity = layer[..., 3:] / 255
+    assert np.abs(below * (1 - opacity) + layer[..., :3] * opacity - drawn).max() < 2
+    assert np.abs(below.astype(int) - drawn).max() > 50
+    assert not layer[0, 0].any()
+    back = cv2.imdecode(np.frombuffer(drawing.encoded(layer, ".png"), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(back, cv2.cvtColor(layer, cv2.COLOR_RGBA2BGRA))
+
+
 def test_little_heat_is_blue_and_full_heat_red():
     grey = np.full((200, 200, 3), 100, np.uint8)
     mild, full = (drawing.heated(photo.load(grey), heat(200, 200, level=level))[100, 100] for level in (0.15, 1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import re
@@ -16,6 +17,7 @@ from funduscope import Screener, columns
 from funduscope.engine import models
 from funduscope.engine.outputs import patients
 from funduscope.engine.runners import FakeRunner
+from funduscope.postprocess import scores
 
 pytest.importorskip("starlette")
 
@@ -159,6 +161,79 @@ def test_what_cannot_be_drawn(client, jpeg):
     two = [("right", ("a.jpg", jpeg(1))), ("left", ("b.jpg", jpeg(2)))]
     assert asked.post(f"{URL}?overlay=1", files=two).status_code == 400
     assert asked.post(f"{URL}?overlay=0", content=jpeg(), headers=JPEG).json()["screenings"]
+
+
+def test_the_photo_as_every_browser_shows_it(client, jpeg):
+    seen = cv2.imdecode(np.frombuffer(jpeg(), np.uint8), cv2.IMREAD_COLOR)
+    tiff = cv2.imencode(".tif", seen)[1].tobytes()
+    answer = client().post(f"{URL}?photo=1", content=tiff, headers={"Content-Type": "image/tiff"})
+    assert answer.headers["content-type"] == "image/jpeg"
+    shown = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == seen.shape
+    assert np.abs(shown.astype(int) - seen).mean() < 3
+
+
+def heat_of(layers, disease: str) -> np.ndarray:
+    kind, _, data = layers["heat"][disease].partition(",")
+    assert kind == "data:image/png;base64"
+    return cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def test_layers_are_apart_from_the_picture(client, screener, jpeg):
+    asked = client()
+    answer = asked.post(f"{URL}?layers=1", content=jpeg(5), headers=JPEG).json()
+    assert answer["screenings"] == [json.loads(screener(jpeg(5), name="picture").to_json())]
+    (layers,) = answer["layers"]
+    heat = heat_of(layers, "referable_dr")
+    assert heat.shape == (200, 260, 4)
+    assert heat[..., 3].max() > 0
+    assert not heat[0, 0].any()  # none beside the retina
+
+
+def test_layers_of_each_picture_of_a_form(client, jpeg):
+    files = [("right", ("a.jpg", jpeg(1))), ("left", ("b.jpg", b"not a picture"))]
+    answer = client().post(f"{URL}?layers=1", files=files)
+    assert answer.status_code == 200
+    good, bad = answer.json()["layers"]
+    assert good["heat"]
+    assert bad == {"contours": {}, "fovea": None, "heat": {}}
+
+
+def test_contours_are_those_of_python(cc0):
+    """Over the embedded models."""
+    from starlette.testclient import TestClient
+
+    from funduscope.service import ServiceSettings, application
+
+    with Screener.open(backend="onnxruntime") as opened:
+        result = opened(cc0, name="picture")
+        with TestClient(application(ServiceSettings(), opened)) as asked:
+            while asked.get("/health/ready").status_code != 200:
+                pass
+            answer = asked.post(f"{URL}?layers=1", content=cc0.read_bytes(), headers=JPEG).json()
+    (layers,) = answer["layers"]
+    for name in ("disc", "cup"):
+        assert layers["contours"][name] == result.contour(name).round(2).tolist()
+    assert layers["fovea"] == pytest.approx(result.fovea, abs=0.01)
+    assert set(layers["heat"]) == {"glaucoma", "referable_dr"}
+
+
+def test_models_say_from_where_on_they_call_and_where_they_leave_open(client, screener):
+    answer = client().get("/v1/models").json()
+    (model,) = answer["models"]
+    (contract,) = screener.contracts
+    assert (model["name"], model["sha256"], model["backend"]) == ("classifier", contract.sha256, "fake")
+    assert model["terms"]["notice"] == contract.terms.notice
+    for verdict in model["verdicts"]:
+        part = contract.decisions[verdict["disease"]]
+        assert [point["name"] for point in verdict["points"]] == ["high_sensitivity", "balanced", "high_specificity"]
+        for point in verdict["points"]:
+            at = part.points.at(point["name"])
+            assert point["threshold"] == pytest.approx(at.threshold, abs=1e-6)
+            assert point["sensitivity"] == at.sensitivity.model_dump()
+            band = point["uncertain"]
+            for inside, value in ((True, band["low"] + 1e-4), (True, band["high"] - 1e-4), (False, band["low"] - 1e-4)):
+                assert (scores.decide(value, at.threshold, at.uncertain_logit) is None) == inside
 
 
 # many at once
@@ -337,15 +412,15 @@ def test_the_description_has_what_is_answered(client, jpeg):
         assert any(isinstance(value, kinds[kind]) for kind in schemas["Row"]["properties"][name]["type"]), name
 
 
-def test_the_page_loads_nothing_and_runs_its_own_script_alone(client):
+def test_the_page_loads_nothing_and_runs_its_own_scripts_alone(client):
     answer = client().get("/")
     assert answer.headers["content-type"].startswith("text/html")
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:,)|@import|url\(""", answer.text)
     assert not re.search(r"\son\w+\s*=|style\s*=\s*[\"']", answer.text)  # the policy would not let them
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
-    assert len(re.findall("sha256-", policy)) == 2
-    for needed in ('lang="en"', 'aria-live="polite"', "@media print", "width=device-width"):
+    assert len(re.findall("sha256-", policy)) == len(re.findall("<(?:script|style)>", answer.text)) == 3
+    for needed in ('lang="en"', 'role="status"', 'capture="environment"', "@media print", "width=device-width"):
         assert needed in answer.text
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import logging
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -17,20 +15,20 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ..engine import drawing
 from ..engine.contract import Contract
 from ..engine.outputs.patients import Patient
 from ..engine.results import Result, Screening
 from ..engine.screener import Screener
-from . import bodies, formats, inference, openapi, problems
-from .guard import SCREENINGS, Guard
+from . import bodies, catalogue, formats, inference, layers, openapi, pages, problems, results
+from .guard import MODELS, SCREENINGS, Guard
 from .metrics import Metrics
 from .queue import Queue
 from .settings import ServiceSettings
 
+_LINK = '<nav aria-label="Pages"><a href="results">Results of a run</a></nav>'
 _WARM = 3  # runs before the service is ready: what is allocated or chosen by the first ones is there then
 _log = logging.getLogger("funduscope")
 
@@ -45,12 +43,14 @@ def build(settings: ServiceSettings, screener: Screener) -> Starlette:
         Route("/metrics", service.figures),
         Route("/openapi.json", service.description),
         Route(SCREENINGS, service.screenings, methods=["POST"]),
+        Route(MODELS, service.models),
         Route("/v2", service.server),
         Route("/v2/health/live", service.live),
         Route("/v2/health/ready", service.is_ready),
         Route("/v2/models/{name}", service.model),
         Route("/v2/models/{name}/ready", service.model_ready),
         Route("/v2/models/{name}/infer", service.infer, methods=["POST"]),
+        *(results.routes(settings.results) if settings.results else ()),
     ]
     guard = Middleware(Guard, settings=settings, notice=service.notice, metrics=service.metrics)
     handlers: Any = {HTTPException: problems.of_exception}
@@ -67,8 +67,8 @@ class _Service:
         self._warming: asyncio.Task[None] | None = None
         self.notice = " ".join(dict.fromkeys(own.terms.notice for own in screener.contracts))
         self.metrics = Metrics(lambda: self._queue.waiting)
-        text = (resources.files(__package__) / "page.html").read_text(encoding="utf-8")
-        self._page = HTMLResponse(text, headers={"Content-Security-Policy": _policy(text)})
+        self._page = pages.page("screen", links=_LINK if settings.results else "")
+        self._models = catalogue.document(screener)
         self._description = openapi.document(settings, self.notice)
 
     @asynccontextmanager
@@ -115,6 +115,10 @@ class _Service:
         """For people."""
         return self._page
 
+    async def models(self, request: Request) -> Response:
+        """What the open models decide, and from where on."""
+        return JSONResponse(self._models)
+
     def _expect_ready(self) -> None:
         """Before the body is taken. Raises HTTPException: 429, 503."""
         self._begin()
@@ -157,52 +161,76 @@ class _Service:
     async def screenings(self, request: Request) -> Response:
         """Screen the pictures of one request."""
         self._expect_ready()
-        wanted, form = _drawn(request), formats.asked(request)
-        in_dicom = wanted is None and formats.is_dicom(form)
+        wanted, form = _Wanted.of(request), formats.asked(request)
+        in_dicom = not wanted.picture and formats.is_dicom(form)
         if in_dicom:
             await run_in_threadpool(formats.expect_dicom)
         sources = await bodies.pictures(request, self._settings)
-        if wanted is not None and len(sources) != 1:
+        if wanted.picture and len(sources) != 1:
             raise HTTPException(400, f"only one picture can be drawn, and there are {len(sources)}")
         if form == formats.DICOM and len(sources) != 1:
             told = f'there are {len(sources)} pictures; ask for {formats.RELATED}; type="{formats.DICOM}"'
             raise HTTPException(400, f"{formats.DICOM} is the report of one picture, and {told}")
-        results = await self._queue.screen(sources, keep_photo=wanted is not None)
-        self.metrics.pictures(results)
-        if wanted is not None and isinstance(results[0], Screening):
-            return Response(await run_in_threadpool(_draw, results[0], wanted), media_type="image/png")
-        if in_dicom and any(isinstance(result, Screening) for result in results):
-            return await run_in_threadpool(formats.as_dicom, form, sources, results)
+        found = await self._queue.screen(sources, keep_photo=wanted.picture or wanted.layers)
+        self.metrics.pictures(found)
+        if wanted.picture and isinstance(found[0], Screening):
+            return await run_in_threadpool(wanted.draw, found[0])
+        if in_dicom and any(isinstance(result, Screening) for result in found):
+            return await run_in_threadpool(formats.as_dicom, form, sources, found)
         is_form = bodies.media_type(request) == bodies.FORM
-        unusable = wanted is not None or in_dicom or (not is_form and results[0].status == "error")
+        unusable = wanted.picture or in_dicom or (not is_form and found[0].status == "error")
         status = 422 if unusable else 200
         if form == formats.FHIR:
-            return formats.as_fhir(results, self.notice, status)
-        content: dict[str, Any] = {"notice": self.notice, "screenings": [result.to_dict() for result in results]}
+            return formats.as_fhir(found, self.notice, status)
+        content: dict[str, Any] = {"notice": self.notice, "screenings": [result.to_dict() for result in found]}
         if is_form:
-            content["patients"] = _patients(results)
+            content["patients"] = _patients(found)
+        if wanted.layers:
+            content["layers"] = await run_in_threadpool(lambda: [_layers(result) for result in found])
         return JSONResponse(content, status)
 
 
-def _drawn(request: Request) -> str | None:
-    """What is to be drawn: a disease's heat, "" for the contours, None for nothing. Raises HTTPException: 400."""
-    asked = dict(request.query_params)
-    if unknown := asked.keys() - {"overlay", "heat"}:
-        raise HTTPException(400, f"{len(unknown)} unknown parameters; there are: overlay, heat", problems.CLOSE)
-    if asked.get("heat"):
-        return asked["heat"]
-    return "" if asked.get("overlay") in ("1", "true") else None
+@dataclass(frozen=True)
+class _Wanted:
+    """What a request wants beside rows, or in their place.
+
+    Attributes:
+        heat: The picture with the heat of this disease.
+        overlay: The picture with its contours.
+        photo: The picture as it is.
+        layers: Rows, and what is drawn of each picture apart from it.
+    """
+
+    heat: str = ""
+    overlay: bool = False
+    photo: bool = False
+    layers: bool = False
+
+    @staticmethod
+    def of(request: Request) -> _Wanted:
+        """Raises HTTPException: 400."""
+        asked = dict(request.query_params)
+        heat = asked.pop("heat", "")
+        flags = {name: asked.pop(name, "") in ("1", "true") for name in ("overlay", "photo", "layers")}
+        if asked:
+            told = f"{len(asked)} unknown parameters; there are: heat, {', '.join(flags)}"
+            raise HTTPException(400, told, problems.CLOSE)
+        return _Wanted(heat, **flags)
+
+    @property
+    def picture(self) -> bool:
+        """Whether the answer is a picture."""
+        return bool(self.heat) or self.overlay or self.photo
+
+    def draw(self, result: Screening) -> Response:
+        """The picture that is wanted. Raises HTTPException: 422 where there is no such."""
+        if self.heat or self.overlay:
+            return layers.drawn(result, self.heat)
+        return layers.shown(result.seen())
 
 
-def _draw(result: Screening, heat: str) -> bytes:
-    """A PNG. Raises HTTPException: 422 where there is no such heat map."""
-    photo = result.seen()
-    if not heat:
-        return drawing.encoded(drawing.contoured(photo, result), ".png")
-    maps = drawing.heat_maps(result)
-    if heat not in maps:
-        raise HTTPException(422, f"there is no such heat map of this picture; there are: {', '.join(maps) or 'none'}")
-    return drawing.encoded(drawing.heated(photo, maps[heat]), ".png")
+def _layers(result: Result) -> dict[str, Any]:
+    return layers.of(result, result.seen() if isinstance(result, Screening) else None)
 
 
 def _patients(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -212,14 +240,3 @@ def _patients(results: Sequence[Result]) -> list[dict[str, Any]]:
         name = result.eyes.patient
         found.setdefault(name, Patient(name or "")).add(result)
     return [patient.to_dict() | {"patient": name} for name, patient in found.items()]
-
-
-def _policy(page: str) -> str:
-    """A content security policy: nothing but the page's own script and style, and this service."""
-    own = {
-        tag: " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in texts)
-        for tag in ("script", "style")
-        if (texts := re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL))
-    }
-    sources = "; ".join(f"{tag}-src {hashes}" for tag, hashes in own.items())
-    return f"default-src 'none'; connect-src 'self'; img-src blob: data:; {sources}; base-uri 'none'; frame-ancestors 'none'"

@@ -18,8 +18,13 @@ from . import problems
 from .metrics import Metrics
 from .settings import ServiceSettings
 
-OPEN = frozenset({"/", "/health/live", "/health/ready", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
+RESULTS_PAGE = "/results"
+OPEN = frozenset(
+    {"/", RESULTS_PAGE, "/health/live", "/health/ready", "/openapi.json", "/v2/health/live", "/v2/health/ready"}
+)
 SCREENINGS = "/v1/screenings"
+MODELS = "/v1/models"
+RESULTS = "/v1/results"
 NOTICE = "Funduscope-Notice"  # the header
 _GONE = 499  # as nginx counts a client that did not wait
 _log = logging.getLogger("funduscope")

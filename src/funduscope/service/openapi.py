@@ -9,12 +9,13 @@ from typing import Any
 from ..engine.eyes import Eyes
 from ..engine.findings import Decision
 from ..engine.outputs import fhir, patients
+from ..engine.readers import verdicts
 from ..engine.readers.column import Column
 from ..engine.results import ModelName, Screening, columns
 from ..version import __version__
 from . import formats
 from .bodies import RAW
-from .guard import NOTICE, SCREENINGS
+from .guard import MODELS, NOTICE, RESULTS, SCREENINGS
 from .settings import ServiceSettings
 
 _TYPES = {"text": "string", "list": "array", "bool": "boolean", "float": "number", "int": "integer"}
@@ -52,6 +53,24 @@ _SCREENED = Screening(  # the same as `_EXAMPLE`
     decisions={"glaucoma": Decision("glaucoma", 0.121, 0.5, called=False)},
     models=(ModelName("multi-task", "multitask", "1", "0" * 64, "onnxruntime", "fp32"),),
 )
+_POINT = {"type": "array", "items": {"type": "number"}, "description": "x and y in the photo's pixels."}
+_LAYERS: dict[str, Any] = {
+    "type": "object",
+    "description": "What is drawn of one picture.",
+    "properties": {
+        "contours": {
+            "type": "object",
+            "description": "Of `disc` and `cup`, where they were found.",
+            "additionalProperties": {"type": "array", "items": _POINT},
+        },
+        "fovea": {**_POINT, "type": ["array", "null"]},
+        "heat": {
+            "type": "object",
+            "description": "By disease: a PNG of the photo's shape as a data URL, clear where there is no heat.",
+            "additionalProperties": {"type": "string"},
+        },
+    },
+}
 _NAMED = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
 
 
@@ -83,6 +102,8 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
         "parameters": [
             _parameter("overlay", "1: answer with the picture and its contours, as PNG.", "1"),
             _parameter("heat", "Answer with the picture and the heat map of this disease, as PNG.", "referable_dr"),
+            _parameter("photo", "1: answer with the picture as it is, as JPEG.", "1"),
+            _parameter("layers", "1: answer with the row, and contours and heat maps apart from the picture.", "1"),
         ],
         "requestBody": {
             "required": True,
@@ -101,6 +122,7 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
                         "schema": {**binary["schema"], "description": "Reports and segmentations, DICOM files."}
                     },
                     "image/png": binary,
+                    "image/jpeg": binary,
                 },
             },
             "422": {
@@ -116,6 +138,8 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
         "security": [{"bearer": []}, {"header": []}] if settings.keys else [],
         "paths": {
             SCREENINGS: {"post": screenings},
+            MODELS: {"get": _plain("What the open models decide, from which score on, and where they leave it open.")},
+            **(_results() if settings.results else {}),
             "/v2/models/{name}": {"get": {**_plain("The open model, by the Open Inference Protocol V2."), **_NAMED}},
             "/v2/models/{name}/infer": {"post": {**_plain("Its outputs for prepared squares."), **_NAMED}},
             "/health/live": {"get": _plain("It answers.")},
@@ -137,8 +161,10 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
                         "notice": {"type": "string"},
                         "screenings": {"type": "array", "items": {"$ref": "#/components/schemas/Row"}},
                         "patients": {"type": "array", "items": {"$ref": "#/components/schemas/Patient"}},
+                        "layers": {"type": "array", "items": {"$ref": "#/components/schemas/Layers"}},
                     },
                 },
+                "Layers": _LAYERS,
                 "Problem": {
                     "type": "object",
                     "properties": {
@@ -149,6 +175,24 @@ def document(settings: ServiceSettings, notice: str) -> dict[str, Any]:
                 },
             },
         },
+    }
+
+
+def _results() -> dict[str, Any]:
+    """The addresses of a run's results."""
+    numbered = {"parameters": [{"name": "number", "in": "path", "required": True, "schema": {"type": "integer"}}]}
+    asked = [
+        _parameter("search", "Words, each of which name, patient, eye, status, code or warnings must have.", "blurred"),
+        _parameter("status", "Rows of this status.", "ok"),
+        *(_parameter(own.name, "Rows whose verdict is refer, no or open.", "refer") for own in verdicts()),
+        _parameter("sort", "A column; with - before it, from the highest down.", "-vcdr"),
+    ]
+    paged = [_parameter("offset", "How many rows to pass over.", "50"), _parameter("limit", "How many to give.", "50")]
+    one = _plain("A row, what is drawn of the picture, and which rows are beside it.")
+    return {
+        RESULTS: {"get": {**_plain("Rows of the run."), "parameters": [*asked, *paged]}},
+        f"{RESULTS}/{{number}}": {"get": {**one, "parameters": [*numbered["parameters"], *asked]}},
+        f"{RESULTS}/{{number}}/photo": {"get": {**_plain("The picture as JPEG."), **numbered}},
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..engine.errors import SettingsError
+from ..engine.outputs.store import Store
 
 KEY = "FUNDUSCOPE_API_KEY"  # the environment variable
 _SHORTEST = 16  # characters of a key
@@ -29,6 +30,7 @@ class ServiceSettings:
         receive_seconds: In which a request must have come in, headers and body each.
         deadline_seconds: In which its pictures must be screened.
         connections: The most at once; more are refused with 503.
+        results: The folder of a run whose results can be looked through; None: there is no such page.
 
     Example:
         ```python
@@ -53,6 +55,7 @@ class ServiceSettings:
     receive_seconds: float = 20.0
     deadline_seconds: float = 30.0
     connections: int = 64
+    results: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.is_loopback and not self.keys:
@@ -61,6 +64,9 @@ class ServiceSettings:
             )
         if any(len(key) < _SHORTEST or not key.isascii() or not key.isprintable() for key in self.keys):
             raise SettingsError(f"a key must have {_SHORTEST} or more characters, all of them printable ASCII")
+        if self.results is not None:
+            with Store(self.results):  # says so where there is no run
+                pass
         if not 0 <= self.port < 65536:
             raise SettingsError(f"port {self.port}: must be 0 to 65535")
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -20,6 +20,7 @@ from funduscope.engine.pictures import inputs, preprocess
 from funduscope.engine.readers import READERS, multitask
 from funduscope.engine.readers.column import Column, Verdict
 from funduscope.engine.readers.difference import FP32, Difference
+from funduscope.engine.readers.point import OperatingPoint
 from funduscope.engine.readers.reader import Reader
 
 pytestmark = pytest.mark.usefixtures("any_colours")
@@ -56,6 +57,9 @@ class RednessReader(Reader):
 
     def describe(self):
         return {"referable retinopathy from": f"{self.threshold}"}
+
+    def points(self):
+        return {"red_dr": [OperatingPoint(self.threshold)]}
 
     def differences(self, pairs, bounds):
         seen = max(abs(float(a["redness"] - b["redness"])) for a, b in pairs)
