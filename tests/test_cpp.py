@@ -203,6 +203,12 @@ def test_a_classifier_that_judges_pictures(
     assert ("LOW_RESOLUTION" in row["warnings"]) == (status == "ok" and called is None)
 
 
+def test_it_keeps_and_sends_nothing(program, cc0, tmp_path):
+    """ONNX Runtime's telemetry keeps what it is to send below the home folder."""
+    screened(program, *EMBEDDED, cc0, env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_a_damaged_model_is_refused(program, classifier, cc0, tmp_path):
     data = bytearray(classifier.path.read_bytes())
     data[40] ^= 1

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 #include <iostream>
 #include <memory>
 
@@ -324,6 +325,9 @@ int run(const std::vector<std::string>& arguments) {
 }  // namespace
 
 int main(int count, char** words) {
+    // its releases from 1.32 on send to their makers what is run, unless this is said before they start; _putenv_s on
+    // Windows
+    setenv("ORT_DISABLE_TELEMETRY", "1", 1);
     try {
         return run({words + 1, words + count});
     } catch (const std::exception& error) {
