@@ -325,8 +325,7 @@ int run(const std::vector<std::string>& arguments) {
 }  // namespace
 
 int main(int count, char** words) {
-    // its releases from 1.32 on send to their makers what is run, unless this is said before they start; _putenv_s on
-    // Windows
+    // ONNX Runtime's releases send to their makers what is run, unless this is said first; on Windows it is _putenv_s
     setenv("ORT_DISABLE_TELEMETRY", "1", 1);
     try {
         return run({words + 1, words + count});
