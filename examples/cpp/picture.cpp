@@ -1,0 +1,203 @@
+#include "picture.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <iterator>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+
+namespace {
+
+constexpr int side_least =
+    560;  // px of the shorter side from which squares are made; part of "reduced-crop-pad-resize-2"
+constexpr int pixels_most = 80'000'000, side_min = 128;
+constexpr double line_share = 0.02, share_min = 0.1;  // of a line must be lit; of the lines must remain
+constexpr double corner = 0.02, even_most = 6, hue_most = 16, all = 0.97;
+constexpr int alike = 14;           // of 255, how far the colours of a border may differ
+constexpr double excess_most = 20;  // of 255, by which green or blue may be brighter than red
+
+bool starts(const Bytes& data, const std::string& with) {
+    return data.size() > with.size() && std::equal(with.begin(), with.end(), data.begin(), [](char a, unsigned char b) {
+               return static_cast<unsigned char>(a) == b;
+           });
+}
+
+bool ends(const Bytes& data, const std::string& with) {
+    return data.size() > with.size() &&
+           std::equal(with.rbegin(), with.rend(), data.rbegin(),
+                      [](char a, unsigned char b) { return static_cast<unsigned char>(a) == b; });
+}
+
+int word(const Bytes& data, size_t at) { return data[at] << 8 | data[at + 1]; }
+
+cv::Size jpeg_size(const Bytes& data) {
+    for (size_t at = 2; at + 10 < data.size() && data[at] == 0xFF;) {
+        const int marker = data[at + 1];
+        if (marker == 0xFF) {  // markers may be filled up
+            ++at;
+        } else if (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) {
+            if (data[at + 9] < 3)
+                throw Refused("NOT_COLOUR", "the picture has one channel; a colour photograph is needed");
+            return {word(data, at + 7), word(data, at + 5)};
+        } else {
+            at += 2 + word(data, at + 2);
+        }
+    }
+    throw Refused("DAMAGED", "the JPEG header is cut or corrupt");
+}
+
+cv::Size png_size(const Bytes& data) {
+    if (data.size() < 33 || word(data, 16) || word(data, 20))
+        throw Refused("DAMAGED", "the PNG header is cut or corrupt");
+    return {word(data, 18), word(data, 22)};
+}
+
+// Of the lines whose counts are given, those with more than so many.
+std::vector<int> above(const cv::Mat& counts, double least) {
+    std::vector<int> found;
+    for (int k = 0; k < static_cast<int>(counts.total()); ++k)
+        if (counts.at<int>(k) > least) found.push_back(k);
+    return found;
+}
+
+cv::Rect field_of_view(const cv::Mat& pixels, int threshold) {
+    cv::Mat lit, in_rows, in_columns;
+    cv::threshold(brightest(pixels), lit, threshold, 1, cv::THRESH_BINARY);
+    cv::reduce(lit, in_rows, 1, cv::REDUCE_SUM, CV_32S);
+    cv::reduce(lit, in_columns, 0, cv::REDUCE_SUM, CV_32S);
+    const auto rows = above(in_rows, line_share * pixels.cols), columns = above(in_columns, line_share * pixels.rows);
+    if (rows.size() < share_min * pixels.rows || columns.size() < share_min * pixels.cols)
+        throw Ungradable("NO_FIELD_OF_VIEW", "next to nothing in the picture is bright enough to be a retina");
+    return {cv::Point(columns.front(), rows.front()), cv::Point(columns.back() + 1, rows.back() + 1)};
+}
+
+// The picture with a white or grey border made black; most pictures come back as they are.
+cv::Mat without_border(const cv::Mat& pixels, int threshold) {
+    const int side = std::max(2, cvRound(corner * std::min(pixels.rows, pixels.cols)));
+    double low[3] = {255, 255, 255}, high[3] = {0, 0, 0}, lit = 1;
+    cv::Scalar sum;
+    for (int k = 0; k < 4; ++k) {
+        const cv::Point at(k % 2 ? pixels.cols - side : 0, k / 2 ? pixels.rows - side : 0);
+        const cv::Mat part = pixels(cv::Rect(at, cv::Size(side, side)));
+        cv::Scalar mean, deviation;
+        cv::meanStdDev(part, mean, deviation);
+        for (int c = 0; c < 3; ++c) {
+            low[c] = std::min(low[c], mean[c]);
+            high[c] = std::max(high[c], mean[c]);
+            if (deviation[c] > even_most) return pixels;
+        }
+        const auto [least, most] = std::minmax({mean[0], mean[1], mean[2]});
+        if (most - least > hue_most) return pixels;
+        lit = std::min(lit, cv::countNonZero(brightest(part) > threshold) / static_cast<double>(side * side));
+        sum += mean;
+    }
+    if (lit <= line_share) return pixels;
+    for (int c = 0; c < 3; ++c)
+        if (high[c] - low[c] > alike) return pixels;
+    cv::Mat around, mask(pixels.rows + 4, pixels.cols + 4, CV_8U, cv::Scalar(0)), border;
+    cv::copyMakeBorder(pixels, around, 1, 1, 1, 1, cv::BORDER_CONSTANT, sum / 4);
+    const cv::Scalar near = cv::Scalar::all(alike);
+    cv::floodFill(around, mask, {0, 0}, 0, nullptr, near, near,
+                  4 | cv::FLOODFILL_FIXED_RANGE | cv::FLOODFILL_MASK_ONLY);
+    cv::dilate(mask(cv::Rect(2, 2, pixels.cols, pixels.rows)), border, cv::Mat::ones(5, 5, CV_8U));
+    if (cv::countNonZero(border) > all * static_cast<double>(border.total())) return pixels;  // it would leave nothing
+    cv::Mat black = pixels.clone();
+    black.setTo(0, border);
+    return black;
+}
+
+}  // namespace
+
+Bytes read_file(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) throw Refused("NOT_FOUND", "no such file");
+    return Bytes(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+}
+
+Photo::Photo(Bytes data) : data_(std::move(data)), is_jpeg_(starts(data_, "\xff\xd8")) {
+    if (data_.empty()) throw Refused("EMPTY_FILE", "the file has 0 bytes");
+    if (!is_jpeg_ && !starts(data_, "\x89PNG\r\n\x1a\n")) throw Refused("UNKNOWN_FORMAT", "not a JPEG or PNG file");
+    // OpenCV shows what it has of a cut file, without a word
+    if (!ends(data_, is_jpeg_ ? "\xff\xd9" : "IEND\xae\x42\x60\x82"))
+        throw Refused("DAMAGED", "the end of the file is missing");
+    const cv::Size size = is_jpeg_ ? jpeg_size(data_) : png_size(data_);
+    width = size.width;
+    height = size.height;
+    const std::string told = std::to_string(width) + " x " + std::to_string(height) + " pixels";
+    if (static_cast<int64_t>(width) * height > pixels_most) throw Refused("TOO_LARGE", told);
+    if (std::min(width, height) < side_min) throw Refused("TOO_SMALL", told);
+}
+
+int Photo::factor_for(int side) const {
+    for (int factor : {8, 4, 2})
+        if (std::min(width, height) / factor >= side) return factor;
+    return 1;
+}
+
+const cv::Mat& Photo::reduced(int factor) {
+    if (!reduced_.count(factor)) reduced_[factor] = decoded(factor);
+    return reduced_[factor];
+}
+
+cv::Mat Photo::decoded(int factor) {
+    if (!is_jpeg_ && factor > 1) {
+        const cv::Size size(width / factor, height / factor);
+        cv::Mat small;
+        cv::resize(reduced(1)(cv::Rect(cv::Point(), size * factor)), small, size, 0, 0, cv::INTER_AREA);
+        return small;
+    }
+    static const std::map<int, int> flags = {{1, cv::IMREAD_COLOR},
+                                             {2, cv::IMREAD_REDUCED_COLOR_2},
+                                             {4, cv::IMREAD_REDUCED_COLOR_4},
+                                             {8, cv::IMREAD_REDUCED_COLOR_8}};
+    const cv::Mat whole = cv::imdecode(data_, is_jpeg_ ? flags.at(factor) : cv::IMREAD_UNCHANGED);
+    if (whole.empty()) throw Refused("DAMAGED", "the data is cut or corrupt");
+    if (whole.type() != CV_8UC3) throw Refused("UNKNOWN_FORMAT", "of PNG, this example reads 8-bit RGB alone");
+    if (whole.cols != (width + factor - 1) / factor) std::swap(width, height);  // EXIF has turned it
+    return whole(cv::Rect(0, 0, width / factor, height / factor));              // without pixels that are cut off
+}
+
+cv::Mat brightest(const cv::Mat& pixels) {
+    std::vector<cv::Mat> channels;
+    cv::split(pixels, channels);
+    return cv::max(cv::Mat(cv::max(channels[0], channels[1])), channels[2]);
+}
+
+Prepared prepare(Photo& photo, const Geometry& geometry) {
+    const int size = geometry.size;
+    int factor = 1;
+    cv::Mat pixels;
+    cv::Rect box;
+    for (int side = side_least;; side *= 2) {
+        factor = photo.factor_for(side);
+        pixels = without_border(photo.reduced(factor), geometry.fov_threshold);
+        box = field_of_view(pixels, geometry.fov_threshold);
+        if (std::max(box.width, box.height) >= size || factor == 1) break;
+    }
+    // the whole part of the reduction first, which is many times faster
+    const int whole = std::max(1, std::max(box.width, box.height) / size);
+    box.width -= box.width % whole;
+    box.height -= box.height % whole;
+    const int longer = std::max(box.width, box.height);
+    cv::Mat part = pixels(box);
+    if (whole > 1) cv::resize(part, part, {box.width / whole, box.height / whole}, 0, 0, cv::INTER_AREA);
+    const auto scaled = [&](int length) {
+        return std::max(1, static_cast<int>(std::lrint(static_cast<double>(length) * size / longer)));
+    };
+    const int width = scaled(box.width), height = scaled(box.height);
+    cv::resize(part, part, {width, height}, 0, 0, longer >= size ? cv::INTER_AREA : cv::INTER_LINEAR);
+    const int x = (size - width) / 2, y = (size - height) / 2;
+    cv::Mat image(size, size, CV_8UC3, cv::Scalar());
+    cv::cvtColor(part, image(cv::Rect(x, y, width, height)), cv::COLOR_BGR2RGB);
+    const double scale_x = static_cast<double>(width) / box.width, scale_y = static_cast<double>(height) / box.height;
+    return {image,
+            {scale_x / factor, scale_y / factor, (0.5 / factor - box.x) * scale_x - 0.5 + x,
+             (0.5 / factor - box.y) * scale_y - 0.5 + y}};
+}
+
+void expect_colours(const cv::Mat& image) {
+    const cv::Scalar mean = cv::mean(image);
+    if (std::max(mean[1], mean[2]) - mean[0] > excess_most)
+        throw Ungradable("UNLIKELY_COLOURS", "green or blue is brighter than red, as in no retina");
+}
