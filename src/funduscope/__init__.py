@@ -10,6 +10,7 @@ with funduscope.Screener.open() as screener:
 ```
 """
 
+from . import private as private
 from .engine.contract import Contract
 from .engine.errors import (
     BackendError,
