@@ -10,7 +10,7 @@ with funduscope.Screener.open() as screener:
 ```
 """
 
-from . import private as private
+from . import private as _private  # noqa: F401 -- before any library
 from .engine.contract import Contract
 from .engine.errors import (
     BackendError,

@@ -121,7 +121,7 @@ def test_a_small_stamped_file_is_whole(either):
         (kind, key)
         for kind, part in (("model", MultiTask), ("classifier", Classifier))
         for key in part.model_fields
-        if key not in ("format", "sha256", "kind", "converted_from")
+        if key not in ("format", "sha256", "kind", "converted_from", "quality")
     ],
 )
 def test_a_missing_key_is_named(request, kind, key):

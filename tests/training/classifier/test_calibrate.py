@@ -281,7 +281,7 @@ def test_the_peaks_are_the_highest_cells_of_each_map(finished, graded_root):
     peaks = calibrate.map_peaks(network, held)
     assert peaks.shape == (16, 3)
     with torch.no_grad():
-        maps = network.network.maps(network.pixels(torch.from_numpy(held[5].image[None])))
+        maps = network.network.seen(network.pixels(torch.from_numpy(held[5].image[None]))).maps
     assert peaks[5] == pytest.approx(maps[0].flatten(1).max(dim=1).values.numpy())
 
 

@@ -260,7 +260,7 @@ def test_average_pool_is_torchs_for_any_size(height, width, side):
 @pytest.mark.parametrize("size", [64, 112])
 def test_the_mean_of_a_heat_map_is_the_logit(architecture, size):
     network, images = classifier(architecture), pictures(2, size)
-    maps = network.network.maps(network.pixels(images))
+    maps = network.network.seen(network.pixels(images)).maps
     logits = torch.stack(list(network(images).values()), dim=1)
     torch.testing.assert_close(maps.mean(dim=(2, 3)), logits, rtol=1e-4, atol=1e-4)
     assert maps.shape[-1] > 1
@@ -286,7 +286,7 @@ def receptive_field(network, size, monkeypatch):
         F, "max_pool2d", lambda x, kernel, stride, padding=0, *_, **__: F.avg_pool2d(x, kernel, stride, padding)
     )
     x = torch.ones(1, 1, size, size, requires_grad=True)
-    maps = network.maps(x)[0, 0]
+    maps = network.seen(x).maps[0, 0]
     cell = maps.shape[0] // 2
     maps[cell, cell].backward()
     seen = x.grad[0, 0].abs() > 0
@@ -606,7 +606,7 @@ def test_what_is_found_of_lesions_speaks_in_logits_and_in_heat_twice_as_fine():
     flat = found.flatten(2)
     torch.testing.assert_close(logits - silent, own.evidence((flat.softmax(2) * flat).sum(2)))
     assert torch.equal(logits, torch.stack(list(network(images).values()), dim=1))
-    maps = own.maps(network.pixels(images))
+    maps = own.seen(network.pixels(images)).maps
     assert maps.shape[2:] == (6, 6)
     torch.testing.assert_close(maps.mean(dim=(2, 3)), logits)
     assert own.map_grid() == own.finer_grid() == (16, 15)
@@ -618,8 +618,8 @@ def test_the_heat_of_retinopathy_lies_where_a_lesion_is_likely():
     network, images = lite(True), pictures(2, 96)
     nn.init.normal_(network.network.evidence.weight)
     logits, found = network.learn(images)
-    maps = network.network.maps(network.pixels(images))
-    own_logits, heat = network.heat(images)
+    maps = network.network.seen(network.pixels(images)).maps
+    own_logits, heat, _ = network.heat(images)
     torch.testing.assert_close(own_logits, logits)
     likely = torch.sigmoid(found).amax(dim=1)
     for k, name in enumerate(OUTPUTS):
@@ -630,7 +630,7 @@ def test_the_heat_of_retinopathy_lies_where_a_lesion_is_likely():
 def test_without_lesions_there_are_none_and_the_heat_is_coarse():
     network, images = lite(False), pictures(2, 96)
     assert network.learn(images)[1] is None
-    assert network.network.maps(network.pixels(images)).shape[2:] == (3, 3)
+    assert network.network.seen(network.pixels(images)).maps.shape[2:] == (3, 3)
     assert network.network.map_grid() == (32, 31)
 
 
