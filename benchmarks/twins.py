@@ -14,6 +14,8 @@ from funduscope.engine.errors import ModelError
 from funduscope.engine.readers.classifier import Classifier
 from funduscope.export import onnx as export
 from funduscope.training.classifier import config, networks
+from funduscope.training.classifier.pooled import Pooled
+from funduscope.training.classifier.quality import Quality
 from funduscope.training.multitask.deploy import from_weights
 
 
@@ -23,14 +25,19 @@ def twin(model: contract.Model) -> nn.Module:
     Raises:
         ModelError: The file holds a network that `funduscope train` does not make.
     """
-    if not isinstance(model.contract, Classifier):
+    document = model.contract
+    if not isinstance(document, Classifier):
         return from_weights(export.weights_of(model))
     stored = export.weights_of(model)
-    cells = prod(int(size) for own in model.contract.outputs if own.name == "glaucoma_map" for size in own.shape[1:])
-    temperatures = {name: part.temperature for name, part in model.contract.decisions.items()}
+    cells = prod(int(size) for own in document.outputs if own.name == "glaucoma_map" for size in own.shape[1:])
+    temperatures = {name: part.temperature for name, part in document.decisions.items()}
 
     def built(settings: config.Network) -> nn.Module:
-        return networks.Deployed(networks.Classifier(settings), temperatures).folded()
+        network = networks.Classifier(settings)
+        quality = None
+        if document.quality is not None and isinstance(network.network, Pooled):
+            quality = Quality(network.network.width)
+        return networks.Deployed(network, temperatures, quality).folded()
 
     # the file does not say which network it is: the one that has these weights
     for architecture, given, severity, lesions in itertools.product(

@@ -36,6 +36,12 @@ class Pooled(nn.Module, ABC):
         super().__init__()
         self.drop = nn.Dropout(dropout)
 
+    @property
+    def width(self) -> int:
+        """Of the pooled features."""
+        linear: nn.Linear = getattr(self, self.last)
+        return linear.in_features
+
     @abstractmethod
     def extract(self, x: Tensor) -> Tensor:
         """The last features, (N, C, h, w)."""

@@ -243,7 +243,7 @@ const WARNINGS = {
   GLAUCOMA_UNCERTAIN: "the second opinion on glaucoma is open",
   DR_UNCERTAIN: "referable retinopathy is open",
   ANY_DR_UNCERTAIN: "any retinopathy is open",
-  CLASSIFIER_UNGRADABLE: "too dark for the classifier",
+  DISC_IMPLAUSIBLE: "what was found is no disc by size or shape, so glaucoma is open",
   LOW_RESOLUTION: "too few pixels for some decisions, which are open",
   NOT_ROUND: "the field of view is not quite round",
   END_MISSING: "the JPEG lacks its end marker",
