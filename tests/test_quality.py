@@ -1,0 +1,81 @@
+"""What the embedded models refuse: pictures that are no retina, and a good photograph made worse in each way."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from funduscope import Code, Screener
+from funduscope.engine.pictures import photo
+from funduscope.engine.readers.quality import FAULTS
+from funduscope.training.classifier import foreign
+from funduscope.training.classifier.degrade import DEGRADATIONS
+
+OTHERS = {Code.NO_FIELD_OF_VIEW, Code.UNLIKELY_COLOURS, Code.NOT_ROUND}  # told before a network looks
+
+
+@pytest.fixture(scope="module")
+def screener():
+    with Screener.open(backend="onnxruntime", threads=2) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def eye(cc0):
+    """A good photograph, uint8 (1411, 1411, 3)."""
+    return photo.load(cc0).pixels
+
+
+def test_a_good_photograph_has_no_fault(screener, eye):
+    found = screener(eye)
+    assert found.status == "ok"
+    assert all(found.scores[name] < 0.3 for name in FAULTS)
+    row = found.to_dict()
+    assert [row[name] for name in FAULTS] == pytest.approx([found.scores[name] for name in FAULTS], abs=1e-6)
+
+
+@pytest.mark.parametrize("side", [1000, 700, 400])
+def test_quality_hangs_little_on_the_pictures_size(screener, eye, side):
+    small = cv2.resize(eye, (side, side), interpolation=cv2.INTER_AREA)
+    found = screener(np.asarray(small, np.uint8))
+    assert found.status == "ok"
+    assert all(found.scores[name] < 0.4 for name in FAULTS)
+
+
+@pytest.mark.parametrize("name", DEGRADATIONS)
+def test_a_photograph_from_which_nothing_can_be_decided_is_refused_and_says_what_to_do(screener, eye, name):
+    how = DEGRADATIONS[name]
+    found = screener(how.spoil(eye, 2.5 * how.lost))
+    assert found.status == "ungradable"
+    assert found.code in {FAULTS[how.fault].code, Code.NO_FIELD_OF_VIEW, Code.DARK}
+    assert found.code is Code.NO_FIELD_OF_VIEW or found.reason == FAULTS[how.fault].advice
+    assert screener(how.spoil(eye, 0.2 * how.lost)).status == "ok"
+
+
+@pytest.mark.parametrize("sigma", [8, 20, 40])
+def test_a_blurred_photograph_has_no_opinion(screener, eye, sigma):
+    assert screener(np.asarray(cv2.GaussianBlur(eye, (0, 0), sigma), np.uint8)).code is Code.BLURRED
+
+
+def test_a_thumbnail_is_too_coarse_for_any_decision(screener, eye):
+    small = cv2.resize(eye, (128, 128), interpolation=cv2.INTER_AREA)
+    found = screener(np.asarray(small, np.uint8))
+    assert found.code in (Code.LOW_RESOLUTION, Code.BLURRED)
+    assert found.scores.keys() >= set(FAULTS)
+
+
+@pytest.mark.parametrize("kind", foreign.DRAWN)
+def test_what_is_no_retina_is_refused(screener, kind):
+    if kind in ("photograph", "texture"):
+        pytest.importorskip("skimage")
+    rng = np.random.default_rng(99)
+    found = [screener(foreign.DRAWN[kind](rng)) for _ in range(8)]
+    assert all(own.status != "ok" for own in found)
+    assert {own.code for own in found} <= OTHERS | {fault.code for fault in FAULTS.values()}
+
+
+def test_drawings_made_of_a_fundus_picture_are_none(screener, eye):
+    rng = np.random.default_rng(99)
+    found = [screener(spoil(eye, rng)) for spoil in foreign.OF_FUNDUS.values() for _ in range(5)]
+    assert sum(own.status != "ok" for own in found) >= 9  # of 10
