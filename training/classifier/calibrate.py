@@ -63,7 +63,9 @@ def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: st
         for target, decision_part in decisions.items()
     }
     quality = (
-        None if settings.quality is None else faults.fit(network, pairs, geometry, settings.quality, settings.seed)
+        None
+        if settings.quality is None
+        else faults.fit(network, pairs, [picture.image for picture in held], geometry, settings.quality, settings.seed)
     )
     return {
         "decisions": decisions,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ...engine.readers.quality import FAULTS, FaultName
 from .. import settings
 from ..settings import Positive, Share, Strict
 
@@ -88,15 +89,23 @@ class Lesions(settings.Set):
 class Quality(Strict):
     """What is learned of the picture's own faults when the run is calibrated, see `faults`.
 
-    pictures: of each set and split; foreign: of each kind that is no retina; refused: the share of good pictures that each fault
-    may have refused; regularisation: inverse strength of the penalty on the weights; least_px: see the contract's QualityPart.
+    pictures: of each set and split; foreign: of each kind that is no retina; seen: of the pictures that have a fault, the share
+    that its threshold is to see; refused: of all photographs as they are, the share that it may refuse at the most, which goes
+    before; regularisation: inverse strength of the penalty on the weights; least_px: see the contract's QualityPart.
     """
 
     pictures: Positive
     foreign: Positive
+    seen: dict[FaultName, Open]
     refused: Open
     regularisation: Weight
     least_px: dict[str, Weight]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Quality:
+        if missing := FAULTS.keys() - self.seen.keys():
+            raise ValueError(f"seen: lacks {', '.join(sorted(missing))}")
+        return self
 
 
 class ExpUwbce(Strict):

@@ -1,7 +1,8 @@
 """How a network learns what is wrong with pictures: `quality`'s linear layer, fitted when a run is calibrated.
 
 It learns from photographs of the training split, as they are and made worse (`degrade`), and from pictures that are no retina
-(`foreign`). The thresholds are such that of the validation split's photographs, as they are, hardly any is refused.
+(`foreign`). Each threshold is as high as still sees most pictures that have the fault, and so high that of the validation split's
+photographs, as they are, hardly any is refused.
 """
 
 from __future__ import annotations
@@ -70,20 +71,26 @@ class _Gathering:
         if len(self._waiting) == _BATCH:
             self._look()
 
-    @torch.inference_mode()
     def _look(self) -> None:
-        if not self._waiting:
-            return
-        images = torch.from_numpy(np.stack(self._waiting))
-        seen = torch.cat([self._network.heat(images).features, brightness(images)], dim=1)
-        self._features.append(seen.numpy())
-        self._waiting.clear()
+        if self._waiting:
+            self._features.append(_features(self._network, self._waiting))
+            self._waiting.clear()
 
     def all(self) -> Seen:
         """What was seen."""
         self._look()
         faults = {name: np.array(own) for name, own in self._faults.items()}
         return Seen(np.concatenate(self._features), faults, self._kinds)
+
+
+@torch.inference_mode()
+def _features(network: Classifier, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """What `quality` judges by. Args: images: uint8 (S, S, 3), prepared."""
+    parts = []
+    for start in range(0, len(images), _BATCH):
+        batch = torch.from_numpy(np.stack(images[start : start + _BATCH]))
+        parts.append(torch.cat([network.heat(batch).features, brightness(batch)], dim=1).numpy())
+    return np.concatenate(parts)
 
 
 def gather(
@@ -116,13 +123,19 @@ def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def fit(
-    network: Classifier, pairs: Sequence[Pair], geometry: preprocess.Geometry, own: config.Quality, seed: int
+    network: Classifier,
+    pairs: Sequence[Pair],
+    held: Sequence[NDArray[np.uint8]],
+    geometry: preprocess.Geometry,
+    own: config.Quality,
+    seed: int,
 ) -> dict[str, Any]:
     """Fit the layer, and choose its thresholds.
 
     Args:
         network: With a trained trunk, which stays as it is.
         pairs: Samples of all splits, with their sets' settings.
+        held: All photographs of the validation split, prepared: uint8 (S, S, 3).
         geometry: How pictures are prepared.
         own: How much of what.
         seed: Of what is drawn.
@@ -139,15 +152,18 @@ def fit(
         for k, split in enumerate(_SPLITS)
     )
     scaler = StandardScaler().fit(train.features)
-    inputs, held = scaler.transform(train.features), scaler.transform(val.features)
+    inputs, seen, as_they_are = map(scaler.transform, (train.features, val.features, _features(network, held)))
     good = np.array([kind == AS_IT_IS for kind in val.kinds])
     weights, thresholds, report = {}, {}, {}
     for name in FAULTS:
         known = train.faults[name] >= 0
         model = LogisticRegression(C=own.regularisation, class_weight="balanced", max_iter=2000)
         model.fit(inputs[known], train.faults[name][known])
-        logits, has = model.decision_function(held), val.faults[name] == 1
-        cut = max(0.0, float(np.quantile(logits[good], 1 - own.refused)))
+        logits, has = model.decision_function(seen), val.faults[name] == 1
+        cut = max(
+            float(np.quantile(model.decision_function(as_they_are), 1 - own.refused)),
+            float(np.quantile(logits[has], 1 - own.seen[name])),
+        )
         thresholds[name] = round(float(1 / (1 + np.exp(-cut))), 4)
         weight = model.coef_[0] / scaler.scale_
         bias = float(model.intercept_[0] - weight @ scaler.mean_)

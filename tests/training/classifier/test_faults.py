@@ -12,7 +12,14 @@ from funduscope.training.classifier.networks import Classifier as Network
 from funduscope.training.classifier.networks import Deployed
 from funduscope.training.classifier.quality import MEASURES, Quality, brightness
 
-OWN = {"pictures": 6, "foreign": 4, "refused": 0.05, "regularisation": 0.1, "least_px": {"glaucoma": 40.0}}
+OWN = {
+    "pictures": 6,
+    "foreign": 4,
+    "seen": dict.fromkeys(FAULTS, 0.9),
+    "refused": 0.05,
+    "regularisation": 0.1,
+    "least_px": {"glaucoma": 40.0},
+}
 
 
 @pytest.fixture
@@ -58,9 +65,11 @@ def test_what_is_gathered_names_each_fault_where_it_is_known(seen):
 def test_the_fitted_layer_goes_through_to_the_outputs(seen):
     settings, network, pairs = seen
     geometry = settings.preparation(settings.geometry.size).build()
-    fitted = faults.fit(network, pairs, geometry, settings.quality, seed=0)
+    held = [np.full((settings.geometry.size,) * 2 + (3,), level, np.uint8) for level in (60, 90)]
+    fitted = faults.fit(network, pairs, held, geometry, settings.quality, seed=0)
     assert set(fitted["thresholds"]) == set(fitted["weights"]) == set(FAULTS)
-    assert all(0.5 <= value <= 1 for value in fitted["thresholds"].values())
+    assert all(0 < value < 1 for value in fitted["thresholds"].values())
+    assert all(own["seen"] <= 0.95 for own in fitted["report"].values())  # no lower than was asked
     assert fitted["least_px"] == OWN["least_px"]
     assert fitted["report"]["not_a_fundus"]["auc"] > 0.8  # even an untrained network tells letters from a retina
     deployed = Deployed(
@@ -83,5 +92,7 @@ def test_dense_layers_have_no_quality(plan, build):
 
 
 def test_a_quality_part_says_how_much_of_what():
+    with pytest.raises(ValueError, match="seen: lacks dark"):
+        config.Quality(**OWN | {"seen": {name: 0.9 for name in FAULTS if name != "dark"}})
     with pytest.raises(ValueError, match="refused"):
         config.Quality(**OWN | {"refused": 1.5})
