@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <map>
 
 #include "measure.hpp"
@@ -36,9 +38,11 @@ constexpr double usual_least = 0.07, usual_most = 0.3;       // of its side: a d
 
 double value(const Outputs& outputs, const std::string& name) { return outputs.at(name).at<float>(0); }
 
+// As decimals are rounded, and as Python does it.
 double rounded(double number, int digits) {
-    const double scale = std::pow(10, digits);
-    return std::round(number * scale) / scale;
+    std::array<char, 64> text;
+    std::snprintf(text.data(), text.size(), "%.*f", digits, number);
+    return std::strtod(text.data(), nullptr);
 }
 
 void put(ordered_json& row, const std::string& verdict, const Decision& decision) {
@@ -174,10 +178,12 @@ void read_classifier(const ordered_json& contract, const std::string& point, con
         auto& wider = decisions["any_dr"].called;
         if (!wider.value_or(false) && within != false) wider = within;
     }
+    for (const auto& part : parts.items())  // in the contract's order
+        for (const Disease& disease : diseases)
+            if (disease.name == part.key() && !decisions[disease.name].called) warn(row, disease.uncertain);
     for (const Disease& disease : diseases) {
         if (!decisions.count(disease.name)) continue;
         Decision& own = decisions[disease.name];
-        if (!own.called) warn(row, disease.uncertain);
         if (disease.name == "glaucoma" && warned(row, "DISC_NOT_FOUND")) own.called.reset();  // it shows at the disc
         put(row, disease.verdict, own);
     }
