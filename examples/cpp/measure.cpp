@@ -8,7 +8,6 @@
 
 namespace {
 
-constexpr int zoom = 4;          // sub-pixels per map pixel
 constexpr double margin = 0.25;  // of the coarse disc's height and width, on each side of the enlarged region
 constexpr double smallest = 1e-9;
 
@@ -28,8 +27,6 @@ cv::Mat largest_component(const cv::Mat& mask) {
     const auto largest = std::max_element(sizes.begin() + 1, sizes.end()) - sizes.begin();
     return labels == static_cast<double>(largest);
 }
-
-}  // namespace
 
 std::optional<Region> disc_region(const cv::Mat& disc, const cv::Mat& cup, double disc_threshold,
                                   double cup_threshold) {
@@ -51,24 +48,6 @@ std::optional<Region> disc_region(const cv::Mat& disc, const cv::Mat& cup, doubl
     return Region{fine_disc, fine_cup, around.x, around.y};
 }
 
-int vertical_diameter(const cv::Mat& mask) {
-    int most = 0;
-    for (int x = 0; x < mask.cols; ++x) most = std::max(most, cv::countNonZero(mask.col(x)));
-    return most;
-}
-
-std::optional<Outline> outline(const cv::Mat& mask, const Region& region, const Placement& placement) {
-    const int area = cv::countNonZero(mask);
-    if (!area) return {};
-    const cv::Moments moments = cv::moments(mask, true);
-    const auto on_map = [](double k, int corner) { return k / zoom + corner + 0.5 / zoom - 0.5; };
-    const cv::Point2d centre =
-        placement.to_photo(on_map(moments.m10 / area, region.x), on_map(moments.m01 / area, region.y));
-    const double across = 1 / placement.scale_x / zoom, down = 1 / placement.scale_y / zoom;
-    return Outline{centre.x, centre.y, vertical_diameter(mask) * down, cv::boundingRect(mask).height * down,
-                   area * across * down};
-}
-
 std::optional<cv::Point2d> centre_of_mass(const cv::Mat& saliency, bool robust) {
     cv::Mat weights;
     if (!robust) {
@@ -87,6 +66,43 @@ std::optional<cv::Point2d> centre_of_mass(const cv::Mat& saliency, bool robust) 
     const cv::Moments moments = cv::moments(weights);
     if (moments.m00 <= 0) return {};
     return cv::Point2d(moments.m10 / moments.m00, moments.m01 / moments.m00);
+}
+
+}  // namespace
+
+cv::Point2d Region::to_map(double column, double row) const {
+    const auto on_map = [](double k, int corner) { return k / zoom + corner + 0.5 / zoom - 0.5; };
+    return {on_map(column, x), on_map(row, y)};
+}
+
+Anatomy measure(const cv::Mat& disc, const cv::Mat& cup, const cv::Mat& fovea, const Rules& rules) {
+    Anatomy seen;
+    seen.region = disc_region(disc, cup, rules.disc_threshold, rules.cup_threshold);
+    if (seen.region) {
+        seen.disc_px = vertical_diameter(seen.region->disc);
+        seen.cup_px = vertical_diameter(seen.region->cup);
+    }
+    double peak = 0;
+    cv::minMaxLoc(fovea, nullptr, &peak);
+    if (peak >= rules.fovea_min_peak) seen.fovea = centre_of_mass(fovea, rules.fovea_robust);
+    return seen;
+}
+
+int vertical_diameter(const cv::Mat& mask) {
+    int most = 0;
+    for (int x = 0; x < mask.cols; ++x) most = std::max(most, cv::countNonZero(mask.col(x)));
+    return most;
+}
+
+std::optional<Outline> outline(const cv::Mat& mask, const Region& region, const Placement& placement) {
+    const int area = cv::countNonZero(mask);
+    if (!area) return {};
+    const cv::Moments moments = cv::moments(mask, true);
+    const cv::Point2d at = region.to_map(moments.m10 / area, moments.m01 / area);
+    const cv::Point2d centre = placement.to_photo(at.x, at.y);
+    const double across = 1 / placement.scale_x / zoom, down = 1 / placement.scale_y / zoom;
+    return Outline{centre.x, centre.y, vertical_diameter(mask) * down, cv::boundingRect(mask).height * down,
+                   area * across * down};
 }
 
 double logistic(double z) { return z >= 0 ? 1 / (1 + std::exp(-z)) : std::exp(z) / (1 + std::exp(z)); }

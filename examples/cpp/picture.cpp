@@ -140,6 +140,15 @@ const cv::Mat& Photo::reduced(int factor) {
     return reduced_[factor];
 }
 
+const Photo::Seen& Photo::seen(int factor, int fov_threshold) {
+    const auto key = std::make_pair(factor, fov_threshold);
+    if (!seen_.count(key)) {
+        const cv::Mat pixels = without_border(reduced(factor), fov_threshold);
+        seen_[key] = {pixels, field_of_view(pixels, fov_threshold)};
+    }
+    return seen_[key];
+}
+
 cv::Mat Photo::decoded(int factor) {
     if (!is_jpeg_ && factor > 1) {
         const cv::Size size(width / factor, height / factor);
@@ -167,12 +176,10 @@ cv::Mat brightest(const cv::Mat& pixels) {
 Prepared prepare(Photo& photo, const Geometry& geometry) {
     const int size = geometry.size;
     int factor = 1;
-    cv::Mat pixels;
     cv::Rect box;
     for (int side = side_least;; side *= 2) {
         factor = photo.factor_for(side);
-        pixels = without_border(photo.reduced(factor), geometry.fov_threshold);
-        box = field_of_view(pixels, geometry.fov_threshold);
+        box = photo.seen(factor, geometry.fov_threshold).box;
         if (std::max(box.width, box.height) >= size || factor == 1) break;
     }
     // the whole part of the reduction first, which is many times faster
@@ -180,7 +187,7 @@ Prepared prepare(Photo& photo, const Geometry& geometry) {
     box.width -= box.width % whole;
     box.height -= box.height % whole;
     const int longer = std::max(box.width, box.height);
-    cv::Mat part = pixels(box);
+    cv::Mat part = photo.seen(factor, geometry.fov_threshold).pixels(box);
     if (whole > 1) cv::resize(part, part, {box.width / whole, box.height / whole}, 0, 0, cv::INTER_AREA);
     const auto scaled = [&](int length) {
         return std::max(1, static_cast<int>(std::lrint(static_cast<double>(length) * size / longer)));
@@ -194,6 +201,19 @@ Prepared prepare(Photo& photo, const Geometry& geometry) {
     return {image,
             {scale_x / factor, scale_y / factor, (0.5 / factor - box.x) * scale_x - 0.5 + x,
              (0.5 / factor - box.y) * scale_y - 0.5 + y}};
+}
+
+Prepared middle(const Prepared& whole, double share, int size) {
+    const int side = static_cast<int>(std::lrint(share * whole.image.rows)), start = (whole.image.rows - side) / 2;
+    cv::Mat image;
+    cv::resize(whole.image(cv::Rect(start, start, side, side)), image, {size, size}, 0, 0,
+               side >= size ? cv::INTER_AREA : cv::INTER_LINEAR);
+    const Placement& old = whole.placement;
+    const double zoom = static_cast<double>(size) / side;
+    const auto moved = [&](double offset) { return (offset - start + 0.5) * zoom - 0.5; };
+    return {image,
+            {zoom * old.scale_x, zoom * old.scale_y, moved(old.offset_x), moved(old.offset_y)},
+            whole.share * side / whole.image.rows};
 }
 
 void expect_colours(const cv::Mat& image) {

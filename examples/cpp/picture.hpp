@@ -5,6 +5,7 @@
 #include <opencv2/core.hpp>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 using Bytes = std::vector<unsigned char>;
@@ -35,6 +36,9 @@ struct Placement {
 struct Prepared {
     cv::Mat image;  // 8-bit RGB
     Placement placement;
+    double share = 1;  // of the field of view's longer side that the square shows
+
+    double field() const { return image.rows / share; }  // that longer side, in the square's pixels
 };
 
 // A JPEG, or a PNG of 8-bit RGB. Each is decoded when it is asked for, a JPEG at a fraction of its size where that will
@@ -48,6 +52,13 @@ public:
     // The picture so much smaller, 8-bit BGR as displayed.
     const cv::Mat& reduced(int factor);
 
+    // The same without a border, and the box around what is lit. Throws Refused.
+    struct Seen {
+        cv::Mat pixels;
+        cv::Rect box;
+    };
+    const Seen& seen(int factor, int fov_threshold);
+
     int width, height;  // as displayed, px; of a JPEG that EXIF turns, known after the first decoding
 
 private:
@@ -56,10 +67,13 @@ private:
     Bytes data_;
     bool is_jpeg_;
     std::map<int, cv::Mat> reduced_;
+    std::map<std::pair<int, int>, Seen> seen_;
 };
 
 Bytes read_file(const std::string& path);  // throws Refused
 Prepared prepare(Photo& photo, const Geometry& geometry);
+// The middle of a square: a share of its width and height, as a square of so many px.
+Prepared middle(const Prepared& whole, double share, int size);
 cv::Mat brightest(const cv::Mat& pixels);
 void expect_colours(const cv::Mat& image);  // throws Refused where no retina has such colours
 bool expect_round(const cv::Mat& image);    // throws Refused for a squeezed picture; false where it is not quite round

@@ -1,0 +1,46 @@
+// Whether what was taken for a disc can be one, as postprocess/plausible.py judges it.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <opencv2/imgproc.hpp>
+#include <vector>
+
+#include "measure.hpp"
+
+namespace {
+
+constexpr double smallest = 0.035, largest = 0.35;  // vertical diameter over the field's side
+constexpr double narrow = 0.45, wide = 1.35;        // width over height
+constexpr double hollow = 0.8, full = 1.15;         // area over that of the ellipse in its box
+constexpr double solid = 0.85;                      // area over that of the convex hull
+constexpr double far = 5, near = 0.7;               // disc diameters from the fovea
+
+// Disc and fovea, in disc diameters; NaN where one is not known.
+double apart(const Anatomy& seen) {
+    if (!seen.region || !seen.fovea) return std::numeric_limits<double>::quiet_NaN();
+    const cv::Moments moments = cv::moments(seen.region->disc, true);
+    const cv::Point2d at = seen.region->to_map(moments.m10 / moments.m00, moments.m01 / moments.m00);
+    return std::hypot(at.x - seen.fovea->x, at.y - seen.fovea->y) * zoom / seen.disc_px;
+}
+
+bool is_round(const cv::Mat& mask) {
+    const double height = vertical_diameter(mask), width = vertical_diameter(mask.t());
+    const double area = cv::countNonZero(mask), share = area / (CV_PI / 4 * height * width);
+    std::vector<std::vector<cv::Point>> found;
+    cv::findContours(mask, found, cv::RETR_EXTERNAL, cv::CHAIN_APPROX_NONE);
+    std::vector<cv::Point> hull;
+    cv::convexHull(*std::max_element(found.begin(), found.end(),
+                                     [](const auto& one, const auto& other) { return one.size() < other.size(); }),
+                   hull);
+    return narrow <= width / height && width / height <= wide && hollow <= share && share <= full &&
+           area >= solid * cv::contourArea(hull);
+}
+
+}  // namespace
+
+bool is_disc(const Anatomy& seen, double field_px) {
+    const double share = static_cast<double>(seen.disc_px) / zoom / field_px;
+    return smallest <= share && share <= largest && is_round(seen.region->disc) && !(apart(seen) > far);
+}
+
+bool is_fovea(const Anatomy& seen) { return !(apart(seen) < near); }
