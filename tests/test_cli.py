@@ -139,7 +139,7 @@ def test_the_record_says_what_ran(screened, folder):
         "workers": 2,
         "overlays": True,
         "report": True,
-        "point": first["operating_point"],
+        "point": "balanced",
     }
 
 

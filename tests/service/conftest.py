@@ -11,6 +11,7 @@ import pytest
 
 from funduscope import Screener
 from funduscope.engine import models
+from funduscope.engine.readers.quality import FAULTS
 from funduscope.engine.runners import FakeRunner
 from funduscope.service import ServiceSettings
 
@@ -19,12 +20,13 @@ CELLS = 7
 
 @pytest.fixture(scope="session")
 def outputs() -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Outputs of the embedded classifier: each picture has its own, by its mean red."""
+    """Outputs of the embedded classifier: each picture has its own, by its mean red, and no fault."""
     sizes = {own.name: own.shape[1:] for own in models.load("classifier").contract.outputs}
 
     def made(images: np.ndarray) -> dict[str, np.ndarray]:
         red = images[..., 0].mean(axis=(1, 2), dtype=np.float64) / 255
-        return {name: np.stack([np.full(size, value, np.float32) for value in red]) for name, size in sizes.items()}
+        painted = {name: np.stack([np.full(size, value, np.float32) for value in red]) for name, size in sizes.items()}
+        return painted | {name: np.zeros(len(images), np.float32) for name in FAULTS}
 
     return made
 
