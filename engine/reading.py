@@ -51,22 +51,18 @@ def result(screening: Screening, readers: Sequence[Reader], looks: Sequence[Look
         if len(refusals) == len(looked):
             raise refusals[0]
     except PhotoError as error:
-        return rejected(screening, error)
+        known = screening
+        return Rejected(
+            known.name,
+            known.sha256,
+            error.code,
+            error.reason,
+            known.models,
+            known.eyes,
+            known.warnings,
+            known.scores,
+        )
     return _left_open(found, frozenset[str]().union(*(own.coarse for own in grades)))
-
-
-def rejected(screening: Screening, error: PhotoError) -> Rejected:
-    """A picture without a result, with what is known of it all the same."""
-    return Rejected(
-        screening.name,
-        screening.sha256,
-        error.code,
-        error.reason,
-        screening.models,
-        screening.eyes,
-        screening.warnings,
-        screening.scores,
-    )
 
 
 def _left_open(found: Screening, coarse: frozenset[str]) -> Screening:

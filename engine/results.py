@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -60,7 +60,7 @@ class _Result:
         """
         row: dict[str, Any] = {}
         for column in columns():
-            known = isinstance(self, Screening) or column.of_rejected or column in _OF_ANY
+            known = isinstance(self, Screening) or column.of_rejected
             row[column.name] = column.of(self) if known else None
         return row
 
@@ -241,7 +241,8 @@ def columns() -> tuple[Column, ...]:
 @cache
 def _columns(readers: tuple[type[Reader], ...]) -> tuple[Column, ...]:
     found = [column for reader in readers for column in (*_of_verdicts(reader.verdicts), *reader.columns)]
-    return (*_PICTURE, *_SIZE, *found, *_MODELS)
+    picture, models = ([replace(own, of_rejected=True) for own in part] for part in (_PICTURE, _MODELS))
+    return (*picture, *_SIZE, *found, *models)
 
 
 def _of_verdicts(given: tuple[Verdict, ...]) -> list[Column]:
@@ -306,4 +307,3 @@ _MODELS = tuple(
         ("precision", "of the computation", lambda result: [own.precision for own in result.models]),
     )
 )
-_OF_ANY = frozenset((*_PICTURE, *_MODELS))  # what a rejected picture has too

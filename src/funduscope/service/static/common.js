@@ -223,16 +223,9 @@ const ADVICE = {
   ungradable: "No result: take the photograph again, or have a person look at it.",
   error: "No result: the file cannot be screened. Send it as the camera has it.",
 };
-const RETAKE = {  // what may help, by the code of a picture that cannot be read
+const RETAKE = {  // what may help, by the code of a picture whose reason does not say it
   NO_FIELD_OF_VIEW: "See that the light reaches the retina and that nothing covers the lens.",
-  NOT_A_FUNDUS: "Only colour photographs of the retina can be screened.",
-  NOT_ROUND: "The picture was squeezed: send it as the camera has it.",
-  UNLIKELY_COLOURS: "The colours are no retina's: send the colour photograph as the camera has it.",
   DISC_NOT_FOUND: "Have the optic disc in the picture.",
-  DARK: "Use more light, or a wider pupil.",
-  OVEREXPOSED: "Use less light.",
-  BLURRED: "Focus anew, clean the lens, have the eye held still. If it stays hazy, the eye itself may be clouded.",
-  LOW_RESOLUTION: "Send the picture at the size that the camera has it.",
 };
 const WARNINGS = {
   DISC_NOT_FOUND: "no optic disc was found, so glaucoma is open",
