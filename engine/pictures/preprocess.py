@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Code, PhotoError
+from .decode import Reduced
 from .photo import SIDE, Photo
 
 _LINE_SHARE = 0.02  # of a row or column must be bright, so that a date or a speck in the border does not count
@@ -72,13 +73,13 @@ class Prepared:
         image: uint8 (S, S, 3) RGB.
         placement: The way back to the photo.
         share: Of the field of view's longer side that the square shows.
-        finer: The same with larger S, for a closer look.
+        middle: Of the field of view, with larger S for that part, for a closer look.
     """
 
     image: NDArray[np.uint8]
     placement: Placement
     share: float = 1.0
-    finer: Prepared | None = None
+    middle: Prepared | None = None
 
     @property
     def field(self) -> float:
@@ -142,26 +143,15 @@ def brightest(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def prepare(photo: Photo, geometry: Geometry) -> Prepared:
     """Crop to the field of view, resize its longer side to the square's, centre it on black.
 
-    A white or grey border is black here. The photo is looked at reduced (see `Photo.at_least`), the same way whatever else is
-    open, and finer only where its field of view is so small a part that the square would be larger than that.
+    A white or grey border is black here.
 
     Raises:
         PhotoError: There is no field of view, or the picture is damaged.
     """
-    size, side = geometry.size, SIDE
-    while True:
-        seen = photo.at_least(side)
-        key = seen.factor, geometry.fov_threshold
-        if key not in photo.fields:
-            pixels = without_border(seen.pixels, geometry.fov_threshold)
-            photo.fields[key] = pixels, field_of_view(pixels, geometry.fov_threshold)
-        pixels, (left, top, right, bottom) = photo.fields[key]
-        longer = max(right - left, bottom - top)
-        if longer >= size or seen.factor == 1:
-            break
-        side *= 2
+    size = geometry.size
+    seen, pixels, (left, top, right, bottom) = _seen(photo, geometry)
     # the whole part of the reduction first, which is many times faster
-    whole = max(1, longer // size)
+    whole = max(1, max(right - left, bottom - top) // size)
     right, bottom = right - (right - left) % whole, bottom - (bottom - top) % whole
     longer = max(right - left, bottom - top)
     part = pixels[top:bottom, left:right]
@@ -173,29 +163,73 @@ def prepare(photo: Photo, geometry: Geometry) -> Prepared:
     x, y = (size - width) // 2, (size - height) // 2
     image = np.zeros((size, size, 3), np.uint8)
     image[y : y + height, x : x + width] = part
-    scale_x, scale_y = width / (right - left), height / (bottom - top)
-    return Prepared(
-        image,
-        Placement(
-            scale_x / seen.factor,
-            scale_y / seen.factor,
-            ((0.5 - seen.left) / seen.factor - left) * scale_x - 0.5 + x,
-            ((0.5 - seen.top) / seen.factor - top) * scale_y - 0.5 + y,
-        ),
-    )
+    return Prepared(image, _placed(seen, left, top, width / (right - left), height / (bottom - top), x, y))
 
 
-def middle(prepared: Prepared, share: float, size: int) -> Prepared:
-    """The middle of a square: a share of its width and height, as a square of `size` px."""
-    whole = prepared.image.shape[0]
-    side = round(share * whole)
+def middle(photo: Photo, geometry: Geometry, share: float) -> Prepared:
+    """The middle of the field of view, a share of its longer side, to be looked at closer.
+
+    It costs next to nothing: it is reduced by a whole number alone, so its square is not of the geometry's size, but at least
+    `share` of that, and less than twice that.
+
+    Raises:
+        PhotoError: As of `prepare`.
+    """
+    seen, pixels, (left, top, right, bottom) = _seen(photo, geometry)
+    longer = max(right - left, bottom - top)
+    whole = max(1, longer // geometry.size)
+    size = max(1, int(share * longer) // whole)
+    side = size * whole
+    x, y = (left + right - side) // 2, (top + bottom - side) // 2  # may lie outside of the field, which is black
+    part = pixels[max(y, top) : min(y + side, bottom), max(x, left) : min(x + side, right)]
+    above, before = max(0, top - y), max(0, left - x)
+    around = above, side - above - part.shape[0], before, side - before - part.shape[1]
+    square = np.asarray(cv2.copyMakeBorder(part, *around, cv2.BORDER_CONSTANT, value=(0, 0, 0)), np.uint8)
+    if whole > 1:
+        square = _resized(square, size, size, cv2.INTER_AREA)
+    return Prepared(square, _placed(seen, x, y, 1 / whole, 1 / whole, 0, 0), share=side / longer)
+
+
+def closer(middle: Prepared, share: float, size: int) -> Prepared:
+    """A smaller part of what `middle` gave, a share of the field of view's longer side, as a square of `size` px."""
+    whole = middle.image.shape[0]
+    side = min(whole, round(share * middle.field))
     start = (whole - side) // 2
-    part = prepared.image[start : start + side, start : start + side]
+    part = middle.image[start : start + side, start : start + side]
     image = _resized(part, size, size, cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR)
-    old, zoom = prepared.placement, size / side
+    old, zoom = middle.placement, size / side
     offsets = ((offset - start + 0.5) * zoom - 0.5 for offset in (old.offset_x, old.offset_y))
     placement = Placement(zoom * old.scale_x, zoom * old.scale_y, *offsets)
-    return Prepared(image, placement, share=prepared.share * side / whole)
+    return Prepared(image, placement, share=side / middle.field)
+
+
+def _seen(photo: Photo, geometry: Geometry) -> tuple[Reduced, NDArray[np.uint8], tuple[int, int, int, int]]:
+    """The photo as networks' squares are made of it, without its border, and the box around its field of view.
+
+    It is reduced (see `Photo.at_least`), the same way whatever else is open, and finer only where its field of view is so small
+    a part that the square would be larger than that.
+    """
+    side = SIDE
+    while True:
+        seen = photo.at_least(side)
+        key = seen.factor, geometry.fov_threshold
+        if key not in photo.fields:
+            pixels = without_border(seen.pixels, geometry.fov_threshold)
+            photo.fields[key] = pixels, field_of_view(pixels, geometry.fov_threshold)
+        pixels, box = photo.fields[key]
+        if max(box[2] - box[0], box[3] - box[1]) >= geometry.size or seen.factor == 1:
+            return seen, pixels, box
+        side *= 2
+
+
+def _placed(seen: Reduced, left: int, top: int, scale_x: float, scale_y: float, x: int, y: int) -> Placement:
+    """Where a square lies whose pixel (x, y) begins where the reduced photo's (left, top) does."""
+    return Placement(
+        scale_x / seen.factor,
+        scale_y / seen.factor,
+        ((0.5 - seen.left) / seen.factor - left) * scale_x - 0.5 + x,
+        ((0.5 - seen.top) / seen.factor - top) * scale_y - 0.5 + y,
+    )
 
 
 def _resized(pixels: NDArray[np.uint8], width: int, height: int, interpolation: int) -> NDArray[np.uint8]:

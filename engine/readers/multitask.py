@@ -114,15 +114,16 @@ class MultiTaskReader(Reader):
 
     def prepare(self, photo: Photo) -> Prepared:
         """See Reader."""
-        finer = preprocess.prepare(photo, replace(self._geometry, size=2 * self._geometry.size))
-        return replace(preprocess.prepare(photo, self._geometry), finer=finer)
+        finer = replace(self._geometry, size=2 * self._geometry.size)
+        middle = preprocess.middle(photo, finer, _MIDDLE[0])
+        return replace(preprocess.prepare(photo, self._geometry), middle=middle)
 
     def again(self, outputs: Outputs, prepared: Prepared) -> list[Prepared]:
         """See Reader: ever closer at the middle, as a wide field shows the disc small."""
         area = np.count_nonzero(outputs["disc"] > self._rules.disc_threshold)
-        if prepared.finer is None or _USUAL[0] < 2 * np.sqrt(area / np.pi) / prepared.field < _USUAL[1]:
+        if prepared.middle is None or _USUAL[0] < 2 * np.sqrt(area / np.pi) / prepared.field < _USUAL[1]:
             return []
-        return [preprocess.middle(prepared.finer, share, self._geometry.size) for share in _MIDDLE]
+        return [preprocess.closer(prepared.middle, share, self._geometry.size) for share in _MIDDLE]
 
     def shows(self, outputs: Outputs, prepared: Prepared) -> bool:
         """See Reader: whether there is a disc."""

@@ -110,15 +110,16 @@ private:
         Bytes data = read_file(path);
         row["sha256"] = sha256(data);
         Photo photo(std::move(data));
-        Prepared finer;  // for a closer look at the disc
-        if (multitask) finer = prepare(photo, {2 * multitask->geometry.size, multitask->geometry.fov_threshold});
+        Prepared part;  // for a closer look at the disc
+        if (multitask)
+            part = middle(photo, {2 * multitask->geometry.size, multitask->geometry.fov_threshold}, middles[0]);
         const std::vector<Prepared> squares = prepared(photo);
         row["width"] = photo.width;
         row["height"] = photo.height;
         expect_colours(squares[0].image);
         if (!expect_round(squares[0].image)) row["warnings"].push_back("NOT_ROUND");
         Look disc, whole;  // of each model
-        if (multitask) disc = look_for_disc(*multitask, squares.front(), finer);
+        if (multitask) disc = look_for_disc(*multitask, squares.front(), part);
         if (classifier) whole = {squares.back(), classifier->run(squares.back().image)};
 
         std::vector<std::string> coarse;

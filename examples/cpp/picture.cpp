@@ -173,47 +173,74 @@ cv::Mat brightest(const cv::Mat& pixels) {
     return cv::max(cv::Mat(cv::max(channels[0], channels[1])), channels[2]);
 }
 
-Prepared prepare(Photo& photo, const Geometry& geometry) {
-    const int size = geometry.size;
-    int factor = 1;
-    cv::Rect box;
+namespace {
+
+// The photo as networks' squares are made of it: reduced, and finer only where its field of view is a small part.
+int factor_of(Photo& photo, const Geometry& geometry) {
     for (int side = side_least;; side *= 2) {
-        factor = photo.factor_for(side);
-        box = photo.seen(factor, geometry.fov_threshold).box;
-        if (std::max(box.width, box.height) >= size || factor == 1) break;
+        const int factor = photo.factor_for(side);
+        const cv::Rect& box = photo.seen(factor, geometry.fov_threshold).box;
+        if (std::max(box.width, box.height) >= geometry.size || factor == 1) return factor;
     }
+}
+
+// Where a square lies whose pixel `to` begins where the reduced photo's `from` does.
+Placement placed(int factor, cv::Point from, double scale_x, double scale_y, cv::Point to) {
+    return {scale_x / factor, scale_y / factor, (0.5 / factor - from.x) * scale_x - 0.5 + to.x,
+            (0.5 / factor - from.y) * scale_y - 0.5 + to.y};
+}
+
+}  // namespace
+
+Prepared prepare(Photo& photo, const Geometry& geometry) {
+    const int size = geometry.size, factor = factor_of(photo, geometry);
+    const Photo::Seen& seen = photo.seen(factor, geometry.fov_threshold);
+    cv::Rect box = seen.box;
     // the whole part of the reduction first, which is many times faster
     const int whole = std::max(1, std::max(box.width, box.height) / size);
     box.width -= box.width % whole;
     box.height -= box.height % whole;
     const int longer = std::max(box.width, box.height);
-    cv::Mat part = photo.seen(factor, geometry.fov_threshold).pixels(box);
+    cv::Mat part = seen.pixels(box);
     if (whole > 1) cv::resize(part, part, {box.width / whole, box.height / whole}, 0, 0, cv::INTER_AREA);
     const auto scaled = [&](int length) {
         return std::max(1, static_cast<int>(std::lrint(static_cast<double>(length) * size / longer)));
     };
     const int width = scaled(box.width), height = scaled(box.height);
     cv::resize(part, part, {width, height}, 0, 0, longer >= size ? cv::INTER_AREA : cv::INTER_LINEAR);
-    const int x = (size - width) / 2, y = (size - height) / 2;
+    const cv::Point to((size - width) / 2, (size - height) / 2);
     cv::Mat image(size, size, CV_8UC3, cv::Scalar());
-    cv::cvtColor(part, image(cv::Rect(x, y, width, height)), cv::COLOR_BGR2RGB);
-    const double scale_x = static_cast<double>(width) / box.width, scale_y = static_cast<double>(height) / box.height;
-    return {image,
-            {scale_x / factor, scale_y / factor, (0.5 / factor - box.x) * scale_x - 0.5 + x,
-             (0.5 / factor - box.y) * scale_y - 0.5 + y}};
+    cv::cvtColor(part, image(cv::Rect(to, part.size())), cv::COLOR_BGR2RGB);
+    return {image, placed(factor, box.tl(), static_cast<double>(width) / box.width,
+                          static_cast<double>(height) / box.height, to)};
 }
 
-Prepared middle(const Prepared& whole, double share, int size) {
-    const int side = static_cast<int>(std::lrint(share * whole.image.rows)), start = (whole.image.rows - side) / 2;
+Prepared middle(Photo& photo, const Geometry& geometry, double share) {
+    const int factor = factor_of(photo, geometry);
+    const Photo::Seen& seen = photo.seen(factor, geometry.fov_threshold);
+    const int longer = std::max(seen.box.width, seen.box.height), whole = std::max(1, longer / geometry.size);
+    const int size = std::max(1, static_cast<int>(share * longer) / whole), side = size * whole;
+    const cv::Point end = seen.box.tl() + seen.box.br();
+    const cv::Rect square((end.x - side) >> 1, (end.y - side) >> 1, side, side);  // may lie outside, which is black
+    const cv::Rect inside = square & seen.box;
+    cv::Mat image(side, side, CV_8UC3, cv::Scalar());
+    cv::cvtColor(seen.pixels(inside), image(inside - square.tl()), cv::COLOR_BGR2RGB);
+    if (whole > 1) cv::resize(image, image, {size, size}, 0, 0, cv::INTER_AREA);
+    return {image, placed(factor, square.tl(), 1.0 / whole, 1.0 / whole, {}), static_cast<double>(side) / longer};
+}
+
+Prepared closer(const Prepared& middle, double share, int size) {
+    const int whole = middle.image.rows;
+    const int side = std::min(whole, static_cast<int>(std::lrint(share * middle.field()))), start = (whole - side) / 2;
     cv::Mat image;
-    cv::resize(whole.image(cv::Rect(start, start, side, side)), image, {size, size}, 0, 0,
+    cv::resize(middle.image(cv::Rect(start, start, side, side)), image, {size, size}, 0, 0,
                side >= size ? cv::INTER_AREA : cv::INTER_LINEAR);
-    const Placement& old = whole.placement;
+    const Placement& old = middle.placement;
     const double zoom = static_cast<double>(size) / side;
     const auto moved = [&](double offset) { return (offset - start + 0.5) * zoom - 0.5; };
     return {image,
             {zoom * old.scale_x, zoom * old.scale_y, moved(old.offset_x), moved(old.offset_y)},
-            whole.share * side / whole.image.rows};
+            side / middle.field()};
 }
 
 void expect_colours(const cv::Mat& image) {

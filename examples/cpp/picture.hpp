@@ -72,8 +72,10 @@ private:
 
 Bytes read_file(const std::string& path);  // throws Refused
 Prepared prepare(Photo& photo, const Geometry& geometry);
-// The middle of a square: a share of its width and height, as a square of so many px.
-Prepared middle(const Prepared& whole, double share, int size);
+// The middle of the field of view, a share of its longer side, reduced by a whole number alone.
+Prepared middle(Photo& photo, const Geometry& geometry, double share);
+// A smaller part of that, as a square of so many px.
+Prepared closer(const Prepared& middle, double share, int size);
 cv::Mat brightest(const cv::Mat& pixels);
 void expect_colours(const cv::Mat& image);  // throws Refused where no retina has such colours
 bool expect_round(const cv::Mat& image);    // throws Refused for a squeezed picture; false where it is not quite round

@@ -33,7 +33,6 @@ const std::vector<Fault> faults = {
     {"overexposed", "OVEREXPOSED", "overexposed; less flash, and take it again"},
     {"blurred", "BLURRED", "too blurred or hazy; clean the lens, focus, hold still, and take it again"}};
 
-constexpr std::array<double, 3> middles = {0.75, 0.6, 0.5};  // of the field of view, where no disc is seen in the whole
 constexpr double usual_least = 0.07, usual_most = 0.3;       // of its side: a disc's diameter
 
 double value(const Outputs& outputs, const std::string& name) { return outputs.at(name).at<float>(0); }
@@ -77,17 +76,17 @@ Anatomy measured(const ordered_json& contract, const Outputs& outputs) {
 
 Ungradable too_dark() { return {faults[1].code, faults[1].advice}; }
 
-Look look_for_disc(Model& model, const Prepared& square, const Prepared& finer) {
+Look look_for_disc(Model& model, const Prepared& square, const Prepared& middle) {
     Look whole{square, model.run(square.image)};
     const double threshold = model.contract.at("rules").at("disc_threshold");
     const double diameter = 2 * std::sqrt(cv::countNonZero(whole.outputs.at("disc") > threshold) / CV_PI);
     const double share = diameter / square.field();
     if (usual_least < share && share < usual_most) return whole;
-    for (double part : middles) {
-        const Prepared closer = middle(finer, part, square.image.rows);
-        const Look look{closer, model.run(closer.image)};
+    for (double share_of_field : middles) {
+        const Prepared part = closer(middle, share_of_field, square.image.rows);
+        const Look look{part, model.run(part.image)};
         const Anatomy seen = measured(model.contract, look.outputs);
-        if (seen.region && is_disc(seen, closer.field())) return look;
+        if (seen.region && is_disc(seen, part.field())) return look;
     }
     return whole;
 }

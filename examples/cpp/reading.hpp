@@ -24,9 +24,11 @@ struct Look {
 // A picture that is bright enough for one model and not for another.
 Ungradable too_dark();
 
+constexpr std::array<double, 3> middles = {0.75, 0.6, 0.5};  // of the field of view, where no disc is seen in the whole
+
 // The multi-task model at work: once, and where that shows no disc of a usual size, ever closer at the middle, as a
-// wide field shows the disc small. finer: the same square, twice as large.
-Look look_for_disc(Model& model, const Prepared& square, const Prepared& finer);
+// wide field shows the disc small. middle: the first of the middles, twice as fine as the square.
+Look look_for_disc(Model& model, const Prepared& square, const Prepared& middle);
 
 // Disc, cup, fovea and glaucoma. Throws Ungradable, with the row as it was, where there is no disc.
 Decision read_multitask(const nlohmann::ordered_json& contract, const Look& look, nlohmann::ordered_json& row);

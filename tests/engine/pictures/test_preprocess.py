@@ -258,13 +258,25 @@ def test_corners_of_different_greys_are_no_border():
     assert preprocess.without_border(pixels, 24) is pixels
 
 
-@pytest.mark.parametrize("share", [1.0, 0.75, 0.6, 0.5])
-def test_the_middle_of_a_square_lies_where_its_placement_says(share):
-    pixels = np.full((700, 900, 3), 40, np.uint8)
-    cv2.circle(pixels, (480, 330), 9, (255, 255, 255), -1)
-    whole = preprocess.prepare(photo.load(pixels), Geometry(512, 20))
-    seen = preprocess.middle(whole, share, 256)
+@pytest.mark.parametrize("share", [0.75, 0.6, 0.5])
+@pytest.mark.parametrize(("height", "width"), [(700, 900), (900, 700), (2848, 4288), (1411, 1411), (300, 300)])
+def test_a_closer_look_lies_where_its_placement_says(height, width, share):
+    spot = width // 2 + 30, height // 2 - 20
+    pixels = np.full((height, width, 3), 40, np.uint8)
+    cv2.circle(pixels, spot, max(5, width // 100), (255, 255, 255), -1)
+    read = photo.load(pixels)
+    middle = preprocess.middle(read, Geometry(512, 20), 0.75)
+    assert middle.share == pytest.approx(0.75, abs=0.01)
+    seen = preprocess.closer(middle, share, 256)
     assert seen.image.shape == (256, 256, 3)
     rows, columns = np.nonzero(seen.image[..., 0] > 147)
-    assert seen.placement.to_photo(columns.mean(), rows.mean()) == pytest.approx((480, 330), abs=1)
-    assert seen.placement.scale_x == pytest.approx(256 / 900 / share, rel=0.01)
+    assert seen.placement.to_photo(columns.mean(), rows.mean()) == pytest.approx(spot, abs=max(width, height) / 900)
+    assert seen.share == pytest.approx(share, rel=0.01)
+    assert seen.placement.scale_x == pytest.approx(256 / max(height, width) / share, rel=0.01)
+
+
+def test_beyond_a_field_that_is_not_square_a_closer_look_is_black():
+    read = photo.load(np.full((400, 900, 3), 90, np.uint8))
+    middle = preprocess.middle(read, Geometry(512, 20), 0.75)
+    assert middle.image.shape == (675, 675, 3)
+    assert np.flatnonzero(middle.image[:, 300, 0]).tolist() == list(range(138, 538))
