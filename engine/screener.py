@@ -129,7 +129,13 @@ class ScreenerSettings:
 
 
 def tuned(settings: ScreenerSettings, opened: Sequence[Model], record: Record) -> Screener:
-    """A screener that runs each model as was found best. Raises BackendError, ModelError where that is not to be had."""
+    """A screener that runs each model as was found best for many pictures, or with a batch of 1, as of a camera, on all cores.
+
+    Raises:
+        BackendError: That is not to be had.
+        ModelError: The same.
+    """
+    one = settings.batch == 1
     files: list[Model] = []
     ways: dict[str, Way] = {}
     for model in opened:
@@ -143,11 +149,15 @@ def tuned(settings: ScreenerSettings, opened: Sequence[Model], record: Record) -
     def opener(model: Model) -> tuple[str, Runner]:
         way = ways[model.sha256]
         runner = runners.open_runner(
-            model, way.backend, max_batch=settings.batch, threads=way.threads, device=settings.device
+            model,
+            way.backend,
+            max_batch=settings.batch,
+            threads=record.machine.cores if one else way.threads,
+            device=settings.device,
         )
         return way.backend, runner
 
-    return Screener(settings, files, opener, slots=record.slots)
+    return Screener(settings, files, opener, slots=1 if one else record.slots)
 
 
 _Opener = Callable[[Model], tuple[str, Runner]]  # gives the backend's name too

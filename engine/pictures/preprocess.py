@@ -98,9 +98,11 @@ def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, 
         PhotoError: NO_FIELD_OF_VIEW where next to nothing is lit.
     """
     height, width = pixels.shape[:2]
-    lit = cv2.threshold(brightest(pixels), threshold, 1, cv2.THRESH_BINARY)[1]
-    in_rows = cv2.reduce(lit, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
-    in_columns = cv2.reduce(lit, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
+    dark = cv2.inRange(
+        pixels, (0, 0, 0), (threshold,) * 3
+    )  # 255 where it is; many times faster than the brightest channel
+    in_rows = width - cv2.reduce(dark, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() // 255
+    in_columns = height - cv2.reduce(dark, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() // 255
     rows, columns = np.flatnonzero(in_rows > _LINE_SHARE * width), np.flatnonzero(in_columns > _LINE_SHARE * height)
     if rows.size < _MIN_SHARE * height or columns.size < _MIN_SHARE * width:
         raise PhotoError(Code.NO_FIELD_OF_VIEW, "next to nothing in the picture is bright enough to be a retina")

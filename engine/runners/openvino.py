@@ -27,7 +27,11 @@ _REQUESTS = 2  # so that two threads may be inside at once
 
 
 class OpenVino:
-    """See `Runner`. Floats stay floats: OpenVINO's own choice of a smaller precision is switched off."""
+    """See `Runner`. Floats stay floats: OpenVINO's own choice of a smaller precision is switched off.
+
+    The pictures of a batch are computed one after the other. A graph of a fixed size is up to twice as fast as one for any number
+    of pictures, and what one picture needs fits the processor's cache.
+    """
 
     hint = "f32"
     slots = 1
@@ -74,8 +78,12 @@ class OpenVino:
     def __call__(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         assert 1 <= len(images) <= self.max_batch, f"{len(images)} pictures; the runner takes 1 to {self.max_batch}"
         with self._request() as request:
-            request.infer({self._input: np.ascontiguousarray(images)})
-            return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
+            found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self._outputs}
+            for k in range(len(images)):
+                request.infer({self._input: np.ascontiguousarray(images[k : k + 1])})
+                for name, rows in found.items():
+                    rows.append(np.array(request.get_tensor(name).data))
+        return {name: np.concatenate(rows) for name, rows in found.items()}
 
     def close(self) -> None:
         """Free the model after the batches that run; calls that wait are refused."""
@@ -93,14 +101,17 @@ class OpenVino:
 
 def _compiled(core: Any, model: Model, settings: dict[str, Any]) -> Any:
     """The model ready to run: as an earlier opening kept it, which is far quicker, or else compiled, and kept."""
-    about = [model.sha256, settings, *(core.get_property("CPU", name) for name in _COMPILED_FOR)]
+    shape = [1, *model.contract.input.shape[1:]]
+    about = [model.sha256, shape, settings, *(core.get_property("CPU", name) for name in _COMPILED_FOR)]
     key = hashlib.sha256(json.dumps([require("openvino", "openvino").get_version(), *about], default=str).encode())
     place = files.cache(FOLDER_VARIABLE, "compiled") / f"{key.hexdigest()[:32]}.blob"
     with suppress(Exception):  # absent, damaged, or of no use to the library: it is made again
         data = place.read_bytes()
         if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
             return core.import_model(io.BytesIO(data[_DIGEST:]), "CPU", settings)
-    compiled = core.compile_model(core.read_model(model.data), "CPU", settings)
+    graph = core.read_model(model.data)
+    graph.reshape(shape)
+    compiled = core.compile_model(graph, "CPU", settings)
     with suppress(OutputError, OSError, RuntimeError):  # RuntimeError: of the library. It is compiled each time then
         blob = io.BytesIO()
         compiled.export_model(blob)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import config
@@ -40,14 +42,11 @@ class Pixels(nn.Module):
         self.scaling = scaling
         self.mean: Tensor
         self.std: Tensor
-        self.blur: Tensor
         mean, std = torch.tensor(scaling.mean), torch.tensor(scaling.std)
         if kind == "contrast":
             mean, std = torch.cat([mean, torch.full((3,), 0.5)]), torch.cat([std, std])
-        binomial = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # a Gaussian of one cell
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", std.view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("blur", torch.outer(binomial, binomial).view(1, 1, 5, 5), persistent=False)
 
     @property
     def channels(self) -> int:
@@ -71,9 +70,19 @@ class Pixels(nn.Module):
     def _contrast(self, x: Tensor) -> Tensor:
         """Local contrast in [0, 1], a half where there is none and outside the field of view. Args: (N, 3, S, S)."""
         inside = (x.amax(dim=1, keepdim=True) > _INSIDE).float()
-        cell = x.shape[-1] // _CELLS
-        sums, counts = F.avg_pool2d(x * inside, cell), F.avg_pool2d(inside, cell)
-        sums = F.conv2d(sums, self.blur.repeat(3, 1, 1, 1), padding=2, groups=3)
-        mean = sums / F.conv2d(counts, self.blur, padding=2).clamp(min=1e-3)
-        surroundings = F.interpolate(mean, scale_factor=float(cell), mode="bilinear", align_corners=False)
+        blurred, spread = (torch.from_numpy(own).to(x.device) for own in _matrices(x.shape[-1]))
+        counts = blurred @ inside @ blurred.T
+        mean = blurred @ (x * inside) @ blurred.T / counts.clamp(min=1e-3)
+        surroundings = spread @ mean @ spread.T
         return (_GAIN * (x - surroundings) * inside + 0.5).clamp(0, 1)
+
+
+@functools.cache
+def _matrices(side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What makes of a picture's rows those of its cells, and of these the picture's again, float32 (cells, side) and (side,
+    cells): the means of cells, blurred with a Gaussian of one cell (zeros beyond the edge); and linear interpolation."""
+    cells, of_pixel = np.arange(_CELLS), (np.arange(side) + 0.5) * _CELLS / side
+    apart = of_pixel.astype(int) - cells[:, None]
+    blurred = np.select([abs(apart) == k for k in range(3)], [6, 4, 1]) / 16 * _CELLS / side
+    spread = np.clip(1 - abs(np.clip(of_pixel - 0.5, 0, _CELLS - 1)[:, None] - cells), 0, 1)
+    return blurred.astype(np.float32), spread.astype(np.float32)

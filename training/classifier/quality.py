@@ -20,14 +20,13 @@ def brightness(images: Tensor) -> Tensor:
     """How bright pictures are. images: uint8 (N, S, S, 3) RGB. Returns: float32 (N, MEASURES) in [0, 1]: the highest values of
     all and of green; how much is inside the field of view; there, the mean of the brightest channel and of each; and the shares
     that are dim, burnt out in any channel, and in green."""
-    x = images.float() / 255
-    brightest, green = x.amax(dim=3), x[..., 1]
+    x = images.float().permute(0, 3, 1, 2) / 255
+    brightest, green = x.amax(dim=1, keepdim=True), x[:, 1:2]
     inside = (brightest > _INSIDE).float()
-    area = inside.sum(dim=(1, 2)).clamp(min=1)
-    parts = [brightest * inside, *(x[..., k] * inside for k in range(3))]
-    parts += [(own).float() * inside for own in (brightest < _DIM, brightest > _BURNT, green > _BURNT)]
-    shares = [part.sum(dim=(1, 2)) / area for part in parts]
-    return torch.stack([brightest.amax(dim=(1, 2)), green.amax(dim=(1, 2)), inside.mean(dim=(1, 2)), *shares], dim=1)
+    area = inside.sum(dim=(2, 3)).clamp(min=1)
+    parts = [brightest, x, *(own.float() for own in (brightest < _DIM, brightest > _BURNT, green > _BURNT))]
+    shares = [(part * inside).sum(dim=(2, 3)) / area for part in parts]
+    return torch.cat([brightest.amax(dim=(2, 3)), green.amax(dim=(2, 3)), inside.mean(dim=(2, 3)), *shares], dim=1)
 
 
 class Quality(nn.Module):

@@ -10,11 +10,12 @@ import pytest
 
 from funduscope import Screener, console
 from funduscope.cli import app
-from funduscope.engine import tune
+from funduscope.engine import runners, screener, tune
 from funduscope.engine.errors import ModelError, SettingsError
 from funduscope.engine.gate import pictures
 from funduscope.engine.gate.verify import expected_of
 from funduscope.engine.pictures import photo
+from funduscope.engine.screener import ScreenerSettings
 from funduscope.engine.tuning import record
 
 ANSWERS = """
@@ -184,6 +185,19 @@ def test_a_backend_that_is_named_is_taken_whatever_was_found(monkeypatch, classi
         assert screener.models[0].backend == "onnxruntime"
     with Screener.open(classifier.path) as screener:
         assert screener.models[0].backend == "openvino"
+
+
+@pytest.mark.parametrize(("batch", "threads"), [(8, 1), (1, 6)])
+def test_a_batch_of_one_has_all_cores(monkeypatch, classifier, batch, threads):
+    played(monkeypatch)
+    found, asked = tune.tune([classifier]), []
+    way = found.ways[classifier.sha256].model_copy(update={"backend": "onnxruntime", "threads": 1})
+    machine = found.machine.model_copy(update={"cores": 6})
+    halved = found.model_copy(update={"ways": {classifier.sha256: way}, "slots": 2, "machine": machine})
+    real = runners.open_runner
+    monkeypatch.setattr(runners, "open_runner", lambda *given, **how: asked.append(how) or real(*given, **how))
+    with screener.tuned(ScreenerSettings(batch=batch), [classifier], halved):
+        assert [own["threads"] for own in asked] == [threads]
 
 
 def test_a_choice_that_does_not_open_any_more_is_told_and_left(monkeypatch, classifier, caplog):
