@@ -170,8 +170,7 @@ def outline(mask: NDArray[np.bool_], diameter: int, to_photo: NDArray[np.float64
     area = int(np.count_nonzero(mask))
     if not area:
         return None
-    rows, columns = np.nonzero(mask)
-    x, y = to_photo @ (columns.mean(), rows.mean(), 1.0)
+    x, y = to_photo @ (*measures.centre(mask), 1.0)
     across, down = to_photo[0, 0], to_photo[1, 1]
     return Outline(
         float(x),

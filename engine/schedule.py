@@ -55,19 +55,20 @@ class Schedule(Generic[S, I, R]):
         running: deque[Future[list[R]]] = deque()
 
         def start(count: int) -> None:
-            items = [waiting.popleft().result() for _ in range(count)]
-            running.append(self._networks.submit(self._run, items))
+            batch = [waiting.popleft() for _ in range(count)]
+            running.append(self._networks.submit(lambda: self._run([item.result() for item in batch])))
 
         for source in sources:
             waiting.append(self._readers.submit(self._read_open, source))
             if len(running) < self._slots:
                 if len(waiting) == 2 * self._batch:  # one batch is taken, another is being read
                     start(self._batch)
-            elif len(waiting) > self._batch:
-                yield from running.popleft().result()
+            elif len(waiting) >= self._batch:
+                if len(running) > self._slots:  # one more than run at once: no slot waits for another's results
+                    yield from running.popleft().result()
                 start(self._batch)
         while waiting or running:
-            if len(running) == self._slots or not waiting:
+            if len(running) > self._slots or not waiting:
                 yield from running.popleft().result()
             else:
                 start(min(self._batch, len(waiting)))

@@ -25,6 +25,13 @@ def bounding_box_height(mask: NDArray[np.bool_]) -> int:
     return int(rows[-1] - rows[0] + 1) if rows.size else 0
 
 
+def centre(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """Centre (x, y) of a mask in pixels, pixel centres at integers. Args: mask: bool (H, W), not empty."""
+    in_columns, in_rows = (np.count_nonzero(mask, axis=axis) for axis in (0, 1))
+    area = in_rows.sum()
+    return float(in_columns @ np.arange(in_columns.size) / area), float(in_rows @ np.arange(in_rows.size) / area)
+
+
 def vcdr(disc: NDArray[np.bool_], cup: NDArray[np.bool_]) -> float | None:
     """Vertical cup-to-disc ratio: cup diameter / disc diameter (`vertical_diameter`), in [0, 1] for a cup inside its disc.
 

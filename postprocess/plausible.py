@@ -40,8 +40,7 @@ def _apart(seen: Anatomy) -> float:
     """Of disc and fovea, in disc diameters; NaN where one is not known."""
     if seen.region is None or seen.fovea is None:
         return float("nan")
-    rows, columns = np.nonzero(seen.region.disc)
-    x, y = seen.region.to_map() @ (columns.mean(), rows.mean(), 1.0)
+    x, y = seen.region.to_map() @ (*measures.centre(seen.region.disc), 1.0)
     return float(np.hypot(x - seen.fovea[0], y - seen.fovea[1])) * seen.region.zoom / seen.disc_px
 
 
