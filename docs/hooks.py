@@ -42,7 +42,7 @@ ENGINE = (  # the same within the engine: files and rooms
     ("cluster",),
     ("screener", "outputs"),
     ("tuning", "reading"),
-    ("gate", "results", "schedule", "workers"),
+    ("gate", "results", "schedule", "workers", "site"),
     ("models", "runners", "drawing"),
     ("readers",),
     ("contract", "findings"),

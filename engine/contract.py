@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -165,6 +166,14 @@ class Contract(Strict, ABC):
         Returns:
             Their names.
         """
+
+    def at(self, points: Mapping[str, Mapping[str, Any]]) -> Self:  # noqa: ARG002 -- some kinds have none
+        """The contract with other operating points, as of a site's own.
+
+        Args:
+            points: By the output that they are of, and their names; such as the kind's reader gives them.
+        """
+        return self
 
     def to_json(self) -> str:
         """The contract as a model file holds it.

@@ -39,6 +39,7 @@ class ModelName:
         sha256: Of its file.
         backend: What computed.
         precision: Of the computation.
+        site: Whose operating points it is read with, and the beginning of their digest; empty where they are its own.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class ModelName:
     sha256: str
     backend: str
     precision: str
+    site: str = ""
 
 
 class _Result:
@@ -241,7 +243,7 @@ def columns() -> tuple[Column, ...]:
 @cache
 def _columns(readers: tuple[type[Reader], ...]) -> tuple[Column, ...]:
     found = [column for reader in readers for column in (*_of_verdicts(reader.verdicts), *reader.columns)]
-    picture, models = ([replace(own, of_rejected=True) for own in part] for part in (_PICTURE, _MODELS))
+    picture, models = ([replace(own, of_rejected=True) for own in part] for part in (_PICTURE, (*_MODELS, _SITE)))
     return (*picture, *_SIZE, *found, *models)
 
 
@@ -306,4 +308,10 @@ _MODELS = tuple(
         ("backend", "what computed", lambda result: [own.backend for own in result.models]),
         ("precision", "of the computation", lambda result: [own.precision for own in result.models]),
     )
+)
+_SITE = Column(
+    "site",
+    "whose own operating points were used, and the beginning of their digest; empty where they are the models'",
+    lambda result: next((own.site for own in result.models if own.site), None),
+    "text",
 )

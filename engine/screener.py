@@ -18,7 +18,9 @@ from typing import Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ..postprocess import scores
 from . import models, reading, runners
+from . import site as sites
 from .contract import Contract, Model
 from .errors import BackendError, Code, ModelError, PhotoError, SettingsError
 from .eyes import Eyes, Listed
@@ -35,6 +37,7 @@ from .reading import Looked
 from .results import ModelName, Rejected, Result, Screening
 from .runners import Runner, gpu
 from .schedule import CLOSED, Schedule
+from .site import Site
 from .tuning.record import Record, Way, recall
 from .workers import Lost, Workers
 
@@ -52,6 +55,7 @@ class ScreenerSettings:
         threads: Of the backend on a CPU; None for its own choice.
         point: The classifier's operating point; None for its own choice.
         device: Index of the GPU; one other than 0 must be there, for `auto` too.
+        site: A file of `funduscope calibrate --site`, or what was read of it: a site's own operating points.
 
     Example:
         ```python
@@ -70,8 +74,11 @@ class ScreenerSettings:
     threads: int | None = None
     point: PointName | None = None
     device: int = 0
+    site: str | Path | Site | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.site, str | os.PathLike):
+            object.__setattr__(self, "site", sites.load(self.site))
         if isinstance(self.models, str | os.PathLike):
             raise SettingsError(f"models {self.models!r}: is one name; wrap it in a list: [{self.models!r}]")
         if self.batch < 1 or (self.threads is not None and self.threads < 1) or self.device < 0:
@@ -166,13 +173,21 @@ _Opener = Callable[[Model], tuple[str, Runner]]  # gives the backend's name too
 class _Look:
     """One open model: its runner, and the reader of what that gives."""
 
-    def __init__(self, model: Model, point: str | None, opener: _Opener) -> None:
-        document = model.contract
+    def __init__(self, model: Model, point: str | None, opener: _Opener, site: Site | None) -> None:
+        own = {} if site is None else site.of(model)
+        document = model.contract.at({name: decision.points for name, decision in own.items()})
         self.contract = document
+        self._temperatures = {name: decision.temperature for name, decision in own.items()}
         self.reader: Reader = READERS[document.kind](document, point)
         backend, self.runner = opener(model)
         self.name = ModelName(
-            document.kind, document.name, document.version, document.sha256, backend, self.runner.precision
+            document.kind,
+            document.name,
+            document.version,
+            document.sha256,
+            backend,
+            self.runner.precision,
+            str(site or ""),
         )
 
     def run(self, prepared: Sequence[Prepared]) -> list[Looked]:
@@ -188,12 +203,15 @@ class _Look:
         for start in range(0, len(squares), self.runner.max_batch):
             part = squares[start : start + self.runner.max_batch]
             outputs = self.runner(np.stack([own.image for own in part]))
-            seen += [(own, _row(outputs, k)) for k, own in enumerate(part)]
+            seen += [(own, self._row(outputs, k)) for k, own in enumerate(part)]
         return seen
 
-
-def _row(outputs: Outputs, k: int) -> Outputs:
-    return {name: output[k] for name, output in outputs.items()}
+    def _row(self, outputs: Outputs, k: int) -> Outputs:
+        row = {name: output[k] for name, output in outputs.items()}
+        for name, temperature in self._temperatures.items():
+            if np.isfinite(row[name]):
+                row[name] = np.asarray(scores.tempered(float(row[name]), temperature), np.float32)
+        return row
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,7 +316,8 @@ class Screener:
                     raise SettingsError(
                         f"{model.path}: a second model of the kind {kind}; open one of each kind at most"
                     )
-                self._looks.append(_Look(model, settings.point, opener or settings.runner))
+                assert not isinstance(settings.site, str | os.PathLike)  # it was read when they were made
+                self._looks.append(_Look(model, settings.point, opener or settings.runner, settings.site))
             if settings.point is not None and self.point is None:
                 raise SettingsError(
                     f"operating point {settings.point}: only a classifier has operating points, and none is open"

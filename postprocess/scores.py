@@ -27,6 +27,11 @@ def logit(probability: float) -> float:
     return math.log(p / (1 - p))
 
 
+def tempered(probability: float, temperature: float) -> float:
+    """The probability whose logit is this one's divided by a temperature (Guo et al., ICML 2017)."""
+    return logistic(logit(probability) / temperature, 1.0, 0.0)
+
+
 def decide(probability: float, threshold: float, uncertain_logit: float) -> bool | None:
     """Whether a probability reaches the threshold; None (abstain) where it is nearer to it than `uncertain_logit`."""
     if abs(logit(probability) - logit(threshold)) < uncertain_logit:

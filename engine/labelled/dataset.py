@@ -34,15 +34,21 @@ _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}  # where a
 _ORIENTATION = 274  # EXIF tag
 
 
-def load(folder: Path) -> list[Sample]:
+def load(folder: Path, unsplit: Split | None = None) -> list[Sample]:
     """All samples of a data set: `index.csv` where there is one, else REFUGE's official folders.
 
+    Args: folder: or a table like `index.csv` under another name, whose pictures lie beside it; unsplit: the split of all where
+    the table has no such column, in place of 60/20/20 by patient.
     Raises: DataError with the file and what is wrong in it.
     """
     folder = Path(folder)
+    if folder.is_file():
+        samples = _read_index(folder, unsplit)
+        check(samples)
+        return samples
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    samples = _read_index(folder) if (folder / "index.csv").is_file() else refuge.load(folder)
+    samples = _read_index(folder / "index.csv", unsplit) if (folder / "index.csv").is_file() else refuge.load(folder)
     check(samples)
     return samples
 
@@ -104,8 +110,8 @@ def _more(count: int) -> str:
     return f"\n  and {count} more" if count > 0 else ""
 
 
-def _read_index(folder: Path) -> list[Sample]:
-    index = folder / "index.csv"
+def _read_index(index: Path, unsplit: Split | None) -> list[Sample]:
+    folder = index.parent
     try:
         with index.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -121,12 +127,12 @@ def _read_index(folder: Path) -> list[Sample]:
         raise DataError(f"{index}: no rows")
     for row in rows:
         row["patient"] = (row.get("patient") or "").strip()
-    if "split" not in columns:
+    if "split" not in columns and unsplit is None:
         _split(rows)
     samples = []
     for line, row in enumerate(rows, start=2):
         try:
-            samples.append(_sample_of_row(folder, row))
+            samples.append(_sample_of_row(folder, {"split": unsplit or "", **row}))
         except ValueError as error:
             raise DataError(f"{index}, line {line}: {error}") from None
     return samples

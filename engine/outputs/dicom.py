@@ -304,6 +304,7 @@ def _group(
     if model is not None:
         parameters = [f"backend {model.backend}", f"precision {model.precision}", f"sha256 {model.sha256}"]
         parameters += [f"operating point {found.point}"] if found.point and model.kind != "multi-task" else []
+        parameters += [f"operating points of {model.site}"] if model.site else []
         algorithm = [*sr.AlgorithmIdentification(model.name, model.version, parameters, manufacturer="Funduscope")]
     group.ContentSequence = sr.ContentSequence(
         [

@@ -156,6 +156,8 @@ def _found(result: Result, models: dict[ModelName, Resource], notice: str) -> It
                     parts.append(_part(f"{verdict.name}_{key}", key, {"valueQuantity": quantity}))
             if result.point and kind != "multi-task":
                 parts.append(_part("operating_point", "operating point", {"valueString": result.point}))
+            if own := by_kind[kind].site:
+                parts.append(_part("site", "operating points of", {"valueString": own}))
             asked = _observation(verdict.name, f"Refer: {verdict.title}", value, models[by_kind[kind]], parts)
             yield asked | {"note": [{"text": notice}]}
 

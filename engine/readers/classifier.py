@@ -22,7 +22,7 @@ from . import quality
 from .column import Column, Verdict
 from .difference import Bounds, Difference
 from .outputs import F, Outputs
-from .point import Estimate, OperatingPoint
+from .point import OperatingPoint, PointPart
 from .quality import Grade, QualityPart
 from .reader import Reader
 
@@ -30,29 +30,6 @@ PointName = Literal["high_sensitivity", "balanced", "high_specificity"]
 VERDICT_ON = {
     "glaucoma": "glaucoma_second"
 }  # a disease's verdict has its name; the multi-task model has the first word on this
-
-
-class EstimatePart(Strict):
-    """A rate on the validation split with its 95 % interval (Wilson)."""
-
-    value: Probability
-    low: Probability
-    high: Probability
-
-    def build(self) -> Estimate:
-        """The three."""
-        return self.value, self.low, self.high
-
-
-class PointPart(Strict):
-    """An operating point: positive from this probability on, and what that gave on the validation split, where pictures
-    on which the classifier abstains count by the side of the threshold on which they lie. uncertain_logit: nearer than this
-    to the threshold, in logits, it abstains."""
-
-    threshold: Probability
-    uncertain_logit: Annotated[float, Field(ge=0)]
-    sensitivity: EstimatePart
-    specificity: EstimatePart
 
 
 class PointsPart(Strict):
@@ -119,6 +96,13 @@ class Classifier(Contract):
         if unknown := self.decisions.keys() - DISEASES.keys():
             raise ValueError(f"decisions on {', '.join(sorted(unknown))}; known are {', '.join(DISEASES)}")
         return self
+
+    def at(self, points: Mapping[str, Mapping[str, PointPart]]) -> Self:
+        """See Contract."""
+        moved = {
+            name: self.decisions[name].model_copy(update={"points": PointsPart(**own)}) for name, own in points.items()
+        }
+        return self.model_copy(update={"decisions": {**self.decisions, **moved}})
 
     def needed(self) -> list[str]:
         """See Contract; with a map for each disease where there is a grid for them, and a score for each fault of pictures."""

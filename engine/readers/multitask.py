@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ..pictures.preprocess import Prepared
 from .column import Column, Verdict
 from .difference import Bounds, Difference
 from .outputs import F, Outputs
-from .point import OperatingPoint
+from .point import OperatingPoint, PointPart
 from .reader import Reader
 
 _MIDDLE = (0.75, 0.6, 0.5)  # of the field of view, where no disc is seen in the whole
@@ -47,6 +47,11 @@ class MultiTask(Contract):
     kind: Literal["multi-task"]
     rules: RulesPart
     glaucoma_threshold: Probability
+
+    def at(self, points: Mapping[str, Mapping[str, PointPart]]) -> Self:
+        """See Contract."""
+        own = points.get("glaucoma")
+        return self if own is None else self.model_copy(update={"glaucoma_threshold": own["balanced"].threshold})
 
     def needed(self) -> list[str]:
         """See Contract."""

@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from ...postprocess import scores
+from ..contract import Probability, Strict
 
 Estimate = tuple[float, float, float]
 """A rate on the validation split, and the bounds of its 95 % interval."""
+
+
+class EstimatePart(Strict):
+    """A rate on the validation split with its 95 % interval (Wilson)."""
+
+    value: Probability
+    low: Probability
+    high: Probability
+
+    def build(self) -> Estimate:
+        """The three."""
+        return self.value, self.low, self.high
+
+
+class PointPart(Strict):
+    """An operating point: positive from this probability on, and what that gave on the validation split, where pictures
+    on which the classifier abstains count by the side of the threshold on which they lie. uncertain_logit: nearer than this
+    to the threshold, in logits, it abstains."""
+
+    threshold: Probability
+    uncertain_logit: Annotated[float, Field(ge=0)]
+    sensitivity: EstimatePart
+    specificity: EstimatePart
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,10 @@ PointOption = Annotated[
     str | None,
     typer.Option("--point", help="The classifier's operating point: high_sensitivity, balanced, high_specificity."),
 ]
+SiteOption = Annotated[
+    Path | None,
+    typer.Option("--site", help="A file of `calibrate --site`: a site's own operating points."),
+]
 OverlaysOption = Annotated[
     bool, typer.Option("--overlays", help="Also write pictures with contours, fovea and heat maps.")
 ]
@@ -90,6 +94,7 @@ def screen(
     model: ModelOption = None,
     backend: BackendOption = "auto",
     point: PointOption = None,
+    site: SiteOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Threads or processes that read and prepare.")] = 2,
     timeout: Annotated[
@@ -156,7 +161,7 @@ def screen(
         console.stderr.print(f"left out: {passed_over}")
     shown: list[Result] = []
     noted: Counter[str] = Counter()
-    settings = _settings(model or (), backend, batch, point)
+    settings = _settings(model or (), backend, batch, point, site)
     if len(paths) > _MANY and not no_tune and ray is None and settings.tunable and settings.record() is None:
         console.stderr.print(f"{len(paths)} pictures: first the fastest way here is measured (not with --no-tune)")
         _tune(settings)
@@ -213,6 +218,7 @@ def watch(
     model: ModelOption = None,
     backend: BackendOption = "auto",
     point: PointOption = None,
+    site: SiteOption = None,
     overlays: OverlaysOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON, one a line.")] = False,
 ) -> None:
@@ -221,7 +227,7 @@ def watch(
     DIR is the folder of a run: what is found is in its store at once, `rows` and `report` write from there at any time, and the
     rows are written at the end.
     """
-    with _settings(model or (), backend, 8, point).open() as screener:
+    with _settings(model or (), backend, 8, point, site).open() as screener:
         watched = Watch(screener, folder, out, overlays=overlays)
         console.stderr.print(f"watching {folder}; end with Ctrl-C")
         with stopping(watched), resumable(out):
@@ -237,6 +243,7 @@ def serve(
     model: ModelOption = None,
     backend: BackendOption = "auto",
     point: PointOption = None,
+    site: SiteOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 8,
     host: Annotated[str, typer.Option(help="Address to listen at; one that other machines can reach needs a key.")] = (
         "127.0.0.1"
@@ -281,7 +288,7 @@ def serve(
         results=results,
     )
     service.expect()
-    with _settings(model or (), backend, batch, point).open() as screener:
+    with _settings(model or (), backend, batch, point, site).open() as screener:
         scheme = "https" if tls_cert else "http"
         shown = f"[{host}]" if ":" in host else host
         console.stderr.print(f"serving at {scheme}://{shown}:{port}/; end with Ctrl-C")
@@ -361,9 +368,9 @@ def report(
     console.stderr.print(f"the page: {folder / PAGE}")
 
 
-def _settings(names: Sequence[str], backend: str, batch: int, point: str | None) -> ScreenerSettings:
+def _settings(names: Sequence[str], backend: str, batch: int, point: str | None, site: Path | None) -> ScreenerSettings:
     """The library checks every value, and says what is wrong with it."""
-    return ScreenerSettings(tuple(names), backend, batch, point=cast(Any, point))
+    return ScreenerSettings(tuple(names), backend, batch, point=cast(Any, point), site=site)
 
 
 @app.command()
@@ -373,7 +380,7 @@ def tune(model: ModelOption = None) -> None:
     Every backend that is installed, on every precision that there is a file of, in a process of its own. What is kept serves
     wherever the same models are opened with the backend `auto`, until processor, cores, library versions or models change.
     """
-    _tune(_settings(model or (), "auto", 8, None))
+    _tune(_settings(model or (), "auto", 8, None, None))
 
 
 _LONG = 20  # letters of a verdict: what is longer stands below the table
@@ -463,13 +470,14 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     backend: BackendOption = "auto",
     point: PointOption = None,
+    site: SiteOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
     """Measure a model on a labelled data set, through the engine that ships."""
     if split not in SPLITS:
         raise errors.SettingsError(f"--split {split}: allowed are {', '.join(SPLITS)}")
     samples = evaluation.choose(dataset.load(folder), split)
-    with _settings([model], backend, 8, point).open() as screener:
+    with _settings([model], backend, 8, point, site).open() as screener:
         figures = evaluation.evaluate(screener, samples)
     if as_json:
         opened = [own.__dict__ for own in screener.models]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from . import console
 from .engine import contract, errors, models
 from .engine.gate.comparison import Report
 from .engine.labelled import shown
+from .engine.screener import ScreenerSettings
 
 DataOption = Annotated[
     list[Path] | None, typer.Option("--data", help="Labelled data sets, whose pictures go through the gate; repeat.")
@@ -49,8 +51,24 @@ def train(
 
 @app.command()
 def calibrate(
-    run: Annotated[Path, typer.Argument(help="A folder that `train` made.")],
+    run: Annotated[Path | None, typer.Argument(help="A folder that `train` made; not with --site.")] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of the data sets, in place of the run's.")] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            "--site",
+            metavar="TABLE",
+            help="Your own labelled pictures, 50 and more: a table with the columns image, glaucoma (0, 1), dr_grade (0 to 4). "
+            "Fits operating points of your own to finished models.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="With --site: the file to write, for `screen --site`.")] = Path(
+        "site.json"
+    ),
+    name: Annotated[str | None, typer.Option(help="With --site: its name, in every row. Default: the file's.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="With --site: a model file or embedded model. Default: all.")
+    ] = None,
     fit_on: Annotated[
         str, typer.Option(help="Of a multi-task run: predicted, or paper: the source's drawn masks.")
     ] = "predicted",
@@ -62,6 +80,12 @@ def calibrate(
 
     What the operating points aim at stands in the configuration's [reading]. Export the run again afterwards.
     """
+    if (run is None) == (site is None):
+        raise errors.SettingsError("calibrate a run, or with --site finished models: give the one or the other")
+    if site is not None:
+        _calibrate_site(site, out, name, model or ())
+        return
+    assert run is not None
     _require_training()
     from .training.calibrate import calibrate as fit
 
@@ -69,6 +93,21 @@ def calibrate(
         raise errors.SettingsError(f"--fit-on {fit_on}: allowed are predicted, paper")
     result = fit(run, data, fit_on, reading)
     print(json.dumps(result, indent=2))
+
+
+def _calibrate_site(table: Path, out: Path, name: str | None, model: Sequence[str]) -> None:
+    from .engine import site as sites
+    from .engine.labelled import dataset, siting
+
+    samples = dataset.load(table, unsplit="val")
+    found = siting.fit(
+        ScreenerSettings(tuple(model)),
+        samples,
+        name or table.stem,
+        lambda told: console.stderr.print(told, highlight=False),
+    )
+    sites.save(found, out)
+    console.stderr.print(f"{found}: {out}; use it with `funduscope screen --site {out}`", highlight=False)
 
 
 @app.command()

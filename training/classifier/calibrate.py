@@ -103,7 +103,7 @@ def decision(
 
     Args: logits, truth, weights: (N,), of the labelled pictures; peaks: of the heat map, in logits (N,).
     """
-    temperature = best_temperature(logits, truth, weights)
+    temperature = metrics.best_temperature(logits, truth, weights)
     z = logits / temperature
     balanced = metrics.threshold_of_youden(z, truth, weights)
     sensitive = metrics.threshold_of_sensitivity(z, truth, reading.sensitivity, weights)
@@ -126,18 +126,6 @@ def decision(
         "calibration_error": metrics.calibration_error(_sigmoid(z), truth, weights),
     }
     return result, report
-
-
-def best_temperature(logits: Logits, truth: NDArray[np.int64], weights: NDArray[np.float64]) -> float:
-    """The divisor of the logits with the least weighted cross-entropy (Guo et al., ICML 2017), between .25 and 20."""
-    from scipy.optimize import minimize_scalar  # which export has no need of
-
-    def cross_entropy(log_temperature: float) -> float:
-        z = logits / np.exp(log_temperature)
-        return float(np.average(np.logaddexp(0, np.where(truth == 1, -z, z)), weights=weights))
-
-    found = minimize_scalar(cross_entropy, bounds=(np.log(0.25), np.log(20)), method="bounded")
-    return round(float(np.exp(found.x)), 4)
 
 
 @torch.inference_mode()

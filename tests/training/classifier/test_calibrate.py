@@ -39,22 +39,22 @@ def probabilities(found, temperature=3.0):
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
 def test_a_known_temperature_is_found_again(temperature):
     logits, truth = synthetic(temperature, 40_000)
-    found = calibrate.best_temperature(logits, truth, np.ones(len(truth)))
+    found = metrics.best_temperature(logits, truth, np.ones(len(truth)))
     assert found == pytest.approx(temperature, rel=0.03)
 
 
 def test_a_weight_is_as_good_as_that_many_pictures():
     logits, truth = synthetic(2.0, 300)
     times = np.where(truth == 1, 3, 1)
-    found = calibrate.best_temperature(logits, truth, times.astype(float))
-    repeated = calibrate.best_temperature(np.repeat(logits, times), np.repeat(truth, times), np.ones(times.sum()))
+    found = metrics.best_temperature(logits, truth, times.astype(float))
+    repeated = metrics.best_temperature(np.repeat(logits, times), np.repeat(truth, times), np.ones(times.sum()))
     assert found == pytest.approx(repeated, abs=1e-3)
-    assert found != pytest.approx(calibrate.best_temperature(logits, truth, np.ones(300)), abs=1e-2)
+    assert found != pytest.approx(metrics.best_temperature(logits, truth, np.ones(300)), abs=1e-2)
 
 
 @pytest.mark.parametrize(("logits", "expected"), [([-5.0, 5.0], 0.25), ([5.0, -5.0], 20.0)])
 def test_a_temperature_stays_in_its_bounds(logits, expected):
-    found = calibrate.best_temperature(np.array(logits * 30), np.array([0, 1] * 30), np.ones(60))
+    found = metrics.best_temperature(np.array(logits * 30), np.array([0, 1] * 30), np.ones(60))
     assert found == pytest.approx(expected, rel=0.01)
 
 

@@ -1,0 +1,117 @@
+"""A site's own operating points, fitted to pictures of its camera and patients that it has labelled."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...postprocess import metrics, scores
+from .. import models, site
+from ..errors import DataError
+from ..readers import READERS
+from ..readers.point import EstimatePart, OperatingPoint, PointPart
+from ..results import Screening
+from ..screener import ScreenerSettings
+from ..site import Site, SiteDecision
+from .sample import Sample
+
+_log = logging.getLogger("funduscope")
+LEAST, LEAST_OF_CLASS = 50, 10  # labelled pictures of a verdict, and of the sick and the healthy each
+_NEEDED = f"{LEAST} pictures, {LEAST_OF_CLASS} of them sick and {LEAST_OF_CLASS} healthy,"
+_AIM = 0.95  # of the points that hold a sensitivity or specificity
+_OWN = 50.0  # pictures that the model's own threshold counts for: a site's few would be followed too far
+_BALANCED = "balanced"
+
+Readings = Mapping[str, Sequence[OperatingPoint]]
+
+
+def fit(
+    settings: ScreenerSettings, samples: Sequence[Sample], name: str, say: Callable[[str], None] = _log.info
+) -> Site:
+    """Screen labelled pictures and fit how each verdict is read there.
+
+    A temperature makes the classifier's probabilities fit the site's; its points aim at what they are named for, and lie
+    between what the site's pictures say and the model's own, the nearer to the former the more pictures there are.
+
+    Args:
+        settings: What is opened; without a site.
+        samples: Labelled; those of a test split are left out, so that the site can be judged by them.
+        name: Of the site.
+        say: Is told what was fitted, and what could not be.
+
+    Raises:
+        DataError: No verdict has labels enough.
+        SettingsError: The name is none.
+    """
+    own = [sample for sample in samples if sample.split != "test"]
+    opened = [models.load(model) for model in models.chosen(settings.models)]
+    seen: dict[str, list[tuple[float, int]]] = defaultdict(list)  # logit and truth
+    with settings.open() as screener:
+        for sample, result in zip(own, screener.stream([s.image for s in own]), strict=True):
+            if isinstance(result, Screening):
+                for name_of, found in result.decisions.items():
+                    truth = sample.diseased(found.disease)
+                    if found.probability is not None and truth is not None:
+                        seen[name_of].append((scores.logit(found.probability), truth))
+        readings = {c.kind: READERS[c.kind](c, None).points() for c in screener.contracts}
+    fitted: dict[str, dict[str, SiteDecision]] = {}
+    for model in opened:
+        kind = model.contract.kind
+        at_site = fitted.setdefault(model.contract.converted_from or model.sha256, {})
+        for verdict in READERS[kind].verdicts:
+            if verdict.name not in readings[kind]:
+                continue
+            logits, labels = np.array(seen[verdict.name], np.float64).reshape(-1, 2).T
+            sick, healthy = int(labels.sum()), int((1 - labels).sum())
+            if sick + healthy < LEAST or min(sick, healthy) < LEAST_OF_CLASS:
+                say(f"{verdict.title}: {sick} sick, {healthy} healthy; {_NEEDED} are needed; as it was")
+                continue
+            at_site[verdict.disease] = decision(logits, labels, readings[kind][verdict.name])
+            for point, part in at_site[verdict.disease].points.items():
+                say(f"{verdict.title}, {point}: {_told(part)}")
+    if not any(fitted.values()):
+        raise DataError(f"no disease has labelled pictures enough that could be read: {_NEEDED} are needed")
+    return site.made(name, fitted)
+
+
+def decision(
+    logits: NDArray[np.float64], labels: NDArray[np.float64], points: Sequence[OperatingPoint]
+) -> SiteDecision:
+    single = len(points) == 1  # the mean of two scores, which is no logistic one
+    temperature = 1.0 if single else metrics.best_temperature(logits, labels)
+    z = logits / temperature
+    ways: dict[str, Callable[[], float]] = {
+        "high_sensitivity": lambda: metrics.threshold_of_sensitivity(z, labels, _AIM),
+        _BALANCED: lambda: metrics.threshold_of_youden(z, labels),
+        "high_specificity": lambda: metrics.threshold_of_specificity(z, labels, _AIM),
+    }
+    share = len(z) / (len(z) + _OWN)
+    cuts = {
+        name: share * ways[name]() + (1 - share) * scores.logit(point.threshold) / temperature
+        for name, point in ((point.name or _BALANCED, point) for point in points)
+    }
+    cuts |= {name: min(cut, cuts[_BALANCED]) for name, cut in cuts.items() if name == "high_sensitivity"}
+    cuts |= {name: max(cut, cuts[_BALANCED]) for name, cut in cuts.items() if name == "high_specificity"}
+    parts = {}
+    for point in points:
+        cut = cuts[point.name or _BALANCED]
+        counts = metrics.Counts.at(cut, z, labels)
+        parts[point.name or _BALANCED] = PointPart(
+            threshold=scores.logistic(cut, 1.0, 0.0),
+            uncertain_logit=point.uncertain_logit / temperature,
+            sensitivity=EstimatePart(**vars(metrics.wilson(counts.tp, counts.tp + counts.fn))),
+            specificity=EstimatePart(**vars(metrics.wilson(counts.tn, counts.tn + counts.fp))),
+        )
+    return SiteDecision(temperature=temperature, sick=int(labels.sum()), healthy=int((1 - labels).sum()), points=parts)
+
+
+def _told(part: PointPart) -> str:
+    rates = (
+        f"{name} {rate.value:.2f} ({rate.low:.2f} to {rate.high:.2f})"
+        for name, rate in (("sensitivity", part.sensitivity), ("specificity", part.specificity))
+    )
+    return f"from {part.threshold:.3f}: {', '.join(rates)}"
