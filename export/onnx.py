@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxscript.optimizer
 import torch
 from numpy.typing import NDArray
 
@@ -26,6 +27,7 @@ from ..training.systems import SYSTEMS
 from .stamp import stamp_verified
 
 OPSET = 20
+_FOLDED = 1 << 16  # values of a constant up to which what is computed of it alone is computed here
 _GATE_BATCH = 8
 
 
@@ -117,7 +119,7 @@ def to_onnx(network: Deployed, size: int) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
+    model = onnxscript.optimizer.optimize(program.model_proto, input_size_limit=_FOLDED)
     del model.metadata_props[:]
     for node in model.graph.node:  # stack traces of the machine that exported
         del node.metadata_props[:]

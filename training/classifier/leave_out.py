@@ -1,16 +1,14 @@
 """What a camera that was never seen costs a classifier: trained on all sets, and without each in turn.
 
-`python -m funduscope.training.classifier.leave_out CONFIG OUT --data FOLDER` writes OUT/results.jsonl, from which
+`python -m funduscope.training.classifier.leave_out CONFIG OUT DATASETS [MINUTES]` writes OUT/results.jsonl, from which
 OUT/tables.md is made. It can be stopped, and goes on where it was.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,16 +171,6 @@ def _rates(z: NDArray[np.float64], truth: NDArray[np.int64], cut: float) -> tupl
     return counts.sensitivity or 0.0, counts.specificity or 0.0
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("config", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--minutes", type=float)
-    own = parser.parse_args(arguments)
-    sys.stdout.write(run(own.config, own.out, own.data, own.minutes))
-
-
 if __name__ == "__main__":
-    main()
+    config, to, data = (Path(own) for own in sys.argv[1:4])
+    sys.stdout.write(run(config, to, data, float(sys.argv[4]) if sys.argv[4:] else None))

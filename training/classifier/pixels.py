@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import config
@@ -70,19 +67,20 @@ class Pixels(nn.Module):
     def _contrast(self, x: Tensor) -> Tensor:
         """Local contrast in [0, 1], a half where there is none and outside the field of view. Args: (N, 3, S, S)."""
         inside = (x.amax(dim=1, keepdim=True) > _INSIDE).float()
-        blurred, spread = (torch.from_numpy(own).to(x.device) for own in _matrices(x.shape[-1]))
+        blurred, spread = _matrices(x.shape[-1], x.device)
         counts = blurred @ inside @ blurred.T
         mean = blurred @ (x * inside) @ blurred.T / counts.clamp(min=1e-3)
         surroundings = spread @ mean @ spread.T
         return (_GAIN * (x - surroundings) * inside + 0.5).clamp(0, 1)
 
 
-@functools.cache
-def _matrices(side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _matrices(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """What makes of a picture's rows those of its cells, and of these the picture's again, float32 (cells, side) and (side,
     cells): the means of cells, blurred with a Gaussian of one cell (zeros beyond the edge); and linear interpolation."""
-    cells, of_pixel = np.arange(_CELLS), (np.arange(side) + 0.5) * _CELLS / side
-    apart = of_pixel.astype(int) - cells[:, None]
-    blurred = np.select([abs(apart) == k for k in range(3)], [6, 4, 1]) / 16 * _CELLS / side
-    spread = np.clip(1 - abs(np.clip(of_pixel - 0.5, 0, _CELLS - 1)[:, None] - cells), 0, 1)
-    return blurred.astype(np.float32), spread.astype(np.float32)
+    cells = torch.arange(_CELLS, device=device)
+    of_pixel = (torch.arange(side, device=device) + 0.5) * (_CELLS / side)
+    apart = (of_pixel.floor() - cells[:, None]).abs()
+    binomial = torch.tensor([6.0, 4.0, 1.0, 0.0], device=device) / 16
+    blurred = binomial[apart.clamp(max=3).long()] * (_CELLS / side)
+    spread = (1 - ((of_pixel - 0.5).clamp(0, _CELLS - 1)[:, None] - cells).abs()).clamp(0, 1)
+    return blurred, spread

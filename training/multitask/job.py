@@ -39,9 +39,10 @@ class MultiTaskJob:
 
     curves = CURVES
 
-    def __init__(self, settings: Config, root: Path) -> None:
+    def __init__(self, settings: Config, root: Path, samples: Sequence[Pair] | None = None) -> None:
+        """samples: in place of all that the configuration names, such as with other splits."""
         self.settings = settings
-        self._samples = load_samples(settings, root)
+        self._samples = load_samples(settings, root) if samples is None else list(samples)
 
     def start(self, device: torch.device, folder: Path | None) -> None:
         settings, plan = self.settings, self.settings.schedule

@@ -13,13 +13,12 @@ from funduscope.engine.readers.classifier import (
     Classifier,
     ClassifierReader,
     DecisionPart,
-    EstimatePart,
     MapGridPart,
-    PointPart,
     PointsPart,
 )
 from funduscope.engine.readers.difference import FP16, FP32, INT8, Bounds
 from funduscope.engine.readers.multitask import MultiTask, MultiTaskReader, RulesPart
+from funduscope.engine.readers.point import EstimatePart, PointPart
 from funduscope.postprocess import anatomy
 from funduscope.postprocess.anatomy import Rules
 

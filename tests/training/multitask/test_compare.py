@@ -1,0 +1,91 @@
+"""The source's comparison with tiny settings: every network is trained, cut and gone on with, and the table has its rows."""
+
+import json
+
+import numpy as np
+import pytest
+
+from funduscope.engine.errors import SettingsError
+from funduscope.training import config, train
+from funduscope.training.multitask import compare, job
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch):
+    monkeypatch.setattr(train.curves, "draw", lambda *_: None)
+
+
+@pytest.fixture
+def pictures(drawn_root, edit_rows):
+    """The drawn eyes, the last four to test on."""
+
+    def change(rows):
+        for row in rows[6:]:
+            row["split"] = "test"
+        for row in rows[4:6]:
+            row["split"] = "val"
+
+    edit_rows(change)
+    return drawn_root
+
+
+def test_a_patient_is_in_one_part_and_the_test_split_stays(pictures, plan, write_config):
+    settings = config.load(write_config(plan))
+    pairs = job.load_samples(settings, pictures)
+    for folds in (2, 3):
+        parts = [compare.folded(pairs, fold, folds) for fold in range(folds)]
+        for part in parts:
+            assert [s.split == "test" for s, _ in part] == [s.split == "test" for s, _ in pairs]
+        held = [
+            sum(part[k][0].split == "val" for part in parts) for k in range(len(pairs)) if pairs[k][0].split != "test"
+        ]
+        assert held == [1] * len(held)  # each in one fold
+
+
+def test_each_task_alone_and_all_by_each_strategy(plan, write_config):
+    found = dict(compare.variants(config.load(write_config(plan))))
+    assert list(found) == ["glaucoma", "disc", "cup", "fovea", "sum", "alternating", "mtl-io"]
+    assert [list(found[task].data.batch) for task in ("disc", "cup")] == [["disc"], ["cup"]]
+    assert found["disc"].data.sets[0].weights == {"disc": 1.0}
+    assert [found[own].schedule.strategy for own in compare.STRATEGIES] == list(compare.STRATEGIES)
+
+
+def test_the_table_is_whole_and_a_second_call_trains_nothing(pictures, plan, write_config, tmp_path, monkeypatch):
+    path = write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}})
+    page = compare.run(path, tmp_path / "out", pictures, folds=2)
+    lines = page.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["one network a task", *compare.STRATEGIES]
+    assert all(line.split("|")[2].strip() == "2" for line in lines[2:])
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert all(
+        {"disc_dice", "cup_dice", "vcdr_error", "fovea_error", "auc"} <= own.keys()
+        for row in rows.values()
+        for own in row
+    )
+    monkeypatch.setattr(train, "run", None)
+    assert compare.run(path, tmp_path / "out", pictures, folds=2) == page
+    assert (tmp_path / "out" / "tables.md").read_text() == page
+
+
+def test_it_stops_and_goes_on(pictures, plan, write_config, tmp_path):
+    path, out = write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}}), tmp_path / "out"
+    assert "| mtl-io | 0 |" in compare.run(path, out, pictures, folds=2, minutes=0.0)
+    whole = compare.run(path, out, pictures, folds=2)
+    assert "| mtl-io | 2 |" in whole
+
+
+def test_maps_are_read_as_they_were_kept(tmp_path):
+    rng = np.random.default_rng(0)
+    maps = [
+        {name: rng.random((8, 8), np.float32) for name in compare.MAPS} | {"glaucoma": np.float32(0.25)}
+        for _ in range(3)
+    ]
+    np.savez(tmp_path / "maps.npz", **compare._packed(maps))
+    for own, back in zip(maps, compare._maps(tmp_path, ["disc", "glaucoma"]), strict=True):
+        assert np.abs(own["disc"] - back["disc"]).max() <= 0.5 / 255 + 1e-6
+        assert back["glaucoma"] == own["glaucoma"]
+
+
+def test_one_fold_is_none(plan, write_config, tmp_path):
+    with pytest.raises(SettingsError, match="take 2 or more"):
+        compare.run(write_config(plan), tmp_path / "out", tmp_path, folds=1)
