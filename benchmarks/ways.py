@@ -9,7 +9,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -166,13 +166,14 @@ def ours(paths: Sequence[Path], backend: str) -> Iterator[Way]:
 
 @contextmanager
 def as_tuned() -> Iterator[Way]:
-    """This engine as `funduscope tune` found best here."""
-    settings = ScreenerSettings(batch=BATCH)
-    record = settings.record()
+    """This engine as `funduscope tune` found best here; one picture with a batch of 1, as beside a camera."""
+    record = ScreenerSettings().record()
     if record is None:
         raise BackendError("there is no record of `funduscope tune` for these models, processor and versions")
-    with tuned(settings, [models.load(name) for name in models.embedded()], record) as screener:
-        yield _way(screener)
+    opened = [models.load(name) for name in models.embedded()]
+    with ExitStack() as stack:
+        one, many = (stack.enter_context(tuned(ScreenerSettings(batch=own), opened, record)) for own in (1, BATCH))
+        yield replace(_way(many), one=one)
 
 
 def _way(screener: Screener) -> Way:
