@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -177,7 +178,7 @@ class _Look:
         own = {} if site is None else site.of(model)
         document = model.contract.at({name: decision.points for name, decision in own.items()})
         self.contract = document
-        self._temperatures = {name: decision.temperature for name, decision in own.items()}
+        self._temperatures = {name: part.temperature for name, part in own.items() if part.temperature != 1}
         self.reader: Reader = READERS[document.kind](document, point)
         backend, self.runner = opener(model)
         self.name = ModelName(
@@ -305,7 +306,8 @@ class Screener:
         self._schedule: Schedule[tuple[Source, bool], _Ready | Rejected, Result] | None = None
         self._closed = False
         self._slots = slots
-        self._beside: ThreadPoolExecutor | None = None  # of one picture, the models look at once
+        self._beside: ThreadPoolExecutor | None = None  # where nothing else is under way, the models look at once
+        self._under_way, self._counting = 0, threading.Lock()
         if not opened:
             raise ModelError("no models; give at least one")
         with ExitStack() as undo:
@@ -556,8 +558,21 @@ class Screener:
 
     def _batch(self, items: Sequence[_Ready | Rejected]) -> list[Result]:
         ready = [item for item in items if isinstance(item, _Ready)]
-        done = iter(self._run(ready))
+        with self._alone() as alone:
+            done = iter(self._run(ready, self._beside if alone else None))
         return [item if isinstance(item, Rejected) else next(done) for item in items]
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Whether no other batch is under way."""
+        with self._counting:
+            self._under_way += 1
+            alone = self._under_way == 1
+        try:
+            yield alone
+        finally:
+            with self._counting:
+                self._under_way -= 1
 
     def _run(self, items: Sequence[_Ready], beside: ThreadPoolExecutor | None = None) -> list[Result]:
         """Args: beside: threads for all models but the first; without them, one looks after the other."""
