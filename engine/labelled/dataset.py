@@ -47,7 +47,7 @@ def load(folder: Path, unsplit: Split | None = None) -> list[Sample]:
         check(samples)
         return samples
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise DataError(f"{folder}: no such folder or table")
     samples = _read_index(folder / "index.csv", unsplit) if (folder / "index.csv").is_file() else refuge.load(folder)
     check(samples)
     return samples

@@ -96,9 +96,11 @@ def calibrate(
 
 
 def _calibrate_site(table: Path, out: Path, name: str | None, model: Sequence[str]) -> None:
+    from .engine import files
     from .engine import site as sites
     from .engine.labelled import dataset, siting
 
+    files.expect(out)
     samples = dataset.load(table, unsplit="val")
     found = siting.fit(
         ScreenerSettings(tuple(model)),
