@@ -17,6 +17,7 @@ from typing import Any, Final
 from ...version import __version__
 from ..readers import READERS
 from ..readers.column import readable
+from ..readers.quality import FAULTS
 from ..results import ModelName, Result, Screening
 
 Resource = dict[str, Any]
@@ -128,9 +129,16 @@ def _outcome(result: Result, software: Resource) -> Resource:
     """Whether the picture could be screened, why not, and what is to be known of it all the same."""
     told = [("code", result.code), ("reason", result.reason), *(("warnings", own) for own in result.warnings)]
     parts = [_part(name, name, {"valueString": str(value)}) for name, value in told if value]
+    graded = ((name, result.scores.get(name)) for name in FAULTS)
+    parts += [_part(name, name.replace("_", " "), _share(score)) for name, score in graded if score is not None]
     return _observation(
         "status", "Whether the picture could be screened", {"valueString": result.status}, software, parts
     )
+
+
+def _share(number: float) -> Resource:
+    """A number of 0 to 1, to six digits, as rows have it."""
+    return {"valueQuantity": {"value": round(number, 6), "unit": "0 to 1", "system": _UCUM, "code": "1"}}
 
 
 def _found(result: Result, models: dict[ModelName, Resource], notice: str) -> Iterator[Resource]:
@@ -152,8 +160,7 @@ def _found(result: Result, models: dict[ModelName, Resource], notice: str) -> It
             for key in ("probability", "threshold"):
                 number = row[f"{verdict.name}_{key}"]
                 if number is not None:
-                    quantity = {"value": number, "unit": "0 to 1", "system": _UCUM, "code": "1"}
-                    parts.append(_part(f"{verdict.name}_{key}", key, {"valueQuantity": quantity}))
+                    parts.append(_part(f"{verdict.name}_{key}", key, _share(number)))
             if result.point and kind != "multi-task":
                 parts.append(_part("operating_point", "operating point", {"valueString": result.point}))
             if own := by_kind[kind].site:

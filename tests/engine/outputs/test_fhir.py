@@ -227,6 +227,18 @@ def test_why_there_is_no_result_is_told():
     assert parts(named(made(SCREENED))["status"]) == {"warnings": "ANY_DR_UNCERTAIN"}
 
 
+def test_scores_of_quality_are_told_of_every_picture_and_whose_points_were_used_of_each_opinion():
+    models = tuple(replace(own, site="Clinic 7 0123") for own in MODELS)
+    for one in (SCREENED, REJECTED):
+        bundle = made(replace(one, scores={"blurred": 0.123456789, "dark": None}, models=models))
+        validated(bundle)
+        status = parts(named(bundle)["status"])
+        assert status["blurred"] == 0.123457
+        assert "dark" not in status
+        if one is SCREENED:
+            assert parts(named(bundle)["glaucoma"])["site"] == "Clinic 7 0123"
+
+
 def test_nothing_is_told_of_a_patient_that_was_not_sent():
     bundle = made(replace(SCREENED, eyes=Eyes()))
     assert of_kind(bundle, "Patient") == []
