@@ -310,6 +310,8 @@ class Screener:
         self._under_way, self._counting = 0, threading.Lock()
         if not opened:
             raise ModelError("no models; give at least one")
+        site = settings.site
+        assert not isinstance(site, str | os.PathLike)  # it was read when the settings were made
         with ExitStack() as undo:
             undo.callback(self.close)
             for model in sorted(opened, key=lambda model: list(READERS).index(model.contract.kind)):
@@ -318,8 +320,7 @@ class Screener:
                     raise SettingsError(
                         f"{model.path}: a second model of the kind {kind}; open one of each kind at most"
                     )
-                assert not isinstance(settings.site, str | os.PathLike)  # it was read when they were made
-                self._looks.append(_Look(model, settings.point, opener or settings.runner, settings.site))
+                self._looks.append(_Look(model, settings.point, opener or settings.runner, site))
             if settings.point is not None and self.point is None:
                 raise SettingsError(
                     f"operating point {settings.point}: only a classifier has operating points, and none is open"

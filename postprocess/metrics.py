@@ -177,6 +177,22 @@ def threshold_of_sensitivity(
     return _between(float(lower.max()), called) if lower.size else called
 
 
+def operating_cuts(
+    scores: ArrayLike, labels: ArrayLike, sensitivity: float, specificity: float, weights: ArrayLike | None = None
+) -> tuple[float, float, float]:
+    """Three thresholds that rise: for this sensitivity, with the largest sum of both (Youden), for this specificity.
+
+    Where the classes lie far apart, the balanced one is beyond what the other two ask for, and they are where it is.
+    Args, Raises: as `threshold_of_specificity`.
+    """
+    balanced = threshold_of_youden(scores, labels, weights)
+    return (
+        min(threshold_of_sensitivity(scores, labels, sensitivity, weights), balanced),
+        balanced,
+        max(threshold_of_specificity(scores, labels, specificity, weights), balanced),
+    )
+
+
 def _weighted(
     scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:

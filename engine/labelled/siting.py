@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from ...postprocess import metrics, scores
 from .. import models, site
 from ..errors import DataError
 from ..readers import READERS
+from ..readers.classifier import PointName
 from ..readers.point import EstimatePart, OperatingPoint, PointPart
 from ..results import Screening
 from ..screener import ScreenerSettings
@@ -24,9 +26,6 @@ LEAST, LEAST_OF_CLASS = 50, 10  # labelled pictures of a verdict, and of the sic
 _NEEDED = f"{LEAST} pictures, {LEAST_OF_CLASS} of them sick and {LEAST_OF_CLASS} healthy,"
 _AIM = 0.95  # of the points that hold a sensitivity or specificity
 _OWN = 50.0  # pictures that the model's own threshold counts for: a site's few would be followed too far
-_BALANCED = "balanced"
-
-Readings = Mapping[str, Sequence[OperatingPoint]]
 
 
 def fit(
@@ -53,10 +52,10 @@ def fit(
     with settings.open() as screener:
         for sample, result in zip(own, screener.stream([s.image for s in own]), strict=True):
             if isinstance(result, Screening):
-                for name_of, found in result.decisions.items():
-                    truth = sample.diseased(found.disease)
-                    if found.probability is not None and truth is not None:
-                        seen[name_of].append((scores.logit(found.probability), truth))
+                for verdict_name, opinion in result.decisions.items():
+                    truth = sample.diseased(opinion.disease)
+                    if opinion.probability is not None and truth is not None:
+                        seen[verdict_name].append((scores.logit(opinion.probability), truth))
         readings = {c.kind: READERS[c.kind](c, None).points() for c in screener.contracts}
     fitted: dict[str, dict[str, SiteDecision]] = {}
     for model in opened:
@@ -84,23 +83,14 @@ def decision(
     single = len(points) == 1  # the mean of two scores, which is no logistic one
     temperature = 1.0 if single else metrics.best_temperature(logits, labels)
     z = logits / temperature
-    ways: dict[str, Callable[[], float]] = {
-        "high_sensitivity": lambda: metrics.threshold_of_sensitivity(z, labels, _AIM),
-        _BALANCED: lambda: metrics.threshold_of_youden(z, labels),
-        "high_specificity": lambda: metrics.threshold_of_specificity(z, labels, _AIM),
-    }
+    fitted = dict(zip(get_args(PointName), metrics.operating_cuts(z, labels, _AIM, _AIM), strict=True))
     share = len(z) / (len(z) + _OWN)
-    cuts = {
-        name: share * ways[name]() + (1 - share) * scores.logit(point.threshold) / temperature
-        for name, point in ((point.name or _BALANCED, point) for point in points)
-    }
-    cuts |= {name: min(cut, cuts[_BALANCED]) for name, cut in cuts.items() if name == "high_sensitivity"}
-    cuts |= {name: max(cut, cuts[_BALANCED]) for name, cut in cuts.items() if name == "high_specificity"}
     parts = {}
     for point in points:
-        cut = cuts[point.name or _BALANCED]
+        name = point.name or "balanced"
+        cut = share * fitted[name] + (1 - share) * scores.logit(point.threshold) / temperature
         counts = metrics.Counts.at(cut, z, labels)
-        parts[point.name or _BALANCED] = PointPart(
+        parts[name] = PointPart(
             threshold=scores.logistic(cut, 1.0, 0.0),
             uncertain_logit=point.uncertain_logit / temperature,
             sensitivity=EstimatePart(**vars(metrics.wilson(counts.tp, counts.tp + counts.fn))),

@@ -98,11 +98,9 @@ def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, 
         PhotoError: NO_FIELD_OF_VIEW where next to nothing is lit.
     """
     height, width = pixels.shape[:2]
-    dark = cv2.inRange(
-        pixels, (0, 0, 0), (threshold,) * 3
-    )  # 255 where it is; many times faster than the brightest channel
-    in_rows = width - cv2.reduce(dark, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() // 255
-    in_columns = height - cv2.reduce(dark, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() // 255
+    outside = dark(pixels, threshold)
+    in_rows = width - cv2.reduce(outside, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() // 255
+    in_columns = height - cv2.reduce(outside, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() // 255
     rows, columns = np.flatnonzero(in_rows > _LINE_SHARE * width), np.flatnonzero(in_columns > _LINE_SHARE * height)
     if rows.size < _MIN_SHARE * height or columns.size < _MIN_SHARE * width:
         raise PhotoError(Code.NO_FIELD_OF_VIEW, "next to nothing in the picture is bright enough to be a retina")
@@ -136,10 +134,9 @@ def without_border(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint
     return np.asarray(np.where(border[..., None] > 0, 0, pixels), np.uint8)
 
 
-def brightest(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The brightest channel of each pixel."""
-    red, green, blue = cv2.split(pixels)
-    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
+def dark(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint8]:
+    """Where no channel is above the threshold: uint8 (H, W), 255 there, else 0. Args: pixels: uint8 (H, W, 3)."""
+    return np.asarray(cv2.inRange(pixels, (0, 0, 0), (threshold,) * 3), np.uint8)
 
 
 def prepare(photo: Photo, geometry: Geometry) -> Prepared:

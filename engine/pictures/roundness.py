@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Code, PhotoError
-from .preprocess import brightest
+from .preprocess import dark
 
 TOLD: Final = 0.9  # the ratio of the axes, shorter to longer, from which on it is round; cameras reach .96
 REFUSED: Final = 0.7
@@ -50,7 +50,7 @@ def ratio(image: NDArray[np.uint8]) -> float | None:
         image: A prepared square, uint8 (S, S, 3).
     """
     small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST)
-    lit = cv2.medianBlur(cv2.threshold(brightest(np.asarray(small, np.uint8)), _LIT, 1, cv2.THRESH_BINARY)[1], 3)
+    lit = cv2.medianBlur(1 - dark(np.asarray(small, np.uint8), _LIT) // 255, 3)
     points = _edge(np.asarray(lit, np.uint8))[::2]
     x, y = points.astype(np.float64).T * (2 / _SIDE) - 1
     terms = np.stack([x * x, y * y, x, y], axis=1)

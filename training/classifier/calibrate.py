@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...engine.errors import SettingsError
 from ...engine.labelled.sample import Sample
+from ...engine.readers.classifier import PointName
 from ...postprocess import metrics, scores
 from ..balance import equal_weights
 from ..provenance import provenance
@@ -105,20 +106,16 @@ def decision(
     """
     temperature = metrics.best_temperature(logits, truth, weights)
     z = logits / temperature
-    balanced = metrics.threshold_of_youden(z, truth, weights)
-    sensitive = metrics.threshold_of_sensitivity(z, truth, reading.sensitivity, weights)
-    specific = metrics.threshold_of_specificity(z, truth, reading.specificity, weights)
-    cuts = {  # where the classes lie far apart, the balanced point is beyond what the other two ask for
-        "high_sensitivity": min(sensitive, balanced),
-        "balanced": balanced,
-        "high_specificity": max(specific, balanced),
-    }
+    cuts = metrics.operating_cuts(z, truth, reading.sensitivity, reading.specificity, weights)
     scale = None
     if peaks is not None:
         scale = max(0.1, metrics.threshold_of_sensitivity(peaks / temperature, truth, _FULL_HEAT, weights))
     result = {
         "temperature": temperature,
-        "points": {name: _point(cut, z, truth, reading.uncertain_share) for name, cut in cuts.items()},
+        "points": {
+            name: _point(cut, z, truth, reading.uncertain_share)
+            for name, cut in zip(get_args(PointName), cuts, strict=True)
+        },
         "map_scale": scale,
     }
     report = {

@@ -23,6 +23,7 @@ from ...engine.readers.point import OperatingPoint
 from ...postprocess import metrics, scores
 from .. import config as configs
 from .. import train
+from ..balance import equal_weights
 from . import batches, calibrate, validation
 from .config import Config
 from .job import ClassifierJob, prepared
@@ -125,8 +126,7 @@ def _at_site(
     parts = [_of(job, folder, target, name, split) for split in ("train", "val")]
     z, truth = (np.concatenate(own) for own in zip(*parts, strict=True))
     z = z / point["temperature"]
-    names = ("high_sensitivity", "balanced", "high_specificity")
-    own = [OperatingPoint(point["points"][n]["threshold"], n, point["points"][n]["uncertain_logit"]) for n in names]
+    own = [OperatingPoint(at["threshold"], n, at["uncertain_logit"]) for n, at in point["points"].items()]
     rng, rates = np.random.default_rng(0), []
     for _ in range(_DRAWS):
         few = rng.choice(len(z), min(_SITE, len(z)), replace=False)
@@ -145,13 +145,8 @@ def _point(job: ClassifierJob, folder: Path, target: str, without: str | None) -
     """How a run's output is read, by the validation pictures of the sets that it has seen."""
     parts = [_of(job, folder, target, own.path, "val") for own in job.settings.data.sets if own.path != without]
     logits, truth = (np.concatenate(own) for own in zip(*parts, strict=True))
-    weights = np.concatenate([_equal(own[1]) for own in parts])
+    weights = equal_weights([(k, y) for k, (_, own) in enumerate(parts) for y in own])
     return calibrate.decision(logits, truth, weights, None, job.settings.reading)[0]
-
-
-def _equal(truth: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Each set and class weighs the same."""
-    return np.array([1 / np.count_nonzero(truth == own) for own in truth], np.float64)
 
 
 def _of(job: ClassifierJob, folder: Path, target: str, name: str, split: str) -> Labelled:

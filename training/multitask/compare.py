@@ -61,7 +61,7 @@ def run(config_file: Path, out: Path, root: Path, folds: int = 3, minutes: float
         raise SettingsError(f"{folds} folds: a picture is trained on or validated on; take 2 or more")
     base = train.with_root(base, root.resolve())
     train.make_folder(out)
-    pairs = load_samples(base, root)
+    pairs, ready = load_samples(base, root), dict[Path, Case]()
     for fold in range(folds):
         own = folded(pairs, fold, folds)
         for name, settings in variants(base):
@@ -70,19 +70,20 @@ def run(config_file: Path, out: Path, root: Path, folds: int = 3, minutes: float
                 continue
             left = None if end is None else (end - time.monotonic()) / 60
             if left is not None and left <= 0:
-                return _table(base, pairs, out, folds)
+                return _table(base, pairs, ready, out, folds)
             taught = {one.path: one for one in settings.data.sets}
             job = MultiTaskJob(settings, root, [(s, taught[one.path]) for s, one in own if one.path in taught])
             train.make_folder(folder)
             resume = (folder / "last.pt").exists()
             if not train.run(job, folder, config_file.parent, resume=resume, device=_CPU, minutes=left):
-                return _table(base, pairs, out, folds)
+                return _table(base, pairs, ready, out, folds)
             job.network.load_state_dict(train.load_checkpoint(folder / "best.pt")[1]["network"])
-            images = [case.prepared.image for case in _cases(base, own)]
+            ready = ready or _prepared(base, pairs)
+            images = [case.prepared.image for case in _cases(ready, own)]
             maps = list(validation.predict(Deployed(job.network), images, _CPU))
             np.savez_compressed(folder / "maps.npz", allow_pickle=False, **_packed(maps))
             (folder / "last.pt").unlink()
-    return _table(base, pairs, out, folds)
+    return _table(base, pairs, ready, out, folds)
 
 
 def folded(pairs: Sequence[Pair], fold: int, folds: int) -> list[Pair]:
@@ -113,11 +114,16 @@ def variants(base: Config) -> Iterator[tuple[str, Config]]:
         yield strategy, base.model_copy(update={"schedule": schedule, "name": f"{base.name}-{strategy}"})
 
 
-def _cases(base: Config, pairs: Sequence[Pair]) -> list[Case]:
-    """Full pictures that are not trained on, prepared, the fold's first."""
+def _prepared(base: Config, pairs: Sequence[Pair]) -> dict[Path, Case]:
+    """Every full picture, by its file."""
     geometry = base.preparation(base.geometry.size).build()
-    full = [s for s, one in pairs if one.region == "full"]
-    return [prepare(s, geometry) for split in ("val", "test") for s in full if s.split == split]
+    return {s.image: prepare(s, geometry) for s, one in pairs if one.region == "full"}
+
+
+def _cases(ready: Mapping[Path, Case], pairs: Sequence[Pair]) -> list[Case]:
+    """Full pictures that are not trained on, the fold's first."""
+    full = [replace(ready[s.image], sample=s) for s, _ in pairs if s.image in ready]
+    return [case for split in ("val", "test") for case in full if case.sample.split == split]
 
 
 def _packed(maps: Sequence[Maps]) -> dict[str, NDArray[Any]]:
@@ -134,7 +140,7 @@ def _maps(folder: Path, names: Sequence[str]) -> list[dict[str, NDArray[np.float
     return [{name: values[k] for name, values in own.items()} for k in range(len(own[names[0]]))]
 
 
-def _table(base: Config, pairs: Sequence[Pair], out: Path, folds: int) -> str:
+def _table(base: Config, pairs: Sequence[Pair], ready: Mapping[Path, Case], out: Path, folds: int) -> str:
     tasks = [task for task in TASKS if task in base.data.batch]
     ways: dict[str, dict[TaskName, str]] = {_SINGLE: {task: task for task in tasks}}
     ways |= {strategy: dict.fromkeys(tasks, strategy) for strategy in STRATEGIES}
@@ -147,7 +153,8 @@ def _table(base: Config, pairs: Sequence[Pair], out: Path, folds: int) -> str:
         }
         if not done:
             continue
-        cases = _cases(base, folded(pairs, fold, folds))
+        ready = ready or _prepared(base, pairs)
+        cases = _cases(ready, folded(pairs, fold, folds))
         for name, of in done.items():
             parts = [_maps(out / f"{fold}-{own}", [task]) for task, own in of.items()]
             rows[name].append(
