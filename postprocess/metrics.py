@@ -193,6 +193,28 @@ def operating_cuts(
     )
 
 
+def sensitivity_at(scores: ArrayLike, labels: ArrayLike, specificity: float, *, refuge_compat: bool = False) -> float:
+    """The sensitivity that a specificity leaves: the highest that a threshold with at least this specificity has.
+
+    refuge_compat: as the REFUGE challenge's official code interpolates it: by specificity, between points of the curve of which
+    those that lie straight between others were left out, up to the lower end of a rise; .15 at .85 for a perfect classifier.
+    Args: scores (N,); labels: 0 or 1 (N,); specificity: in (0, 1). Raises: ValueError where one class is absent.
+    """
+    values, truth, _ = _weighted(scores, labels, None)
+    cuts = np.unique(values)[::-1]
+    tp, fp = (own.sum() - np.searchsorted(np.sort(values[own]), cuts, "left") for own in (truth, ~truth))
+    if refuge_compat and cuts.size > 2:
+        bends = (np.diff(tp, 2) != 0) | (np.diff(fp, 2) != 0)
+        tp, fp = (own[np.r_[True, bends, True]] for own in (tp, fp))
+    sensitivities, specificities = np.r_[0, tp] / truth.sum(), 1 - np.r_[0, fp] / (~truth).sum()
+    if not refuge_compat:
+        return float(sensitivities[specificities >= specificity - 1e-12].max())
+    below = specificities <= specificity
+    low, high = specificities[below].max(), specificities[~below].min()
+    start, end = sensitivities[specificities == low].max(), sensitivities[specificities == high].min()
+    return float(start + (specificity - low) / (high - low) * (end - start))
+
+
 def _weighted(
     scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:

@@ -24,7 +24,7 @@ from rich.text import Text
 from . import cli_models, console, results_table, service
 from .engine import contract, errors, models
 from .engine.cluster import ClusterScreener
-from .engine.labelled import dataset, evaluation
+from .engine.labelled import challenge, dataset, evaluation
 from .engine.labelled.sample import SPLITS
 from .engine.outputs.folder import Onto, draw, expect
 from .engine.outputs.report import FILE as PAGE
@@ -471,23 +471,32 @@ def evaluate(
     backend: BackendOption = "auto",
     point: PointOption = None,
     site: SiteOption = None,
+    submit: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a submission to the REFUGE challenge into this new folder, and print its figures too."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
     """Measure a model on a labelled data set, through the engine that ships."""
     if split not in SPLITS:
         raise errors.SettingsError(f"--split {split}: allowed are {', '.join(SPLITS)}")
-    samples = evaluation.choose(dataset.load(folder), split)
+    samples = dataset.load(folder)
+    # a challenge keeps its labels to itself, and wants every picture
+    samples = evaluation.choose(samples, split) if submit is None else [s for s in samples if s.split == split]
     with _settings([model], backend, 8, point, site).open() as screener:
-        figures = evaluation.evaluate(screener, samples)
+        submission = None if submit is None else challenge.Submission(submit, screener.models)
+        figures = evaluation.evaluate(screener, samples, submission.add if submission else None)
+    submitted = submission.finish() if submission else {}
     if as_json:
         opened = [own.__dict__ for own in screener.models]
-        print(json.dumps({"models": opened, "split": split, "sets": figures}, indent=2))
+        document = {"models": opened, "split": split, "sets": figures}
+        print(json.dumps(document | ({"refuge": submitted} if submission else {}), indent=2))
         return
     for name, row in figures.items():
         title = f"{name}, {split}: {_pictures(row['n'])}, {row['n_rejected']} rejected"
-        table = Table(title=Text(title), title_justify="left")
-        for column in ("figure", "n", "not measurable", "value"):
-            table.add_column(column)
+        table = _of_figures(title)
         for key, value in row.items():
             if isinstance(value, dict) and "n" in value:
                 _add_figure(table, key, value)
@@ -502,6 +511,18 @@ def evaluate(
         for name, part in row["decisions"].items():
             _add_decision(table, name, part)
         console.stdout.print(table)
+    if submission:
+        table = _of_figures(f"{submit}, as the REFUGE challenge counts")
+        for key, value in submitted.items():
+            _add_figure(table, key, value)
+        console.stdout.print(table)
+
+
+def _of_figures(title: str) -> Table:
+    table = Table(title=Text(title), title_justify="left")
+    for column in ("figure", "n", "not measurable", "value"):
+        table.add_column(column)
+    return table
 
 
 def _add_decision(table: Table, name: str, row: dict[str, Any]) -> None:

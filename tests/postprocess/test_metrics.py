@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import roc_auc_score
+from scipy.interpolate import interp1d
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from funduscope.postprocess import measures, metrics
 
@@ -50,6 +51,24 @@ def test_the_refuge_comparison_notices_a_single_pixel():
     disc = TRUE_DISC.copy()
     disc[1, 3] = True
     assert refuge_figures(disc, TRUE_CUP) != pytest.approx((1.0, 1.0, 0.0), abs=1e-4)
+
+
+@given(rows=scored, specificity=st.sampled_from([0.5, 0.75, 0.8, 0.85]))
+def test_the_reference_sensitivity_is_refuges_own(rows, specificity):
+    scores, labels, _ = zip(*rows, strict=True)
+    fpr, tpr, _ = roc_curve(labels, scores)
+    expected = interp1d(1 - fpr, tpr)(specificity)
+    assert metrics.sensitivity_at(scores, labels, specificity, refuge_compat=True) == pytest.approx(float(expected))
+    rights = tpr[1 - fpr >= specificity - 1e-9].max()
+    assert metrics.sensitivity_at(scores, labels, specificity) >= rights - 1e-12  # the curve leaves points out
+
+
+def test_a_perfect_classifier_has_a_reference_sensitivity_of_one_and_refuge_says_015():
+    scores, labels = [0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]
+    assert metrics.sensitivity_at(scores, labels, 0.85) == 1
+    assert metrics.sensitivity_at(scores, labels, 0.85, refuge_compat=True) == pytest.approx(0.15)
+    with pytest.raises(ValueError, match="both classes"):
+        metrics.sensitivity_at(scores, [1, 1, 1, 1], 0.85)
 
 
 def test_dice_of_two_empty_masks_is_none():
