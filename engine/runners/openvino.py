@@ -24,6 +24,7 @@ _COMPILED_FOR = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
 _KEPT = 16  # compiled models, the newest
 _DIGEST = hashlib.sha256().digest_size
 _REQUESTS = 2  # so that two threads may be inside at once
+_FIRST = threading.Lock()
 
 
 class OpenVino:
@@ -59,6 +60,10 @@ class OpenVino:
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(_REQUESTS):
             self._free.put(compiled.create_infer_request())
+        with _FIRST, self._request() as request:
+            # the library makes its table of types at the first look at any tensor, and lets go of the interpreter meanwhile:
+            # two threads whose first pictures meet there wait for one another for ever
+            request.get_tensor(self._input).data  # noqa: B018
 
     def _precision(self, model: Model) -> str:
         return model.contract.precision

@@ -1,5 +1,8 @@
 """What OpenVINO compiled is kept, and is nothing that one depends on."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -71,3 +74,33 @@ def test_only_the_newest_are_kept(folder, multitask, monkeypatch):
     answers(multitask, threads=2)
     (new,) = folder.iterdir()
     assert new != old
+
+
+TWO_AT_ONCE = """
+import sys, threading, time
+import subprocess
+import sys
+
+import numpy as np
+from funduscope.engine import models
+from funduscope.engine.runners.openvino import OpenVino
+
+sys.setswitchinterval(1e-6)
+model = models.load("multitask")
+size = model.contract.geometry.size
+with OpenVino(model, max_batch=1, threads=1) as runner:
+    meet, images = threading.Barrier(2), np.zeros((1, size, size, 3), np.uint8)
+    def look():
+        meet.wait()
+        runner(images)
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.slow
+def test_the_first_pictures_of_two_threads_do_not_wait_for_one_another_for_ever(folder):
+    """Without care one of ten processes or more hangs here: the library makes a table at its first look at a tensor."""
+    for _ in range(25):
+        subprocess.run([sys.executable, "-c", TWO_AT_ONCE], check=True, timeout=60)
