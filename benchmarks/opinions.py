@@ -3,7 +3,7 @@
     python benchmarks/opinions.py idrid odir5k hygd origa airogs_light drishti_gs1 --data FOLDER
 
 The first: both opinions are added on the scale of logits; the share of the second is the largest that lowers the area under the
-curve of no set's validation pictures. The second: of a set's test pictures 50 (and 100) are drawn, as those that a site has labelled,
+curve of no set's validation pictures. The second: of a set's test pictures 50 (and 100) are drawn, as a site's labelled ones,
 and the rest judges the points that are fitted to them; the mean of sensitivity and specificity, beside the model's own.
 """
 
