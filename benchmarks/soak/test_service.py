@@ -16,6 +16,7 @@ import json
 import os
 import random
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -28,12 +29,14 @@ from typing import Any, Self
 import numpy as np
 import psutil
 
-from funduscope import Screener
+from funduscope import Run, Screener
+from funduscope.engine.eyes import Listed
 
 SHARE = float(os.environ.get("FUNDUSCOPE_SOAK", "1"))
 SAMPLE = Path(__file__).parents[2] / "examples" / "retina_cc0.jpg"
 REQUESTS, MANY, FEW = int(2000 * SHARE), int(10_000 * SHARE), int(4000 * SHARE)
 CLIENTS = 16
+FIRST_LOOK, LOOK = 10.0, 1.0  # seconds that looking through results takes at the most, for all
 SLOPE = 1.0  # MB a 1,000 requests that memory may grow by, in the second half
 LEAK = """
 import sys
@@ -262,3 +265,41 @@ def test_a_planted_leak_is_seen() -> None:
         left = left_behind(process, port, FEW)
     print(f"\n{FEW} requests, 32 kB kept of each", left)
     assert left["slope"] > SLOPE
+
+
+def test_the_results_of_a_large_run_can_be_looked_through(tmp_path: Path) -> None:
+    count = round(100_000 * SHARE)
+    with Screener.open(batch=8) as screener:
+        list(Run(screener, [Listed(str(SAMPLE))], tmp_path))
+    with closing(sqlite3.connect(tmp_path / "run.sqlite")) as store, store:
+        for table, row in (("pictures", None), ("results", "row")):
+            names = [name for _, name, *_ in store.execute(f"PRAGMA table_info({table})")]
+            drawn = "json_set(row, '$.any_dr_probability', abs(random()) / 9.3e18, '$.name', 'eye ' || value)"
+            taken = [{"number": "value", row: drawn}.get(name, name) for name in names]
+            numbers = f"SELECT 1 AS value UNION ALL SELECT value + 1 FROM many LIMIT {count - 1}"
+            store.execute(
+                f"WITH RECURSIVE many AS ({numbers}) INSERT INTO {table} "
+                f"SELECT {', '.join(taken)} FROM {table}, many WHERE number = 0"
+            )
+    with serving("--results", str(tmp_path)) as (port, process):
+        base = process.memory_info().rss
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            for what in (
+                "",
+                "",
+                "?sort=-any_dr_probability",
+                "?sort=name&offset=99000",
+                "?search=eye+77",
+                "/500?sort=vcdr",
+                "/501?sort=vcdr",
+            ):
+                begin = time.perf_counter()
+                connection.request("GET", f"/v1/results{what}")
+                answer = connection.getresponse()
+                heard = json.loads(answer.read())
+                took = time.perf_counter() - begin
+                assert answer.status == 200, heard
+                print(f"results{what}: {heard.get('found', '')} rows, {1000 * took:.0f} ms")
+                assert heard.get("pictures", count) == count
+                assert took < (LOOK if what else FIRST_LOOK)
+        print(f"memory {(process.memory_info().rss - base) / 1e6:.0f} MB for {count} rows")
