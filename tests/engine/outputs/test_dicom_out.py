@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -224,14 +225,17 @@ def test_every_disease_and_verdict_has_its_code():
     assert {f"of {name}" for name in DISEASES} <= dicom.CODES.keys()
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
+DCIODVFY = shutil.which("dciodvfy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+
+
+@pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (dicom3tools) is not installed")
 @pytest.mark.parametrize("make", [dicom.report, dicom.segmentation])
 @pytest.mark.parametrize("kind", [uid.OphthalmicPhotography8BitImageStorage, uid.SecondaryCaptureImageStorage])
 def test_an_independent_validator_finds_no_error(make, kind, found, retina, tmp_path):
     source = written(tmp_path / "eye.dcm", retina, SOPClassUID=kind)
     path = tmp_path / "made.dcm"
     path.write_bytes(dicom._bytes_of(make(found, header(source))))
-    told = subprocess.run(["dciodvfy", path], capture_output=True, text=True).stderr
+    told = subprocess.run([DCIODVFY, path], capture_output=True, text=True).stderr
     assert told.splitlines()[0].startswith(("ComprehensiveSR", "Segmentation"))
     assert [line for line in told.splitlines() if "Error" in line] == []
 
