@@ -25,7 +25,7 @@ _log = logging.getLogger("funduscope")
 LEAST, LEAST_OF_CLASS = 50, 10  # labelled pictures of a verdict, and of the sick and the healthy each
 _NEEDED = f"{LEAST} pictures, {LEAST_OF_CLASS} of them sick and {LEAST_OF_CLASS} healthy,"
 _AIM = 0.95  # of the points that hold a sensitivity or specificity
-_OWN = 50.0  # pictures that the model's own threshold counts for: a site's few would be followed too far
+_OWN = 25.0  # pictures that the model's own threshold counts for: a site's few would be followed too far
 
 
 def fit(
