@@ -36,7 +36,7 @@ from .validation import Maps
 STRATEGIES = ("sum", "alternating", "mtl-io")
 _SINGLE = "one network a task"
 _CPU = torch.device("cpu")
-_COLUMNS = {  # figure: title, factor
+COLUMNS = {  # figure: title, factor
     "disc_dice": ("disc Dice", 1.0),
     "cup_dice": ("cup Dice", 1.0),
     "vcdr_error": ("vCDR error", 1.0),
@@ -73,17 +73,28 @@ def run(config_file: Path, out: Path, root: Path, folds: int = 3, minutes: float
                 return _table(base, pairs, ready, out, folds)
             taught = {one.path: one for one in settings.data.sets}
             job = MultiTaskJob(settings, root, [(s, taught[one.path]) for s, one in own if one.path in taught])
-            train.make_folder(folder)
-            resume = (folder / "last.pt").exists()
-            if not train.run(job, folder, config_file.parent, resume=resume, device=_CPU, minutes=left):
+            if not trained(job, folder, config_file.parent, left):
                 return _table(base, pairs, ready, out, folds)
-            job.network.load_state_dict(train.load_checkpoint(folder / "best.pt")[1]["network"])
-            ready = ready or _prepared(base, pairs)
-            images = [case.prepared.image for case in _cases(ready, own)]
-            maps = list(validation.predict(Deployed(job.network), images, _CPU))
-            np.savez_compressed(folder / "maps.npz", allow_pickle=False, **_packed(maps))
-            (folder / "last.pt").unlink()
+            ready = ready or prepared(base, pairs)
+            keep(job, folder, cases(ready, own))
     return _table(base, pairs, ready, out, folds)
+
+
+def trained(job: MultiTaskJob, folder: Path, config_folder: Path, minutes: float | None) -> bool:
+    """Train, or go on, to the end, with the best weights in the network then; False where the minutes were over before."""
+    train.make_folder(folder)
+    resume = (folder / "last.pt").exists()
+    if not train.run(job, folder, config_folder, resume=resume, device=_CPU, minutes=minutes):
+        return False
+    job.network.load_state_dict(train.load_checkpoint(folder / "best.pt")[1]["network"])
+    return True
+
+
+def keep(job: MultiTaskJob, folder: Path, shown: Sequence[Case]) -> None:
+    """Write what the network says of pictures; its run is done then."""
+    maps = list(validation.predict(Deployed(job.network), [case.prepared.image for case in shown], _CPU))
+    np.savez_compressed(folder / "maps.npz", allow_pickle=False, **_packed(maps))
+    (folder / "last.pt").unlink()
 
 
 def folded(pairs: Sequence[Pair], fold: int, folds: int) -> list[Pair]:
@@ -114,13 +125,13 @@ def variants(base: Config) -> Iterator[tuple[str, Config]]:
         yield strategy, base.model_copy(update={"schedule": schedule, "name": f"{base.name}-{strategy}"})
 
 
-def _prepared(base: Config, pairs: Sequence[Pair]) -> dict[Path, Case]:
+def prepared(base: Config, pairs: Sequence[Pair]) -> dict[Path, Case]:
     """Every full picture, by its file."""
     geometry = base.preparation(base.geometry.size).build()
     return {s.image: prepare(s, geometry) for s, one in pairs if one.region == "full"}
 
 
-def _cases(ready: Mapping[Path, Case], pairs: Sequence[Pair]) -> list[Case]:
+def cases(ready: Mapping[Path, Case], pairs: Sequence[Pair]) -> list[Case]:
     """Full pictures that are not trained on, the fold's first."""
     full = [replace(ready[s.image], sample=s) for s, _ in pairs if s.image in ready]
     return [case for split in ("val", "test") for case in full if case.sample.split == split]
@@ -134,7 +145,8 @@ def _packed(maps: Sequence[Maps]) -> dict[str, NDArray[Any]]:
     return found | {"glaucoma": np.array([own["glaucoma"] for own in maps])}
 
 
-def _maps(folder: Path, names: Sequence[str]) -> list[dict[str, NDArray[np.float32]]]:
+def kept(folder: Path, names: Sequence[str]) -> list[dict[str, NDArray[np.float32]]]:
+    """Outputs of a run, of each picture."""
     with np.load(folder / "maps.npz") as found:
         own = {name: found[name].astype(np.float32) / (255 if name in MAPS else 1) for name in names}
     return [{name: values[k] for name, values in own.items()} for k in range(len(own[names[0]]))]
@@ -153,23 +165,20 @@ def _table(base: Config, pairs: Sequence[Pair], ready: Mapping[Path, Case], out:
         }
         if not done:
             continue
-        ready = ready or _prepared(base, pairs)
-        cases = _cases(ready, folded(pairs, fold, folds))
+        ready = ready or prepared(base, pairs)
+        shown = cases(ready, folded(pairs, fold, folds))
         for name, of in done.items():
-            parts = [_maps(out / f"{fold}-{own}", [task]) for task, own in of.items()]
-            rows[name].append(
-                _figures(
-                    base, cases, [{k: v for own in each for k, v in own.items()} for each in zip(*parts, strict=True)]
-                )
-            )
+            parts = [kept(out / f"{fold}-{own}", [task]) for task, own in of.items()]
+            maps = [{k: v for own in each for k, v in own.items()} for each in zip(*parts, strict=True)]
+            rows[name].append(_mean_over_sets(figures(base, shown, maps)))
     write_text(out / "results.json", json.dumps(rows, indent=1) + "\n")
     lines = [
-        "| | folds | " + " | ".join(title for title, _ in _COLUMNS.values()) + " |",
-        "|---|---|" + "---|" * len(_COLUMNS),
+        "| | folds | " + " | ".join(title for title, _ in COLUMNS.values()) + " |",
+        "|---|---|" + "---|" * len(COLUMNS),
     ]
     for name, found in rows.items():
         cells = []
-        for key, (_, factor) in _COLUMNS.items():
+        for key, (_, factor) in COLUMNS.items():
             values = [factor * row[key] for row in found if key in row]
             spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.3f}{spread}" if values else "")
@@ -179,8 +188,8 @@ def _table(base: Config, pairs: Sequence[Pair], ready: Mapping[Path, Case], out:
     return page
 
 
-def _figures(base: Config, cases: Sequence[Case], maps: Sequence[Maps]) -> dict[str, float]:
-    """Figures of the test pictures, the mean over sets, read by what the fold's validation pictures say."""
+def figures(base: Config, cases: Sequence[Case], maps: Sequence[Maps]) -> dict[str, dict[str, float]]:
+    """Figures of the test pictures by set, read by what the validation pictures say."""
     held = [k for k, case in enumerate(cases) if case.sample.split == "val"]
     rest = [k for k, case in enumerate(cases) if case.sample.split == "test"]
     rules = calibrate.best_thresholds([cases[k] for k in held], [maps[k] for k in held], uncalibrated(base.reading))
@@ -201,7 +210,7 @@ def _figures(base: Config, cases: Sequence[Case], maps: Sequence[Maps]) -> dict[
         for key, values in (("auc_vcdr", vcdrs), ("auc_mean", means)):
             if (area := metrics.auc(values, truth)) is not None:
                 by_set[name][key] = area.value
-    return _mean_over_sets(by_set)
+    return by_set
 
 
 def _mean_over_sets(by_set: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -81,7 +81,7 @@ def test_maps_are_read_as_they_were_kept(tmp_path):
         for _ in range(3)
     ]
     np.savez(tmp_path / "maps.npz", **compare._packed(maps))
-    for own, back in zip(maps, compare._maps(tmp_path, ["disc", "glaucoma"]), strict=True):
+    for own, back in zip(maps, compare.kept(tmp_path, ["disc", "glaucoma"]), strict=True):
         assert np.abs(own["disc"] - back["disc"]).max() <= 0.5 / 255 + 1e-6
         assert back["glaucoma"] == own["glaucoma"]
 

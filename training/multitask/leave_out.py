@@ -1,0 +1,100 @@
+"""What a camera that was never seen costs the multi-task network: trained on all sets, and without each in turn.
+
+`python -m funduscope.training.multitask.leave_out CONFIG OUT DATASETS [MINUTES]` writes OUT/results.json and OUT/tables.md. It
+can be stopped, and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...engine.errors import SettingsError
+from ...engine.files import write_text
+from .. import config as configs
+from .. import train
+from . import compare
+from .config import Config
+from .job import MultiTaskJob, Pair, load_samples
+from .networks import OUTPUTS
+
+_ALL = "all"
+
+
+def run(config_file: Path, out: Path, root: Path, minutes: float | None = None) -> str:
+    """Train what is missing, then write and return the table as Markdown.
+
+    Args: minutes: stop after about so long; call again to go on.
+    Raises: SettingsError where the configuration is not that of a multi-task network.
+    """
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    base = configs.load(config_file)
+    if not isinstance(base, Config):
+        raise SettingsError(f"{config_file}: its kind must be multi-task")
+    base = train.with_root(base, root.resolve())
+    train.make_folder(out)
+    pairs = load_samples(base, root)
+    ready = compare.prepared(base, pairs)
+    for left in (_ALL, *_left_out(base, pairs)):
+        folder = out / left
+        if (folder / "maps.npz").exists():
+            continue
+        rest = None if end is None else (end - time.monotonic()) / 60
+        if rest is not None and rest <= 0:
+            break
+        sets = [own for own in base.data.sets if own.path != left]
+        settings = base.model_copy(update={"data": base.data.model_copy(update={"sets": sets})})
+        job = MultiTaskJob(settings, root, [pair for pair in pairs if pair[1].path != left])
+        if not compare.trained(job, folder, config_file.parent, rest):
+            break
+        compare.keep(job, folder, compare.cases(ready, pairs))
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    shown = compare.cases(ready, pairs)
+    of = {sample.image: own.path for sample, own in pairs}
+    for left in _left_out(base, pairs):
+        if not all((out / own / "maps.npz").exists() for own in (_ALL, left)):
+            continue
+        rows[left] = {}
+        for key, folder in (("seen", out / _ALL), ("unseen", out / left)):
+            maps = compare.kept(folder, OUTPUTS)
+            wanted = [
+                k
+                for k, case in enumerate(shown)
+                if (of[case.sample.image] == left) == (case.sample.split == "test")
+                or (key == "seen" and case.sample.split == "val")
+            ]
+            found = compare.figures(base, [shown[k] for k in wanted], [maps[k] for k in wanted])
+            rows[left][key] = next(iter(found.values()))
+    return _table(rows, out)
+
+
+def _left_out(base: Config, pairs: Sequence[Pair]) -> list[str]:
+    """Sets with pictures to test on, without which every task still has some to learn from."""
+    tested = {own.path for sample, own in pairs if sample.split == "test" and own.region == "full"}
+    return [
+        own.path
+        for own in base.data.sets
+        if own.path in tested
+        and all(any(task in other.weights for other in base.data.sets if other is not own) for task in base.data.batch)
+    ]
+
+
+def _table(rows: dict[str, dict[str, dict[str, float]]], out: Path) -> str:
+    write_text(out / "results.json", json.dumps(rows, indent=1) + "\n")
+    lines = ["| set | figure | camera seen | never seen |", "|---|---|---|---|"]
+    for name, row in rows.items():
+        for key, (title, factor) in compare.COLUMNS.items():
+            if key in row["seen"] and key in row["unseen"]:
+                values = " | ".join(f"{factor * row[own][key]:.3f}" for own in ("seen", "unseen"))
+                lines.append(f"| {name} | {title} | {values} |")
+    page = "\n".join(lines) + "\n"
+    write_text(out / "tables.md", page)
+    return page
+
+
+if __name__ == "__main__":
+    config, to, data = (Path(own) for own in sys.argv[1:4])
+    sys.stdout.write(run(config, to, data, float(sys.argv[4]) if sys.argv[4:] else None))
