@@ -26,8 +26,9 @@ _log = logging.getLogger("funduscope")
 _OTHERS = [name for name, own in DISEASES.items() if own.dr_grade is None and name != "glaucoma"]  # a column each
 _COLUMNS = (
     *("image", "split", "mask", "mask_has", "fovea_x", "fovea_y", "glaucoma", *_OTHERS, "dr_grade", "patient", "eye"),
-    *("scale", "lesions", "twin"),
+    *("scale", "lesions", "twin", "quality", "expert_vcdr"),
 )
+_EXPERTS = "expert_vcdr.csv"  # beside index.csv, with the columns image and expert_vcdr
 _WORDS = {"true": "1", "false": "0"}
 _ALIKE = 0.8  # two names of which one may be meant for the other, as difflib measures
 _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}  # where a folder has no split of its own
@@ -125,8 +126,10 @@ def _read_index(index: Path, unsplit: Split | None) -> list[Sample]:
         _log.warning("%s: columns that are not read: %s", index, ", ".join(others))
     if not rows:
         raise DataError(f"{index}: no rows")
+    experts = _experts(folder / _EXPERTS)
     for row in rows:
         row["patient"] = (row.get("patient") or "").strip()
+        row["expert_vcdr"] = row.get("expert_vcdr") or experts.get(row.get("image") or "", "")
     if "split" not in columns and unsplit is None:
         _split(rows)
     samples = []
@@ -136,6 +139,19 @@ def _read_index(index: Path, unsplit: Split | None) -> list[Sample]:
         except ValueError as error:
             raise DataError(f"{index}, line {line}: {error}") from None
     return samples
+
+
+def _experts(table: Path) -> dict[str, str]:
+    """Experts' cup-to-disc ratios by picture, of a table that is there or is not."""
+    if not table.is_file():
+        return {}
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            return {row["image"]: row["expert_vcdr"] for row in csv.DictReader(file)}
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{table}: cannot be read ({error})") from None
+    except KeyError as error:
+        raise DataError(f"{table}: column {error} is missing; it has image and expert_vcdr") from None
 
 
 def _with_likeness(name: str, columns: Collection[str]) -> str:
@@ -196,6 +212,9 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
         raise ValueError("fovea_x and fovea_y go together")
     if scale is not None and scale <= 0:
         raise ValueError(f"scale {scale} is not positive")
+    ratio = number("expert_vcdr")
+    if ratio is not None and not 0 <= ratio <= 1:
+        raise ValueError(f"expert_vcdr {ratio}; allowed is what lies from 0 to 1")
     return Sample(
         image=folder / image,
         set_name=folder.resolve().name,
@@ -212,4 +231,5 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
         lesions=folder / lesions if lesions else None,
         twin=cell("twin"),
         quality=number("quality"),
+        expert_vcdr=ratio,
     )

@@ -39,6 +39,7 @@ class _Tally:
     vcdr_error: list[float] = field(default_factory=list)
     vcdr_bias: list[float] = field(default_factory=list)
     vcdr_unmeasured: int = 0
+    experts: list[tuple[float, float | None]] = field(default_factory=list)
     fovea_share: list[float] = field(default_factory=list)
     fovea_px: list[float] = field(default_factory=list)
     fovea_unmeasured: int = 0
@@ -63,9 +64,11 @@ def evaluate(
 
     Returns:
         Per set: `n`, `n_rejected` and, where labelled, `disc_dice`, `cup_dice`, `vcdr_error` (mean |difference|), `vcdr_bias`
-        (mean difference where it was measured), `fovea_error_percent` (of the picture's width) and `fovea_error_px` (original
-        pixels), each as mean (and median); `laterality`: how often the eye was told rightly, wrongly, not at all; `quality`:
-        Spearman's rank correlation of each fault's score with the set's own judgement; `scores`: AUC of each.
+        (mean difference where it was measured), the same against a ratio that experts gave without drawing
+        (`expert_vcdr_error`, `expert_vcdr_bias`, both where it was measured) with Pearson's `expert_vcdr_correlation`,
+        `fovea_error_percent` (of the picture's width) and `fovea_error_px` (original pixels), each as mean (and median);
+        `laterality`: how often the eye was told rightly, wrongly, not at all; `quality`: Spearman's rank correlation of each
+        fault's score with the set's own judgement; `scores`: AUC of each.
 
         `decisions`, by verdict: `auc`; `called`: how many of all the sick and of all the healthy it calls, of which it calls
         none that is refused or left open; rates `at_threshold` with their intervals (pictures on which the model abstains
@@ -110,7 +113,13 @@ def choose(samples: Iterable[Sample], split: str) -> list[Sample]:
         s
         for s in samples
         if s.split == split
-        and (s.mask or s.lesions or s.fovea or any(s.diseased(name) is not None for name in DISEASES))
+        and (
+            s.mask
+            or s.lesions
+            or s.fovea
+            or s.expert_vcdr is not None
+            or any(s.diseased(name) is not None for name in DISEASES)
+        )
     ]
 
 
@@ -125,6 +134,8 @@ def _add_measures(tally: _Tally, sample: Sample, drawn: Masks | None, result: Sc
             tally.vcdr_unmeasured += found is None
             if found is not None:
                 tally.vcdr_bias.append(found - truth)
+    if sample.expert_vcdr is not None:
+        tally.experts.append((sample.expert_vcdr, result.vcdr if result else None))
     if sample.fovea is not None:
         if result is None or result.fovea is None:
             tally.fovea_unmeasured += 1
@@ -209,6 +220,8 @@ def _figures(tally: _Tally) -> dict[str, Any]:
     if tally.vcdr_error:
         bias = float(np.mean(tally.vcdr_bias)) if tally.vcdr_bias else None
         figures["vcdr_bias"] = {"n": len(tally.vcdr_error), "n_not_measurable": tally.vcdr_unmeasured, "mean": bias}
+    if tally.experts:
+        figures |= _against_experts(tally.experts)
     if tally.fovea_share or tally.fovea_unmeasured:
         count = {"n": len(tally.fovea_share) + tally.fovea_unmeasured, "n_not_measurable": tally.fovea_unmeasured}
         for name, values, unit in (
@@ -246,6 +259,19 @@ def _figures(tally: _Tally) -> dict[str, Any]:
         name: _auc([score for _, score in known], [label for label, _ in known]) for name, known in tally.scores.items()
     }
     return figures
+
+
+def _against_experts(pairs: Sequence[tuple[float, float | None]]) -> dict[str, Any]:
+    kept = [(found, truth) for truth, found in pairs if found is not None]
+    count = {"n": len(pairs), "n_not_measurable": len(pairs) - len(kept)}
+    found, truth = np.array(kept, np.float64).reshape(-1, 2).T
+    varied = len(kept) > 1 and np.ptp(found) > 0 and np.ptp(truth) > 0
+    values = {
+        "expert_vcdr_error": float(np.abs(found - truth).mean()) if kept else None,
+        "expert_vcdr_bias": float((found - truth).mean()) if kept else None,
+        "expert_vcdr_correlation": float(np.corrcoef(found, truth)[0, 1]) if varied else None,
+    }
+    return {name: {**count, "mean": value} for name, value in values.items()}
 
 
 def _decision(known: Sequence[tuple[int, Decision | None]]) -> dict[str, Any]:

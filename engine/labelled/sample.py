@@ -45,6 +45,7 @@ class Sample:
         lesions: A drawing, see `read_lesions`.
         twin: Name of the same picture in another set, where one is known.
         quality: How good it is, by whoever judged it: the higher the better.
+        expert_vcdr: The vertical cup-to-disc ratio that experts measured, where no mask is drawn.
     """
 
     image: Path
@@ -63,6 +64,7 @@ class Sample:
     lesions: Path | None = None
     twin: str | None = None
     quality: float | None = None
+    expert_vcdr: float | None = None
 
     def labels(self, task: str) -> bool:
         """Whether this picture is labelled for a task: disc, cup, fovea or glaucoma."""

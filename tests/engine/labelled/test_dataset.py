@@ -94,10 +94,10 @@ def test_a_table_from_a_spreadsheet_is_read(folder):
 
 
 def test_unknown_columns_do_no_harm_and_are_told(folder, caplog):
-    header = "image,split,quality,glaucomma"
+    header = "image,split,weather,glaucomma"
     (sample,) = dataset.load(index(folder, "images/c.jpg,test,7,1", header=header))
     assert sample.glaucoma is None
-    assert "index.csv: columns that are not read: 'quality', 'glaucomma' (is glaucoma meant?)" in caplog.text
+    assert "index.csv: columns that are not read: 'weather', 'glaucomma' (is glaucoma meant?)" in caplog.text
     caplog.clear()
     dataset.load(index(folder, "images/c.jpg,test,1", header="image,split,glaucoma"))
     assert not caplog.text
@@ -351,3 +351,25 @@ def test_lesions_that_cannot_be_trusted_are_refused(folder):
     sample.lesions.write_bytes(b"")
     with pytest.raises(DataError, match="missing or unreadable"):
         sample.read_lesions()
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_experts_ratios_stand_in_the_index_or_beside_it(tmp_path, beside):
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((4, 4, 3), np.uint8))
+    column, cells = ("", ("", "")) if beside else (",expert_vcdr", (",0.5", ","))
+    (tmp_path / "index.csv").write_text(f"image,split{column}\na.png,test{cells[0]}\nb.png,test{cells[1]}\n")
+    if beside:
+        (tmp_path / "expert_vcdr.csv").write_text("image,expert_vcdr\na.png,0.5\n")
+    assert [sample.expert_vcdr for sample in dataset.load(tmp_path)] == [0.5, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("image,ratio\na.png,1\n", "expert_vcdr"), ("image,expert_vcdr\na.png,1.5\n", "0 to 1")]
+)
+def test_a_table_of_ratios_that_cannot_be_is_refused(tmp_path, text, words):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "index.csv").write_text("image,split\na.png,test\n")
+    (tmp_path / "expert_vcdr.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        dataset.load(tmp_path)

@@ -368,3 +368,23 @@ def test_each_result_is_told_as_it_comes(fake, clinic):
     with fake() as opened:
         evaluation.evaluate(opened, samples, lambda sample, result: told.append((sample, result.name)))
     assert told == [(sample, str(sample.image)) for sample in samples]
+
+
+def test_the_ratio_is_held_against_that_of_experts(fake, painter, clinic):
+    heights = {1: 24, 2: 36, 3: 30}  # cups of discs 48 high
+    lines = ["image,expert_vcdr", "1.png,.4", "2.png,.8", "3.png,.7", "7.png,.5"]
+    (clinic / "expert_vcdr.csv").write_text("\n".join(lines) + "\n")
+
+    def paint(image):
+        k = next(k for k, (colour, *_) in enumerate(PICTURES) if abs(int(image[128, 128, 1]) - colour[0]) < 3)
+        return painter.maps(disc=(150, 120, 40, 48), cup=(152, 121, 20, heights.get(k, 24)))
+
+    with fake(paint) as opened:
+        ratios = [opened(clinic / f"{k}.png").vcdr for k in heights]
+    found = evaluated(fake(paint), clinic)
+    error, bias, correlation = (found[f"expert_vcdr_{name}"] for name in ("error", "bias", "correlation"))
+    assert (error["n"], error["n_not_measurable"]) == (4, 1)  # the black one
+    truth = np.array([0.4, 0.8, 0.7])
+    assert error["mean"] == pytest.approx(np.abs(ratios - truth).mean())
+    assert bias["mean"] == pytest.approx((ratios - truth).mean())
+    assert correlation["mean"] == pytest.approx(np.corrcoef(ratios, truth)[0, 1])
