@@ -55,6 +55,17 @@ def uwbce(logits: Tensor, target: Tensor, positive: float, negative: float) -> T
     return torch.where(target > 0.5, positive * F.softplus(-z), negative * F.softplus(z))
 
 
+def ratio(logits: Tensor, target: Tensor) -> Tensor:
+    """|vertical cup-to-disc ratio of the maps - target|; the disc's height is taken as it is, and learns nothing from it.
+
+    A height is the mean of the two largest sums over a column, of maps twice as steep. Args: logits: of disc and cup
+    (N, 2, S, S); target: (N,) in [0, 1]. Returns: (N,).
+    """
+    columns = torch.sigmoid(2 * logits.float()).sum(dim=2)  # (N, 2, S)
+    disc, cup = columns.topk(2, dim=2).values.mean(dim=2).unbind(dim=1)
+    return (cup / disc.detach().clamp(min=1.0) - target).abs()
+
+
 def labelled_mean(values: Tensor, has: Tensor) -> Tensor:
     """Mean over the labelled pictures. Args: values (N,); has: bool (N,), at least one True."""
     return values[has].mean()
@@ -65,4 +76,4 @@ FOVEA_LOSSES: dict[str, Loss] = {"l1": l1_map, "bce": bce_map}
 
 def of_tasks(fovea: str) -> dict[str, Loss]:
     """The loss of each task; `fovea` names one of FOVEA_LOSSES."""
-    return {"glaucoma": focal, "disc": bce_map, "cup": bce_map, "fovea": FOVEA_LOSSES[fovea]}
+    return {"glaucoma": focal, "disc": bce_map, "cup": bce_map, "fovea": FOVEA_LOSSES[fovea], "ratio": ratio}

@@ -67,12 +67,13 @@ class Sample:
     expert_vcdr: float | None = None
 
     def labels(self, task: str) -> bool:
-        """Whether this picture is labelled for a task: disc, cup, fovea or glaucoma."""
+        """Whether this picture is labelled for a task: disc, cup, fovea, glaucoma or ratio."""
         return {
             "disc": self.mask is not None,
             "cup": self.mask is not None and self.mask_has_cup,
             "fovea": self.fovea is not None,
             "glaucoma": self.glaucoma is not None,
+            "ratio": self.expert_vcdr is not None,
         }[task]
 
     def diseased(self, disease: str) -> int | None:

@@ -92,6 +92,7 @@ def test_each_task_has_its_loss():
         "disc": losses.bce_map,
         "cup": losses.bce_map,
         "fovea": losses.l1_map,
+        "ratio": losses.ratio,
     }
     assert losses.of_tasks("bce")["fovea"] is losses.bce_map
 
@@ -235,3 +236,21 @@ def test_losses_by_element_are_fp32_under_autocast(loss):
         found = loss(logits.bfloat16(), target)
     assert found.dtype == torch.float32
     assert torch.equal(found, loss(logits.bfloat16().float(), target))
+
+
+def test_the_ratio_is_that_of_the_tallest_columns_and_teaches_the_cup_alone():
+    logits = torch.full((2, 2, 20, 20), -30.0)
+    logits[:, 0, 2:18, 3:17] = 30.0  # discs 16 high
+    logits[:, 1, 6:14, 6:14] = 30.0  # cups 8 high
+    logits[1, 1, 4:16, 9:11] = 30.0  # but for two columns of the second, of 12
+    logits.requires_grad_()
+    found = losses.ratio(logits, torch.tensor([0.5, 0.5]))
+    assert found.tolist() == pytest.approx([0.0, 0.25], abs=1e-5)
+    soft = torch.zeros(1, 2, 8, 8, requires_grad=True)
+    losses.ratio(soft, torch.tensor([0.5])).sum().backward()
+    assert soft.grad[:, 0].abs().max() == 0
+    assert soft.grad[:, 1].abs().max() > 0
+
+
+def test_a_disc_that_is_not_there_gives_a_ratio_that_is_finite():
+    assert torch.isfinite(losses.ratio(torch.full((1, 2, 8, 8), -30.0), torch.tensor([0.5]))).all()

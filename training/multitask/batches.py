@@ -18,7 +18,7 @@ from .. import cases
 from ..ahead import ahead
 from ..augment import Augmentation, affine, colour, move_point
 from .config import Config, SetSettings
-from .networks import TASKS, TaskName
+from .networks import LEARNED, TaskName
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Cached:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images: uint8 (N, S, S, 3). targets: disc, cup, fovea (N, S, S), glaucoma (N,), float32. has: bool (N,) per task."""
+    """images: uint8 (N, S, S, 3). targets: disc, cup, fovea (N, S, S), glaucoma, ratio (N,), float32. has: bool (N,) per task."""
 
     images: Tensor
     targets: dict[str, Tensor]
@@ -95,7 +95,7 @@ class Batches:
         """The batches of one step by task; under `shared` all tasks hold the same batch."""
         rng = np.random.default_rng([self._config.seed, step])
         sizes = self._config.data.batch
-        tasks = [task for task in TASKS if task in sizes]
+        tasks = [task for task in LEARNED if task in sizes]
         if self._config.data.sampler == "per_task":
             return {task: self._build(self._draw(task, sizes[task], rng), rng) for task in tasks}
         per_task = -(-max(sizes.values()) // len(tasks))
@@ -172,7 +172,8 @@ def collate(examples: Sequence[Example]) -> Batch:
         "cup": np.stack([blank if m is None else (m == 2).astype(np.float32) for _, m, _, _ in examples]),
         "fovea": np.stack([blank if f is None else f for _, _, f, _ in examples]),
         "glaucoma": np.array([cached.sample.glaucoma or 0 for *_, cached in examples], np.float32),
+        "ratio": np.array([cached.sample.expert_vcdr or 0 for *_, cached in examples], np.float32),
     }
-    has: dict[str, Tensor] = {t: torch.tensor([teaches(cached, t) for *_, cached in examples]) for t in TASKS}
+    has: dict[str, Tensor] = {t: torch.tensor([teaches(cached, t) for *_, cached in examples]) for t in LEARNED}
     images = torch.from_numpy(np.stack([image for image, *_ in examples]))
     return Batch(images, {name: torch.from_numpy(target) for name, target in targets.items()}, has)

@@ -17,11 +17,13 @@ Scale = Annotated[float, Field(gt=0, le=1)]
 
 class Network(Strict):
     """width: multiplier of VGG-16's channels; imagenet: a .safetensors or .pth file of VGG-16 in torchvision's
-    names, relative to the file, or "" (width 1 only)."""
+    names, relative to the file, or "" (width 1 only); start: in its place, a model of the same width that was exported, from
+    which it goes on (relative to the file, or ""; needs `schedule.freeze_batchnorm = 0`)."""
 
     width: Annotated[float, Field(gt=0, le=1)]
     dropout: Share
     imagenet: str
+    start: str = ""  # absent from older checkpoints
 
 
 class SetSettings(settings.Set):
@@ -81,4 +83,6 @@ class Config(settings.BaseConfig):
             raise ValueError("disc_scale: the smaller share comes first")
         if self.network.imagenet and self.network.width != 1:
             raise ValueError("network.imagenet fits width 1 only")
+        if self.network.start and (self.network.imagenet or self.schedule.freeze_batchnorm > 0):
+            raise ValueError('network.start: set imagenet to "" and schedule.freeze_batchnorm to 0')
         return self

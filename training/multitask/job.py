@@ -17,7 +17,7 @@ from .. import cases, losses
 from . import batches, validation
 from .config import Config, Reading, SetSettings
 from .mtl import MultiTaskOptimiser
-from .networks import TASKS, Deployed, MultiTaskUNet
+from .networks import LEARNED, Deployed, MultiTaskUNet
 
 Pair = tuple[Sample, SetSettings]
 CURVES = {
@@ -49,6 +49,8 @@ class MultiTaskJob:
         network = MultiTaskUNet(settings.network.width, settings.network.dropout)
         if settings.network.imagenet and folder is not None:
             network.load_imagenet(folder / settings.network.imagenet)
+        if settings.network.start and folder is not None:
+            network.load_exported(folder / settings.network.start)
         held, cached = (
             settings.preparation(side).build() for side in (settings.geometry.size, settings.geometry.cache)
         )
@@ -61,7 +63,7 @@ class MultiTaskJob:
         self._drawer = batches.Batches(pictures, settings)
         self._device = device
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._tasks = [task for task in TASKS if task in settings.data.batch]
+        self._tasks = [task for task in LEARNED if task in settings.data.batch]
         self.optimiser = MultiTaskOptimiser(
             {task: network.reach(task) for task in self._tasks}, plan.strategy, plan.lr, plan.weight_decay
         )

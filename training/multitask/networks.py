@@ -6,6 +6,7 @@ VGG-16 names (`encoder.features.0.weight` ...), so ImageNet features load at wid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -14,11 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...engine.errors import SettingsError
+from ...engine.errors import SettingsError, require
 from .. import pretrained, system
 
-TaskName = Literal["glaucoma", "disc", "cup", "fovea"]
+TaskName = Literal["glaucoma", "disc", "cup", "fovea", "ratio"]
 TASKS: tuple[TaskName, ...] = ("glaucoma", "disc", "cup", "fovea")  # the source's order of steps
+LEARNED: tuple[TaskName, ...] = (
+    *TASKS,
+    "ratio",
+)  # after them: what experts' cup-to-disc ratios teach where no cup is drawn
 MAPS = ("disc", "cup", "fovea")
 OUTPUTS = (*MAPS, "glaucoma")  # of the deployed network, in this order
 
@@ -104,7 +109,8 @@ class MultiTaskUNet(nn.Module):
     def forward(self, images: Tensor, tasks: Iterable[str] = TASKS) -> dict[str, Tensor]:
         """Logits of the asked tasks.
 
-        Args: images: uint8 (N, S, S, 3) RGB, S a multiple of 16. Returns: glaucoma (N,); disc, cup, fovea (N, S, S).
+        Args: images: uint8 (N, S, S, 3) RGB, S a multiple of 16.
+        Returns: glaucoma (N,); disc, cup, fovea (N, S, S); ratio: those of disc and cup, (N, 2, S, S).
         """
         wanted = tuple(tasks)
         x = images.float().permute(0, 3, 1, 2)  # (N, 3, S, S); float first: TensorRT cannot transpose uint8
@@ -112,17 +118,21 @@ class MultiTaskUNet(nn.Module):
         logits = {}
         if "glaucoma" in wanted:
             logits["glaucoma"] = self.glaucoma(features[-1].amax(dim=(2, 3)))[:, 0]  # (N,)
-        if any(task in MAPS for task in wanted):
+        if any(task != "glaucoma" for task in wanted):
             x = features[-1]
             for level, skip in zip(self.decoder, features[-2::-1], strict=True):
                 x = level(x, skip)  # (N, C, S, S) after the last
             logits |= {name: self.heads[name](x)[:, 0] for name in MAPS if name in wanted}  # (N, S, S)
+            if "ratio" in wanted:
+                logits["ratio"] = torch.cat([self.heads[name](x) for name in ("disc", "cup")], dim=1)
         return logits
 
     def reach(self, task: str) -> list[nn.Parameter]:
         """The parameters that a task's loss reaches."""
         parts: list[nn.Module] = [self.encoder]
-        parts += [self.glaucoma] if task == "glaucoma" else [self.decoder, self.heads[task]]
+        parts += (
+            [self.glaucoma] if task == "glaucoma" else [self.decoder, self.heads["cup" if task == "ratio" else task]]
+        )
         return [parameter for part in parts for parameter in part.parameters()]
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
@@ -142,6 +152,44 @@ class MultiTaskUNet(nn.Module):
                 f"{file}: not VGG-16's convolutions in torchvision's names; width 1 starts from those only"
             )
         self.encoder.features.load_state_dict(weights)
+
+    def load_exported(self, file: Path) -> None:
+        """Go on from a model that was exported at this width. Its norms are folded into its convolutions; ours do nothing then
+        but add what they added, so they must be frozen from the first step on (`schedule.freeze_batchnorm = 0`).
+
+        Raises: SettingsError for another network's.
+        """
+        onnx = require("onnx", "export")
+        try:
+            graph = onnx.load(file).graph
+        except Exception as error:  # protobuf and the checker raise whatever they meet
+            raise SettingsError(f"{file}: is no exported model ({type(error).__name__})") from error
+        prefix = "network."
+        found = {
+            part.name.removeprefix(prefix): torch.tensor(onnx.numpy_helper.to_array(part), dtype=torch.float32)
+            for part in graph.initializer
+            if part.name.startswith(prefix)
+        }
+        stored, norms = self.state_dict(), dict(self.conv_norm_pairs())
+        own = {name: value for name, value in stored.items() if name.rpartition(".")[0] not in norms.values()}
+        shapes = {name: value.shape for name, value in own.items()}
+        shapes |= {f"{conv}.bias": stored[f"{norm}.bias"].shape for conv, norm in norms.items()}
+        wrong = [name for name, shape in shapes.items() if name not in found or found[name].shape != shape]
+        if wrong:
+            raise SettingsError(
+                f"{file}: is not of this network ({wrong[0]} differs); start from one of the same width"
+            )
+        stored |= {name: found[name] for name in own}
+        for conv, norm in norms.items():
+            added = found[f"{conv}.bias"]
+            nothing = nn.BatchNorm2d(len(added))  # mean 0, variance 1
+            nothing.load_state_dict(
+                nothing.state_dict() | {"weight": torch.full_like(added, math.sqrt(1 + nothing.eps)), "bias": added}
+            )
+            stored |= {f"{norm}.{name}": value for name, value in nothing.state_dict().items()}
+            if f"{conv}.bias" in own:
+                stored[f"{conv}.bias"] = torch.zeros_like(added)
+        self.load_state_dict(stored)
 
 
 class Deployed(system.Deployed):

@@ -68,7 +68,7 @@ _FIGURE = {"disc": "disc_dice", "cup": "cup_dice", "fovea": "fovea_error", "glau
 def score(figures: Mapping[str, Mapping[str, float]], tasks: Iterable[str]) -> float:
     """One number to choose a checkpoint by: mean over the trained tasks of the mean over sets; 1 is perfect."""
     per_task = []
-    for key in (_FIGURE[task] for task in tasks):
+    for key in (_FIGURE[task] for task in tasks if task in _FIGURE):
         values = [row[key] for row in figures.values() if key in row]
         if key == "fovea_error":
             values = [max(0.0, 1 - 10 * value) for value in values]

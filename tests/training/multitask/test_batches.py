@@ -133,6 +133,16 @@ def test_a_missing_label_is_zeros_without_has():
         assert batch.targets[task][1].max() == 0
 
 
+def test_an_experts_ratio_teaches_where_no_cup_is_drawn():
+    known = cached(Sample(None, "eyes", "train", expert_vcdr=0.4), {"ratio": 1.0})
+    bare = cached(Sample(None, "eyes", "train"), {"ratio": 1.0})
+    image = np.zeros((4, 4, 3), np.uint8)
+    batch = batches.collate([(image, None, None, known), (image, None, None, bare)])
+    assert batch.has["ratio"].tolist() == [True, False]
+    assert batch.targets["ratio"].tolist() == pytest.approx([0.4, 0.0])
+    assert not batch.has["cup"].any()
+
+
 def test_a_mask_without_a_cup_teaches_the_disc_only():
     own = cached(Sample(None, "eyes", "train", "mask", mask_has_cup=False))
     image, mask = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.uint8)

@@ -1,10 +1,13 @@
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from funduscope.engine import models
 from funduscope.engine.errors import SettingsError
-from funduscope.training.multitask.networks import MAPS, TASKS, Deployed, MultiTaskUNet
+from funduscope.engine.runners.onnx_runtime import OnnxRuntime
+from funduscope.training.multitask.networks import MAPS, OUTPUTS, TASKS, Deployed, MultiTaskUNet
 
 VGG16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # torchvision's places of the convolutions in `features`
 VGG16_FILE = "vgg16_features_tv_imagenet1k_v1.fp16.safetensors"
@@ -193,3 +196,32 @@ def test_imagenet_features_load_at_width_1(data_root):
     saved = load_file(file)
     assert torch.equal(network.encoder.features["28"].weight, saved["features.28.weight"].float())
     assert torch.equal(network.encoder.features["0"].bias, saved["features.0.bias"].float())
+
+
+def test_the_ratio_is_learned_from_the_maps_of_disc_and_cup(network, images):
+    network.eval()
+    found = network(images, ("disc", "cup", "ratio"))
+    assert torch.equal(found["ratio"], torch.stack([found["disc"], found["cup"]], dim=1))
+    assert {id(p) for p in network.reach("ratio")} == {id(p) for p in network.reach("cup")}
+
+
+def test_it_goes_on_from_an_exported_model():
+    model = models.load("multitask")
+    network = MultiTaskUNet(0.25, 0.5)
+    network.load_exported(model.path)
+    size = model.contract.geometry.size
+    pictures = np.random.default_rng(0).integers(0, 255, (2, size, size, 3), np.uint8)
+    with torch.no_grad():
+        ours = Deployed(network).eval()(torch.from_numpy(pictures))
+    with OnnxRuntime(model, max_batch=2, threads=1) as runner:
+        theirs = runner(pictures)
+    for name, output in zip(OUTPUTS, ours, strict=True):
+        assert np.abs(output.numpy() - theirs[name]).max() < 1e-4
+
+
+def test_an_exported_model_of_another_width_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="of the same width"):
+        MultiTaskUNet(0.125, 0.5).load_exported(models.load("multitask").path)
+    (tmp_path / "no.onnx").write_bytes(b"no model")
+    with pytest.raises(SettingsError, match=r"no exported model|of the same width"):
+        MultiTaskUNet(0.25, 0.5).load_exported(tmp_path / "no.onnx")
