@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...engine.errors import SettingsError
 from ...engine.files import write_text
 from .. import config as configs
 from .. import train
+from ..cases import Case
 from . import compare
 from .config import Config
 from .job import MultiTaskJob, Pair, load_samples
@@ -51,24 +52,31 @@ def run(config_file: Path, out: Path, root: Path, minutes: float | None = None) 
         if not compare.trained(job, folder, config_file.parent, rest):
             break
         compare.keep(job, folder, compare.cases(ready, pairs))
-    rows: dict[str, dict[str, dict[str, float]]] = {}
+    return _table(_rows(base, pairs, ready, out), out)
+
+
+def _rows(
+    base: Config, pairs: Sequence[Pair], ready: Mapping[Path, Case], out: Path
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Figures of the test pictures of each set that was left out, by a run that has seen the set and by one that has not."""
     shown = compare.cases(ready, pairs)
     of = {sample.image: own.path for sample, own in pairs}
+    rows: dict[str, dict[str, dict[str, float]]] = {}
     for left in _left_out(base, pairs):
         if not all((out / own / "maps.npz").exists() for own in (_ALL, left)):
             continue
         rows[left] = {}
         for key, folder in (("seen", out / _ALL), ("unseen", out / left)):
             maps = compare.kept(folder, OUTPUTS)
-            wanted = [
+            wanted = [  # validation pictures of what the run has seen, and the test pictures of the set
                 k
                 for k, case in enumerate(shown)
-                if (of[case.sample.image] == left) == (case.sample.split == "test")
+                if (case.sample.split == "test") == (of[case.sample.image] == left)
                 or (key == "seen" and case.sample.split == "val")
             ]
             found = compare.figures(base, [shown[k] for k in wanted], [maps[k] for k in wanted])
             rows[left][key] = next(iter(found.values()))
-    return _table(rows, out)
+    return rows
 
 
 def _left_out(base: Config, pairs: Sequence[Pair]) -> list[str]:
