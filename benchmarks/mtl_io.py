@@ -12,6 +12,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
@@ -52,11 +53,10 @@ def ours(network: MultiTaskUNet, images: Tensor, truth: dict[str, Tensor], bf16:
             logits = network(images, (task,))[task]
         return functions[task](logits, truth[task]).mean()
 
-    return lambda: void(optimiser.step({task: lambda task=task: loss(task) for task in TASKS}, LR))  # type: ignore[misc]
+    def step() -> None:
+        optimiser.step({task: partial(loss, task) for task in TASKS}, LR)
 
-
-def void(_: object) -> None:
-    pass
+    return step
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def opinions(screener: Screener, folder: Path, split: str) -> list[Seen]:
 
 
 def area(seen: list[Seen], share: float) -> float | None:
-    """Under the curve of both opinions on glaucoma, where both are open."""
+    """Under the curve of both opinions on glaucoma, on the pictures where both models give a probability."""
     both = [own for own in seen if set(BOTH) <= set(own)]
     added = [(1 - share) * own[BOTH[0]][0] + share * own[BOTH[1]][0] for own in both]
     found = metrics.auc(added, [own[BOTH[0]][1] for own in both]) if both else None
@@ -96,13 +96,13 @@ def main() -> None:
     print(f"glaucoma, AUC; both: {1 - share:.1f} of the first opinion's logit and {share:.1f} of the second's")
     for split in ("val", "test"):
         for name in held:
-            row = [area(seen[split][name], k) or 0.0 for k in (0.0, 1.0, share)]
+            row = [area(seen[split][name], k) for k in (0.0, 1.0, share)]
             print(
                 f"{split:5}{name:14}"
                 + "   ".join(f"{k} {v:.3f}" for k, v in zip(("first", "second", "both"), row, strict=True))
             )
     print(
-        f"\nmean of sensitivity and specificity at the balanced point, over {DRAWS} draws: the model's own, the site's"
+        f"\nmean of sensitivity and specificity at the balanced point, over up to {DRAWS} draws: the model's own, the site's"
     )
     for name, rows in seen["test"].items():
         for verdict, own in points.items():

@@ -176,14 +176,20 @@ def load_checkpoint(path: Path) -> tuple[BaseConfig, dict[str, Any]]:
 
 def _saved_state(path: Path, settings: BaseConfig) -> dict[str, Any]:
     saved, state = load_checkpoint(path)
-
-    def comparable(config: BaseConfig) -> dict[str, Any]:
-        return config.model_dump(exclude={"schedule": {"steps"}, "data": {"root", "workers"}})
-
-    if comparable(saved) != comparable(settings):
-        changed = [key for key, value in comparable(settings).items() if comparable(saved).get(key) != value]
+    if changed := _changed(saved, settings, {"schedule": {"steps"}, "data": {"root", "workers"}}):
         raise SettingsError(f"{path}: {', '.join(changed)} changed since it was saved; only schedule.steps may")
     return state
+
+
+def expect_same(path: Path, settings: BaseConfig) -> None:
+    """Raises SettingsError where a checkpoint that is done is of another configuration."""
+    if changed := _changed(load_checkpoint(path)[0], settings, {"data": {"root", "workers"}}):
+        raise SettingsError(f"{path}: {', '.join(changed)} changed since it was trained; choose another folder")
+
+
+def _changed(saved: BaseConfig, settings: BaseConfig, may: Any) -> list[str]:
+    before, now = (own.model_dump(exclude=may) for own in (saved, settings))
+    return [key for key, value in now.items() if before.get(key) != value]
 
 
 def _open_log(path: Path, step: int) -> TextIO:

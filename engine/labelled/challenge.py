@@ -17,10 +17,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ...postprocess import measures, metrics
 from ..errors import DataError, OutputError, SettingsError
-from ..files import write_bytes, write_text
+from ..files import refused, write_bytes, write_text
 from ..readers import READERS
 from ..results import ModelName, Result, Screening
 from .sample import Sample
@@ -37,14 +38,17 @@ class Submission:
     Args:
         folder: Where to; empty, or not there yet.
         models: That are open.
+        samples: What will be handed in.
 
     Raises:
-        SettingsError: No open model draws a disc, and so on.
-        OutputError: The folder is not empty.
+        SettingsError: No open model finds disc, cup and fovea.
+        OutputError: The folder is not empty, or cannot be looked into.
+        DataError: Two pictures have one name, or one cannot be read at all.
     """
 
     folder: Path
     models: Sequence[ModelName]
+    samples: Sequence[Sample]
     _risks: list[tuple[str, float, int | None]] = field(default_factory=list, init=False)
     _foveas: list[tuple[str, float, float, float | None]] = field(default_factory=list, init=False)
     _drawn: list[tuple[float | None, float | None, float]] = field(default_factory=list, init=False)
@@ -55,19 +59,26 @@ class Submission:
             raise SettingsError(
                 "REFUGE wants discs, cups and foveas, which no open model finds; open a multi-task model"
             )
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise OutputError(f"{self.folder}: is not empty; choose a new folder")
+        try:
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise OutputError(f"{self.folder}: is not empty; choose a new folder")
+        except OSError as error:
+            raise refused(self.folder, error) from None
+        seen: set[str] = set()
+        for sample in self.samples:
+            name = sample.image.stem.lower()
+            if name in seen:
+                raise DataError(f"{sample.image}: another picture of this split has this name; REFUGE tells them by it")
+            seen.add(name)
+            _size(sample)
 
     def add(self, sample: Sample, result: Result) -> None:
         """Write a picture's mask, and keep the rest for `finish`.
 
         Raises:
-            DataError: The picture cannot be read, or its name has been handed in.
             OutputError: The mask cannot be written.
         """
         name = sample.image.name
-        if name in (own for own, *_ in self._risks):
-            raise DataError(f"{sample.image}: another picture of this split has this name; REFUGE tells them by it")
         found = result if isinstance(result, Screening) else None
         labels = _labels(sample, found)
         write_bytes(
@@ -134,10 +145,17 @@ def _labels(sample: Sample, found: Screening | None) -> NDArray[np.uint8]:
         labels[found.mask("disc")] = _RIM
         labels[found.mask("cup")] = _CUP
         return labels
-    pixels = cv2.imread(str(sample.image), cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
-        raise DataError(f"{sample.image}: cannot be read, and REFUGE wants a mask of its size; fetch the picture anew")
-    return np.full_like(pixels, _BACKGROUND, np.uint8)
+    return np.full(_size(sample), _BACKGROUND, np.uint8)
+
+
+def _size(sample: Sample) -> tuple[int, int]:
+    """Height and width, px, from the header."""
+    try:
+        with Image.open(sample.image) as header:
+            return header.height, header.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        reason = "its size cannot be read, and REFUGE wants a mask of it; fetch the picture anew"
+        raise DataError(f"{sample.image}: {reason}") from None
 
 
 def _compared(

@@ -126,7 +126,7 @@ def _read_index(index: Path, unsplit: Split | None) -> list[Sample]:
         _log.warning("%s: columns that are not read: %s", index, ", ".join(others))
     if not rows:
         raise DataError(f"{index}: no rows")
-    experts = _experts(folder / _EXPERTS)
+    experts = _experts(folder / _EXPERTS, {row.get("image") or "" for row in rows})
     for row in rows:
         row["patient"] = (row.get("patient") or "").strip()
         row["expert_vcdr"] = row.get("expert_vcdr") or experts.get(row.get("image") or "", "")
@@ -141,17 +141,41 @@ def _read_index(index: Path, unsplit: Split | None) -> list[Sample]:
     return samples
 
 
-def _experts(table: Path) -> dict[str, str]:
-    """Experts' cup-to-disc ratios by picture, of a table that is there or is not."""
+def _experts(table: Path, pictures: Collection[str]) -> dict[str, str]:
+    """Experts' cup-to-disc ratios by picture, of a table that is there or is not. Args: pictures: of the index."""
     if not table.is_file():
         return {}
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            return {row["image"]: row["expert_vcdr"] for row in csv.DictReader(file)}
+            reader = csv.reader(file)
+            header = [name.strip().lower() for name in next(reader, [])]
+            lines = [dict(zip(header, (cell.strip() for cell in row), strict=False)) for row in reader if row]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{table}: cannot be read ({error})") from None
-    except KeyError as error:
-        raise DataError(f"{table}: column {error} is missing; it has image and expert_vcdr") from None
+    if missing := [name for name in ("image", "expert_vcdr") if name not in header]:
+        raise DataError(f"{table}: column {missing} is missing")
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, start=2):
+        image, ratio = line.get("image", ""), line.get("expert_vcdr", "")
+        if image not in pictures or image in found:
+            why = "is listed twice" if image in found else "is not in the index"
+            raise DataError(f"{table}, line {number}: {image!r} {why}")
+        try:
+            _ratio(ratio)
+        except ValueError as error:
+            raise DataError(f"{table}, line {number}: {error}") from None
+        found[image] = ratio
+    return found
+
+
+def _ratio(text: str | None) -> float | None:
+    """A cup-to-disc ratio. Raises ValueError."""
+    if not text:
+        return None
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"expert_vcdr {text}; allowed is what lies from 0 to 1")
+    return value
 
 
 def _with_likeness(name: str, columns: Collection[str]) -> str:
@@ -212,9 +236,6 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
         raise ValueError("fovea_x and fovea_y go together")
     if scale is not None and scale <= 0:
         raise ValueError(f"scale {scale} is not positive")
-    ratio = number("expert_vcdr")
-    if ratio is not None and not 0 <= ratio <= 1:
-        raise ValueError(f"expert_vcdr {ratio}; allowed is what lies from 0 to 1")
     return Sample(
         image=folder / image,
         set_name=folder.resolve().name,
@@ -231,5 +252,5 @@ def _sample_of_row(folder: Path, row: dict[str, str]) -> Sample:
         lesions=folder / lesions if lesions else None,
         twin=cell("twin"),
         quality=number("quality"),
-        expert_vcdr=ratio,
+        expert_vcdr=_ratio(cell("expert_vcdr")),
     )

@@ -118,6 +118,7 @@ def choose(samples: Iterable[Sample], split: str) -> list[Sample]:
             or s.lesions
             or s.fovea
             or s.expert_vcdr is not None
+            or s.quality is not None
             or any(s.diseased(name) is not None for name in DISEASES)
         )
     ]

@@ -45,7 +45,7 @@ class Sample:
         lesions: A drawing, see `read_lesions`.
         twin: Name of the same picture in another set, where one is known.
         quality: How good it is, by whoever judged it: the higher the better.
-        expert_vcdr: The vertical cup-to-disc ratio that experts measured, where no mask is drawn.
+        expert_vcdr: The vertical cup-to-disc ratio that experts measured.
     """
 
     image: Path

@@ -486,7 +486,7 @@ def evaluate(
     # a challenge keeps its labels to itself, and wants every picture
     samples = evaluation.choose(samples, split) if submit is None else [s for s in samples if s.split == split]
     with _settings([model], backend, 8, point, site).open() as screener:
-        submission = None if submit is None else challenge.Submission(submit, screener.models)
+        submission = None if submit is None else challenge.Submission(submit, screener.models, samples)
         figures = evaluation.evaluate(screener, samples, submission.add if submission else None)
     submitted = submission.finish() if submission else {}
     if as_json:

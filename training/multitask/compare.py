@@ -51,7 +51,8 @@ def run(config_file: Path, out: Path, root: Path, folds: int = 3, minutes: float
     """Train what is missing, then write and return the table as Markdown: mean and standard deviation over the folds.
 
     Args: minutes: stop after about so long; call again to go on.
-    Raises: SettingsError where the configuration is not that of a multi-task network, or `folds` is less than 2.
+    Raises: SettingsError where the configuration is not that of a multi-task network, `folds` is less than 2, or `out` holds
+    another's runs.
     """
     end = None if minutes is None else time.monotonic() + 60 * minutes
     base = configs.load(config_file)
@@ -67,6 +68,7 @@ def run(config_file: Path, out: Path, root: Path, folds: int = 3, minutes: float
         for name, settings in variants(base):
             folder = out / f"{fold}-{name}"
             if (folder / "maps.npz").exists():
+                train.expect_same(folder / "best.pt", settings)
                 continue
             left = None if end is None else (end - time.monotonic()) / 60
             if left is not None and left <= 0:
@@ -93,7 +95,7 @@ def trained(job: MultiTaskJob, folder: Path, config_folder: Path, minutes: float
 def keep(job: MultiTaskJob, folder: Path, shown: Sequence[Case]) -> None:
     """Write what the network says of pictures; its run is done then."""
     maps = list(validation.predict(Deployed(job.network), [case.prepared.image for case in shown], _CPU))
-    np.savez_compressed(folder / "maps.npz", allow_pickle=False, **_packed(maps))
+    np.savez_compressed(folder / "maps.npz", allow_pickle=False, pictures=_names(shown), **_packed(maps))
     (folder / "last.pt").unlink()
 
 
@@ -145,9 +147,15 @@ def _packed(maps: Sequence[Maps]) -> dict[str, NDArray[Any]]:
     return found | {"glaucoma": np.array([own["glaucoma"] for own in maps])}
 
 
-def kept(folder: Path, names: Sequence[str]) -> list[dict[str, NDArray[np.float32]]]:
-    """Outputs of a run, of each picture."""
+def _names(shown: Sequence[Case]) -> NDArray[np.str_]:
+    return np.array([f"{case.sample.set_name}/{case.sample.image.name}" for case in shown])
+
+
+def kept(folder: Path, names: Sequence[str], shown: Sequence[Case]) -> list[dict[str, NDArray[np.float32]]]:
+    """Outputs of a run, of each picture. Raises: SettingsError where it looked at others."""
     with np.load(folder / "maps.npz") as found:
+        if not np.array_equal(found["pictures"], _names(shown)):
+            raise SettingsError(f"{folder}: is of other pictures than there are now; choose another folder")
         own = {name: found[name].astype(np.float32) / (255 if name in MAPS else 1) for name in names}
     return [{name: values[k] for name, values in own.items()} for k in range(len(own[names[0]]))]
 
@@ -168,7 +176,7 @@ def _table(base: Config, pairs: Sequence[Pair], ready: Mapping[Path, Case], out:
         ready = ready or prepared(base, pairs)
         shown = cases(ready, folded(pairs, fold, folds))
         for name, of in done.items():
-            parts = [kept(out / f"{fold}-{own}", [task]) for task, own in of.items()]
+            parts = [kept(out / f"{fold}-{own}", [task], shown) for task, own in of.items()]
             maps = [{k: v for own in each for k, v in own.items()} for each in zip(*parts, strict=True)]
             rows[name].append(_mean_over_sets(figures(base, shown, maps)))
     write_text(out / "results.json", json.dumps(rows, indent=1) + "\n")

@@ -81,6 +81,8 @@ class Config(settings.BaseConfig):
         settings.tell_apart(self.data.sets)
         if any(s.disc_scale[0] > s.disc_scale[1] for s in self.data.sets):
             raise ValueError("disc_scale: the smaller share comes first")
+        if "ratio" in self.data.batch and not {"disc", "cup"} <= self.data.batch.keys():
+            raise ValueError("task ratio goes with disc and cup: it moves the cup of a disc that is drawn")
         if self.network.imagenet and self.network.width != 1:
             raise ValueError("network.imagenet fits width 1 only")
         if self.network.start and (self.network.imagenet or self.schedule.freeze_batchnorm > 0):

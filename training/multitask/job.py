@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,13 @@ def load_samples(settings: Config, root: Path) -> list[Pair]:
         for sample in samples:
             sample.read_masks()  # a missing file or a foreign value is an error now, not in epoch 7
         pairs += [(s, set_settings) for s in samples if any(s.labels(task) for task in set_settings.weights)]
-    for task in settings.data.batch:
+    expect_labels(settings.data.batch, pairs)
+    return pairs
+
+
+def expect_labels(tasks: Iterable[str], pairs: Sequence[Pair]) -> None:
+    """Raises DataError where a task has no picture to learn from, or none to be validated on."""
+    for task in tasks:
         taught = [
             s for s, set_settings in pairs if task in set_settings.weights and s.labels(task) and s.split == "train"
         ]
@@ -116,11 +122,12 @@ def load_samples(settings: Config, root: Path) -> list[Pair]:
             raise DataError(f"no training picture is labelled for the task {task}")
         if task == "glaucoma" and len({s.glaucoma for s in taught}) == 1:
             raise DataError("all training pictures have the same glaucoma label; both classes are needed")
+        if task == "ratio":  # validation looks at what is drawn
+            continue
         held = [s for s in held_out(pairs) if s.labels(task)]
         if not held or (task == "glaucoma" and len({s.glaucoma for s in held}) == 1):
             both = " of both classes" if task == "glaucoma" else ""
             raise DataError(f"the validation split needs full pictures labelled for the task {task}{both}")
-    return pairs
 
 
 def held_out(pairs: Sequence[Pair]) -> list[Sample]:

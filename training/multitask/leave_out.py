@@ -10,16 +10,17 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from ...engine.errors import SettingsError
+from ...engine.errors import DataError, SettingsError
 from ...engine.files import write_text
 from .. import config as configs
 from .. import train
 from ..cases import Case
 from . import compare
 from .config import Config
-from .job import MultiTaskJob, Pair, load_samples
+from .job import MultiTaskJob, Pair, expect_labels, load_samples
 from .networks import OUTPUTS
 
 _ALL = "all"
@@ -29,7 +30,7 @@ def run(config_file: Path, out: Path, root: Path, minutes: float | None = None) 
     """Train what is missing, then write and return the table as Markdown.
 
     Args: minutes: stop after about so long; call again to go on.
-    Raises: SettingsError where the configuration is not that of a multi-task network.
+    Raises: SettingsError where the configuration is not that of a multi-task network, or `out` holds another's runs.
     """
     end = None if minutes is None else time.monotonic() + 60 * minutes
     base = configs.load(config_file)
@@ -42,17 +43,21 @@ def run(config_file: Path, out: Path, root: Path, minutes: float | None = None) 
     for left in (_ALL, *_left_out(base, pairs)):
         folder = out / left
         if (folder / "maps.npz").exists():
+            train.expect_same(folder / "best.pt", _without(base, left))
             continue
         rest = None if end is None else (end - time.monotonic()) / 60
         if rest is not None and rest <= 0:
             break
-        sets = [own for own in base.data.sets if own.path != left]
-        settings = base.model_copy(update={"data": base.data.model_copy(update={"sets": sets})})
-        job = MultiTaskJob(settings, root, [pair for pair in pairs if pair[1].path != left])
+        job = MultiTaskJob(_without(base, left), root, [pair for pair in pairs if pair[1].path != left])
         if not compare.trained(job, folder, config_file.parent, rest):
             break
         compare.keep(job, folder, compare.cases(ready, pairs))
     return _table(_rows(base, pairs, ready, out), out)
+
+
+def _without(base: Config, left: str) -> Config:
+    sets = [own for own in base.data.sets if own.path != left]
+    return base.model_copy(update={"data": base.data.model_copy(update={"sets": sets})})
 
 
 def _rows(
@@ -67,7 +72,7 @@ def _rows(
             continue
         rows[left] = {}
         for key, folder in (("seen", out / _ALL), ("unseen", out / left)):
-            maps = compare.kept(folder, OUTPUTS)
+            maps = compare.kept(folder, OUTPUTS, shown)
             wanted = [  # validation pictures of what the run has seen, and the test pictures of the set
                 k
                 for k, case in enumerate(shown)
@@ -82,12 +87,12 @@ def _rows(
 def _left_out(base: Config, pairs: Sequence[Pair]) -> list[str]:
     """Sets with pictures to test on, without which every task still has some to learn from."""
     tested = {own.path for sample, own in pairs if sample.split == "test" and own.region == "full"}
-    return [
-        own.path
-        for own in base.data.sets
-        if own.path in tested
-        and all(any(task in other.weights for other in base.data.sets if other is not own) for task in base.data.batch)
-    ]
+    found = []
+    for left in (own.path for own in base.data.sets if own.path in tested):
+        with suppress(DataError):
+            expect_labels(base.data.batch, [pair for pair in pairs if pair[1].path != left])
+            found.append(left)
+    return found
 
 
 def _table(rows: dict[str, dict[str, dict[str, float]]], out: Path) -> str:

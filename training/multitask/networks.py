@@ -124,7 +124,8 @@ class MultiTaskUNet(nn.Module):
                 x = level(x, skip)  # (N, C, S, S) after the last
             logits |= {name: self.heads[name](x)[:, 0] for name in MAPS if name in wanted}  # (N, S, S)
             if "ratio" in wanted:
-                logits["ratio"] = torch.cat([self.heads[name](x) for name in ("disc", "cup")], dim=1)
+                both = [logits[name] if name in logits else self.heads[name](x)[:, 0] for name in ("disc", "cup")]
+                logits["ratio"] = torch.stack(both, dim=1)
         return logits
 
     def reach(self, task: str) -> list[nn.Parameter]:
@@ -154,10 +155,11 @@ class MultiTaskUNet(nn.Module):
         self.encoder.features.load_state_dict(weights)
 
     def load_exported(self, file: Path) -> None:
-        """Go on from a model that was exported at this width. Its norms are folded into its convolutions; ours do nothing then
-        but add what they added, so they must be frozen from the first step on (`schedule.freeze_batchnorm = 0`).
+        """Go on from a model that was exported at this width.
 
-        Raises: SettingsError for another network's.
+        Its norms are folded into its convolutions, so ours only add its biases. They have no statistics of pictures, and must
+        be frozen from the first step on (`schedule.freeze_batchnorm = 0`).
+        Raises: SettingsError for another network's; MissingExtra.
         """
         onnx = require("onnx", "export")
         try:

@@ -360,12 +360,20 @@ def test_experts_ratios_stand_in_the_index_or_beside_it(tmp_path, beside):
     column, cells = ("", ("", "")) if beside else (",expert_vcdr", (",0.5", ","))
     (tmp_path / "index.csv").write_text(f"image,split{column}\na.png,test{cells[0]}\nb.png,test{cells[1]}\n")
     if beside:
-        (tmp_path / "expert_vcdr.csv").write_text("image,expert_vcdr\na.png,0.5\n")
+        (tmp_path / "expert_vcdr.csv").write_text("Image, Expert_vCDR\n a.png,0.5\n")
     assert [sample.expert_vcdr for sample in dataset.load(tmp_path)] == [0.5, None]
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("image,ratio\na.png,1\n", "expert_vcdr"), ("image,expert_vcdr\na.png,1.5\n", "0 to 1")]
+    ("text", "words"),
+    [
+        ("image,ratio\na.png,1\n", "column .* is missing"),
+        ("", "column .* is missing"),
+        ("image,expert_vcdr\na.png,1.5\n", r"expert_vcdr\.csv, line 2: .*0 to 1"),
+        ("image,expert_vcdr\na.png,much\n", r"expert_vcdr\.csv, line 2"),
+        ("image,expert_vcdr\na.png,.5\na.png,.6\n", "line 3: 'a.png' is listed twice"),
+        ("image,expert_vcdr\nb.png,.5\n", "'b.png' is not in the index"),
+    ],
 )
 def test_a_table_of_ratios_that_cannot_be_is_refused(tmp_path, text, words):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))

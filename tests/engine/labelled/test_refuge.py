@@ -206,7 +206,7 @@ def submitted(fake, painter, challenge_folder, tmp_path, any_colours) -> tuple[P
 
     samples = [sample for sample in dataset.load(challenge_folder) if sample.split == "test"]
     with fake(paint) as opened:
-        submission = challenge.Submission(tmp_path / "mine", opened.models)
+        submission = challenge.Submission(tmp_path / "mine", opened.models, samples)
         evaluation.evaluate(opened, samples, submission.add)
     return tmp_path / "mine", submission.finish()
 
@@ -267,25 +267,29 @@ def test_the_figures_are_those_of_the_challenges_own_code(submitted, challenge_f
 def test_a_split_whose_labels_are_kept_secret_is_handed_in_without_figures(fake, painter, challenge_folder, tmp_path):
     samples = [Sample(own.image, own.set_name, own.split) for own in dataset.load(challenge_folder)[:2]]
     with fake(lambda _: painter.maps()) as opened:
-        submission = challenge.Submission(tmp_path / "mine", opened.models)
+        submission = challenge.Submission(tmp_path / "mine", opened.models, samples)
         evaluation.evaluate(opened, samples, submission.add)
     assert {own["mean"] for own in submission.finish().values()} == {None}
     assert len((tmp_path / "mine" / "classification_results.csv").read_text().splitlines()) == 3
 
 
-def test_a_submission_that_cannot_be_is_refused(fake, classifier, painter, challenge_folder, tmp_path):
+def test_a_submission_that_cannot_be_is_refused_before_anything_is_screened(
+    fake, classifier, painter, challenge_folder, tmp_path
+):
+    (sample, *_), absent = dataset.load(challenge_folder), Sample(tmp_path / "absent.jpg", "REFUGE", "test")
+    twin = Sample(sample.image.with_suffix(".PNG"), "REFUGE", "test")
     with fake(models=[classifier]) as opened, pytest.raises(SettingsError, match="open a multi-task model"):
-        challenge.Submission(tmp_path / "mine", opened.models)
+        challenge.Submission(tmp_path / "mine", opened.models, [sample])
     with fake(lambda _: painter.maps()) as opened:
-        with pytest.raises(OutputError, match="is not empty"):
-            challenge.Submission(challenge_folder, opened.models)
-        submission, sample = challenge.Submission(tmp_path / "mine", opened.models), dataset.load(challenge_folder)[0]
-        submission.add(sample, opened(sample.image))
-        with pytest.raises(DataError, match="another picture of this split has this name"):
-            submission.add(sample, opened(sample.image))
-        absent = Sample(tmp_path / "absent.jpg", "REFUGE", "test")
-        with pytest.raises(DataError, match="fetch the picture anew"):
-            submission.add(absent, opened(absent.image))
+        for folder, samples, error, words in (
+            (challenge_folder, [sample], OutputError, "is not empty"),
+            (sample.image, [sample], OutputError, "is a file"),
+            (tmp_path / ("x" * 300), [sample], OutputError, "cannot be written"),
+            (tmp_path / "mine", [sample, twin], DataError, "another picture of this split has this name"),
+            (tmp_path / "mine", [absent], DataError, "fetch the picture anew"),
+        ):
+            with pytest.raises(error, match=words):
+                challenge.Submission(folder, opened.models, samples)
 
 
 def test_the_command_line_hands_in(call, challenge_folder, tmp_path):

@@ -77,10 +77,7 @@ def test_only_the_newest_are_kept(folder, multitask, monkeypatch):
 
 
 TWO_AT_ONCE = """
-import sys, threading, time
-import subprocess
-import sys
-
+import sys, threading
 import numpy as np
 from funduscope.engine import models
 from funduscope.engine.runners.openvino import OpenVino

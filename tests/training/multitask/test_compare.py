@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from funduscope.engine.errors import SettingsError
+from funduscope.engine.labelled.sample import Sample
 from funduscope.training import config, train
+from funduscope.training.cases import Case
 from funduscope.training.multitask import compare, job
 
 
@@ -67,6 +69,14 @@ def test_the_table_is_whole_and_a_second_call_trains_nothing(pictures, plan, wri
     assert (tmp_path / "out" / "tables.md").read_text() == page
 
 
+def test_runs_of_another_configuration_are_not_taken_for_its_own(pictures, plan, write_config, tmp_path):
+    path, out = write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}}), tmp_path / "out"
+    compare.run(path, out, pictures, folds=2)
+    path = write_config(plan | {"schedule": plan["schedule"] | {"steps": 3}})
+    with pytest.raises(SettingsError, match="schedule changed"):
+        compare.run(path, out, pictures, folds=2)
+
+
 def test_it_stops_and_goes_on(pictures, plan, write_config, tmp_path):
     path, out = write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}}), tmp_path / "out"
     assert "| mtl-io | 0 |" in compare.run(path, out, pictures, folds=2, minutes=0.0)
@@ -80,8 +90,11 @@ def test_maps_are_read_as_they_were_kept(tmp_path):
         {name: rng.random((8, 8), np.float32) for name in compare.MAPS} | {"glaucoma": np.float32(0.25)}
         for _ in range(3)
     ]
-    np.savez(tmp_path / "maps.npz", **compare._packed(maps))
-    for own, back in zip(maps, compare.kept(tmp_path, ["disc", "glaucoma"]), strict=True):
+    shown = [Case(Sample(tmp_path / f"{k}.png", "eyes", "test"), None, None, None, 8.0) for k in range(3)]
+    np.savez(tmp_path / "maps.npz", pictures=compare._names(shown), **compare._packed(maps))
+    with pytest.raises(SettingsError, match="of other pictures"):
+        compare.kept(tmp_path, ["disc"], shown[::-1])
+    for own, back in zip(maps, compare.kept(tmp_path, ["disc", "glaucoma"], shown), strict=True):
         assert np.abs(own["disc"] - back["disc"]).max() <= 0.5 / 255 + 1e-6
         assert back["glaucoma"] == own["glaucoma"]
 
