@@ -24,6 +24,7 @@ from ..errors import DataError, OutputError, SettingsError
 from ..files import refused, write_bytes, write_text
 from ..readers import READERS
 from ..results import ModelName, Result, Screening
+from .dataset import size_of
 from .sample import Sample
 
 _CUP, _RIM, _BACKGROUND = 0, 128, 255
@@ -149,13 +150,13 @@ def _labels(sample: Sample, found: Screening | None) -> NDArray[np.uint8]:
 
 
 def _size(sample: Sample) -> tuple[int, int]:
-    """Height and width, px, from the header."""
+    """Height and width, px."""
     try:
-        with Image.open(sample.image) as header:
-            return header.height, header.width
+        width, height = size_of(sample.image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         reason = "its size cannot be read, and REFUGE wants a mask of it; fetch the picture anew"
         raise DataError(f"{sample.image}: {reason}") from None
+    return height, width
 
 
 def _compared(

@@ -86,8 +86,8 @@ def _problems(sample: Sample) -> list[str]:
     if not drawn and sample.fovea is None:
         return []
     try:
-        width, height = _size(sample.image)
-        sizes = [_size(drawing) for drawing in drawn]
+        width, height = size_of(sample.image)
+        sizes = [size_of(drawing) for drawing in drawn]
     except (OSError, ValueError, SyntaxError) as error:
         return [f"{sample.image}, or its mask: the header cannot be read ({error})"]
     problems = []
@@ -99,7 +99,7 @@ def _problems(sample: Sample) -> list[str]:
     return problems
 
 
-def _size(path: Path) -> tuple[int, int]:
+def size_of(path: Path) -> tuple[int, int]:
     """Width and height as displayed, from the header alone."""
     with Image.open(path) as header:
         width, height = header.size
