@@ -43,6 +43,7 @@ ENGINE = (  # the same within the engine: files and rooms
     ("screener", "outputs"),
     ("tuning", "reading"),
     ("gate", "results", "schedule", "workers", "site"),
+    ("spotting",),
     ("models", "runners", "drawing"),
     ("readers",),
     ("contract", "findings"),

@@ -45,21 +45,30 @@ class Tensor(Strict):
 
 
 class GeometryPart(Strict):
-    """Preparation, see `pictures.preprocess`: the field of view of the reduced picture, cropped, resized by area, centred.
+    """Preparation, see `pictures.preprocess`: the field of view of the reduced picture, cropped, resized by area, centred; or
+    a square around the disc that the look before has found.
 
     Attributes:
         path: Which version of it.
         size: Of the square, px.
         fov_threshold: Of the field of view.
+        diameters: Of the disc that a square around it is wide; absent where the square shows the whole field of view.
     """
 
-    path: Literal["reduced-crop-pad-resize-2"]
+    path: Literal["reduced-crop-pad-resize-2", "around-disc-1"]
     size: int
     fov_threshold: Annotated[int, Field(ge=0, le=255)]
+    diameters: Annotated[float, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if (self.path == "around-disc-1") != (self.diameters is not None):
+            raise ValueError("diameters goes with the path around-disc-1")
+        return self
 
     def build(self) -> Geometry:
         """The values as preprocessing takes them."""
-        return Geometry(self.size, self.fov_threshold)
+        return Geometry(self.size, self.fov_threshold, self.diameters)
 
 
 class DataPart(Strict):

@@ -108,6 +108,7 @@ class Findings:
         point: The operating point of the decisions that have a choice of them.
         anatomy: Disc, cup and fovea in map pixels.
         placement: Where the map lies in the photo.
+        second_look: Whether disc, cup and vCDR are of the closer look at the disc; None where none was taken.
     """
 
     width: int
@@ -123,6 +124,7 @@ class Findings:
     point: str | None = None
     anatomy: Anatomy | None = field(default=None, repr=False, compare=False)
     placement: Placement | None = field(default=None, repr=False, compare=False)
+    second_look: bool | None = None
 
     def mask(self, structure: Structure) -> NDArray[np.bool_]:
         """The mask of disc or cup on the photo.

@@ -22,18 +22,18 @@ Looked = tuple[Prepared, Outputs]
 """What a network has looked at, and what it gave, by name, without the batch's dimension."""
 
 
-def result(screening: Screening, readers: Sequence[Reader], looks: Sequence[Looked]) -> Result:
+def result(screening: Screening, readers: Sequence[Reader], looks: Sequence[Looked | None]) -> Result:
     """Make a picture's result.
 
     Args:
         screening: What is known of the picture so far.
         readers: Of the open models, in order.
-        looks: Of each model.
+        looks: Of each model; None where it was not shown anything.
     """
-    looked = [(reader, *look) for reader, look in zip(readers, looks, strict=True)]
+    looked = [(reader, *look) for reader, look in zip(readers, looks, strict=True) if look]
     refusals = list[PhotoError]()
     try:
-        if not all(np.isfinite(output).all() for _, own in looks for output in own.values()):
+        if not all(np.isfinite(output).all() for _, _, own in looked for output in own.values()):
             raise PhotoError(Code.MODEL_NONFINITE, "the model gave NaN or infinity")
         grades = [reader.grade(own, square) for reader, square, own in looked]
         screening = found = replace(

@@ -107,6 +107,11 @@ class Screening(_Result, Findings):
         return "ok"
 
     @property
+    def measured_by(self) -> str:
+        """The kind of the model that disc, cup, vCDR and the decision on glaucoma are of, where one measures them."""
+        return "disc" if self.second_look else "multi-task"
+
+    @property
     def code(self) -> None:
         """Always None: nothing is wrong."""
 

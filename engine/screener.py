@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Self, get_args
 
@@ -172,7 +173,13 @@ _Opener = Callable[[Model], tuple[str, Runner]]  # gives the backend's name too
 
 
 class _Look:
-    """One open model: its runner, and the reader of what that gives."""
+    """One open model: its runner, and the reader of what that gives.
+
+    Attributes:
+        later: The model that looks where this one shows it to; it need not be open.
+    """
+
+    later: _Look | None = None
 
     def __init__(self, model: Model, point: str | None, opener: _Opener, site: Site | None) -> None:
         own = {} if site is None else site.of(model)
@@ -191,13 +198,23 @@ class _Look:
             str(site or ""),
         )
 
-    def run(self, prepared: Sequence[Prepared]) -> list[Looked]:
-        """What the network gives for each picture, and for which square: where that shows nothing, for a closer one."""
+    def run(self, prepared: Sequence[Prepared]) -> list[tuple[Looked | None, ...]]:
+        """What the network gives for each picture, and for which square: where that shows nothing, for a closer one. Then what
+        the later look gives, of all in one batch; None where it was not shown anything.
+        """
         looked = self._look(prepared)
         for k, (square, outputs) in enumerate(looked):
             closer = self.reader.again(outputs, square)
             looked[k] = next((own for own in self._look(closer) if self.reader.shows(own[1], own[0])), looked[k])
-        return looked
+        if self.later is None:
+            return [(own,) for own in looked]
+        spots = [self.reader.spot(outputs, square) for square, outputs in looked]
+        seen = iter(self.later._look([self.later.reader.prepare(spot) for spot in spots if spot]))
+        return [(own, next(seen) if spot else None) for own, spot in zip(looked, spots, strict=True)]
+
+    def all(self) -> list[_Look]:
+        """The model, and the later one where it is open."""
+        return [self, *([self.later] if self.later else [])]
 
     def _look(self, squares: Sequence[Prepared]) -> list[Looked]:
         seen: list[Looked] = []
@@ -315,12 +332,22 @@ class Screener:
         with ExitStack() as undo:
             undo.callback(self.close)
             for model in sorted(opened, key=lambda model: list(READERS).index(model.contract.kind)):
-                if model.contract.kind in (look.contract.kind for look in self._looks):
+                if model.contract.kind in (look.contract.kind for look in self._all()):
                     kind = model.contract.kind
                     raise SettingsError(
                         f"{model.path}: a second model of the kind {kind}; open one of each kind at most"
                     )
-                self._looks.append(_Look(model, settings.point, opener or settings.runner, site))
+                look = _Look(model, settings.point, opener or settings.runner, site)
+                if look.reader.after is None:
+                    self._looks.append(look)
+                    continue
+                first = next((own for own in self._looks if own.contract.kind == look.reader.after), None)
+                if first is None:
+                    look.runner.close()
+                    raise SettingsError(
+                        f"{model.path}: it looks where a {look.reader.after} model has found something; open one beside it"
+                    )
+                first.later = look
             if settings.point is not None and self.point is None:
                 raise SettingsError(
                     f"operating point {settings.point}: only a classifier has operating points, and none is open"
@@ -390,17 +417,17 @@ class Screener:
     @property
     def contracts(self) -> tuple[Contract, ...]:
         """The contracts of the open models, in the order in which they look."""
-        return tuple(look.contract for look in self._looks)
+        return tuple(look.contract for look in self._all())
 
     @property
     def models(self) -> tuple[ModelName, ...]:
         """The names of the open models, in the order of `contracts`."""
-        return tuple(look.name for look in self._looks)
+        return tuple(look.name for look in self._all())
 
     @property
     def point(self) -> str | None:
         """The operating point in use; None where no open model has a choice of them."""
-        return next((look.reader.point for look in self._looks if look.reader.point), None)
+        return next((look.reader.point for look in self._all() if look.reader.point), None)
 
     def __call__(self, source: Source, name: str | None = None, *, keep_photo: bool = False) -> Result:
         """Screen one photograph, at the lowest latency. A bad picture gives a Rejected, never an exception.
@@ -505,7 +532,7 @@ class Screener:
         Raises:
             SettingsError: No open model has this name.
         """
-        look = next((own for own in self._looks if own.contract.name == model), None)
+        look = next((own for own in self._all() if own.contract.name == model), None)
         if look is None:
             raise SettingsError(f"no open model named {model!r}; there are: {', '.join(m.name for m in self.models)}")
         size = self.settings.batch
@@ -517,7 +544,7 @@ class Screener:
         """Free the models, each whatever becomes of the others. What is under way ends, what waits gets a RuntimeError."""
         self._closed = True
         with ExitStack() as last_first:
-            for look in self._looks:
+            for look in self._all():
                 last_first.callback(look.runner.close)
             if self._beside is not None:
                 last_first.callback(self._beside.shutdown)
@@ -529,6 +556,10 @@ class Screener:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _all(self) -> list[_Look]:
+        """The open models, in the order in which they look."""
+        return [own for look in self._looks for own in look.all()]
 
     def _expect_open(self) -> None:
         if self._closed:
@@ -548,7 +579,7 @@ class Screener:
     def _scheduled(
         self, workers: int, read: Callable[[Source], _Ready | Rejected] | None = None
     ) -> Schedule[tuple[Source, bool], _Ready | Rejected, Result]:
-        slots = self._slots or max(look.runner.slots for look in self._looks)
+        slots = self._slots or max(look.runner.slots for look in self._all())
         return Schedule(
             lambda pair: read(pair[0]) if read else self._intake(pair[0], None, pair[1]),
             self._batch,
@@ -586,9 +617,9 @@ class Screener:
                 for look, own in zip(self._looks[1:], inputs[1:], strict=True)
             ]
             looked = [self._looks[0].run(inputs[0]), *(look() for look in later)]
-        readers = [look.reader for look in self._looks]
+        readers = [look.reader for look in self._all()]
         return [
-            reading.result(item.screening, readers, of_picture)
+            reading.result(item.screening, readers, [*chain.from_iterable(of_picture)])
             for item, of_picture in zip(items, zip(*looked, strict=True), strict=True)
         ]
 

@@ -1,4 +1,4 @@
-"""What the multi-task network's maps say of one picture: masks, vCDR, fovea, scores. Training's validation calls this too."""
+"""What the networks' maps say of one picture: masks, vCDR, fovea, scores. Training's validation calls this too."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Anatomy:
 
 
 def measure(maps: Mapping[str, NDArray[np.float32]], rules: Rules) -> Anatomy:
-    """Measure the four outputs of the multi-task network for one picture.
+    """Measure what the networks give for one picture.
 
     Args:
-        maps: `disc`, `cup`, `fovea`: float32 (S, S) in [0, 1]; `glaucoma`: float32 () in [0, 1].
+        maps: `disc`, `cup`, and `fovea` where it is looked for: float32 (S, S) in [0, 1]; `glaucoma`: float32 () in [0, 1].
         rules: Thresholds and coefficients, from the model's contract.
     """
     region = disc_region(maps["disc"], maps["cup"], rules.disc_threshold, rules.cup_threshold)
@@ -70,8 +70,10 @@ def measure(maps: Mapping[str, NDArray[np.float32]], rules: Rules) -> Anatomy:
         (measures.vertical_diameter(region.disc), measures.vertical_diameter(region.cup)) if region else (0, 0)
     )
     vcdr = measures.ratio(cup_px, disc_px)
-    saliency = maps["fovea"]
-    fovea = measures.centre_of_mass(saliency, rules.fovea_mode) if saliency.max() >= rules.fovea_min_peak else None
+    saliency = maps.get("fovea")
+    fovea = None
+    if saliency is not None and saliency.max() >= rules.fovea_min_peak:
+        fovea = measures.centre_of_mass(saliency, rules.fovea_mode)
     network = float(maps["glaucoma"])
     from_vcdr = None if vcdr is None else scores.logistic(vcdr, rules.vcdr_coefficient, rules.vcdr_intercept)
     return Anatomy(region, disc_px, cup_px, vcdr, fovea, network, from_vcdr, scores.average(network, from_vcdr))

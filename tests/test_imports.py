@@ -136,7 +136,7 @@ ORDER = (  # rooms and files, from the lowest; each imports what stands in its o
     ("findings", "contract"),
     ("runners", "drawing"),
     ("readers",),
-    ("models", "results", "gate", "tuning", "doctor", "reading", "site"),
+    ("models", "results", "gate", "spotting", "tuning", "doctor", "reading", "site"),
     ("schedule", "workers", "screener"),
     ("outputs",),
     ("cluster",),

@@ -28,10 +28,15 @@ def prepare(sample: Sample, geometry: preprocess.Geometry) -> Case:
         prepared = preprocess.prepare(picture, geometry)
     except PhotoError as error:
         raise DataError(f"{sample.image}: {error}") from None
-    placement, drawn = prepared.placement, sample.read_masks()
+    return moved(sample, prepared, picture.width)
+
+
+def moved(sample: Sample, prepared: Prepared, width: int) -> Case:
+    """A prepared picture with its labels in its own pixels. Args: width: of the photo, px."""
+    placement, drawn, size = prepared.placement, sample.read_masks(), prepared.image.shape[0]
     masks = None
     if drawn is not None:
-        cup = placement.square_mask(drawn.cup, geometry.size) if drawn.cup is not None else None
-        masks = Masks(placement.square_mask(drawn.disc, geometry.size), cup)
+        cup = placement.square_mask(drawn.cup, size) if drawn.cup is not None else None
+        masks = Masks(placement.square_mask(drawn.disc, size), cup)
     fovea = placement.to_square(*sample.fovea) if sample.fovea else None
-    return Case(sample, prepared, masks, fovea, picture.width * placement.scale_x)
+    return Case(sample, prepared, masks, fovea, width * placement.scale_x)

@@ -20,6 +20,13 @@ def bce_map(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none").mean(dim=(1, 2))
 
 
+def bce_dice_map(logits: Tensor, target: Tensor) -> Tensor:
+    """`bce_map` and half of 1 - soft Dice (Milletari et al., 3DV 2016). Args and returns as `bce_map`."""
+    p, y = torch.sigmoid(logits.float()), target.float()
+    both, whole = (p * y).sum(dim=(1, 2)), (p + y).sum(dim=(1, 2))
+    return bce_map(logits, target) + 0.5 * (1 - (2 * both + 1) / (whole + 1))
+
+
 def l1_map(logits: Tensor, target: Tensor) -> Tensor:
     """L1 between the sigmoid and the target, mean over pixels. Args: (N, S, S). Returns (N,).
 
@@ -72,8 +79,10 @@ def labelled_mean(values: Tensor, has: Tensor) -> Tensor:
 
 
 FOVEA_LOSSES: dict[str, Loss] = {"l1": l1_map, "bce": bce_map}
+MASK_LOSSES: dict[str, Loss] = {"bce": bce_map, "bce+dice": bce_dice_map}
 
 
-def of_tasks(fovea: str) -> dict[str, Loss]:
-    """The loss of each task; `fovea` names one of FOVEA_LOSSES."""
-    return {"glaucoma": focal, "disc": bce_map, "cup": bce_map, "fovea": FOVEA_LOSSES[fovea], "ratio": ratio}
+def of_tasks(fovea: str, masks: str = "bce") -> dict[str, Loss]:
+    """The loss of each task. Args: fovea, masks: names of FOVEA_LOSSES and MASK_LOSSES."""
+    drawn = MASK_LOSSES[masks]
+    return {"glaucoma": focal, "disc": drawn, "cup": drawn, "fovea": FOVEA_LOSSES[fovea], "ratio": ratio}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...postprocess import metrics, scores
 from .. import models, site
 from ..errors import DataError
-from ..readers import READERS
+from ..readers import READERS, verdicts
 from ..readers.classifier import PointName
 from ..readers.point import EstimatePart, OperatingPoint, PointPart
 from ..results import Screening
@@ -56,14 +56,15 @@ def fit(
                     truth = sample.diseased(opinion.disease)
                     if opinion.probability is not None and truth is not None:
                         seen[verdict_name].append((scores.logit(opinion.probability), truth))
-        readings = {c.kind: READERS[c.kind](c, None).points() for c in screener.contracts}
+        readings = {c.kind: dict(READERS[c.kind](c, None).points()) for c in screener.contracts}
+    for kind in readings:  # a later look has the last word on what the one before it decides
+        for name in readings[kind].keys() & readings.get(READERS[kind].after or "", {}).keys():
+            del readings[READERS[kind].after or ""][name]
     fitted: dict[str, dict[str, SiteDecision]] = {}
     for model in opened:
         kind = model.contract.kind
         at_site = fitted.setdefault(model.contract.converted_from or model.sha256, {})
-        for verdict in READERS[kind].verdicts:
-            if verdict.name not in readings[kind]:
-                continue
+        for verdict in (own for own in verdicts() if own.name in readings[kind]):
             logits, labels = np.array(seen[verdict.name], np.float64).reshape(-1, 2).T
             sick, healthy = int(labels.sum()), int((1 - labels).sum())
             if sick + healthy < LEAST or min(sick, healthy) < LEAST_OF_CLASS:

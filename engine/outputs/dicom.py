@@ -270,7 +270,7 @@ def _made_by() -> dict[str, Any]:
 def _groups(found: Screening, source: Any) -> Iterator[Any]:
     """A group for each structure that was measured, and for each decision."""
     by_kind = {model.kind: model for model in found.models}
-    measured = by_kind.get("multi-task")
+    measured = by_kind.get(found.measured_by)
     spacing = _spacing(source)
     if found.disc is not None:
         values = [] if found.vcdr is None else [_number("vcdr", found.vcdr, "ratio")]
@@ -279,7 +279,7 @@ def _groups(found: Screening, source: Any) -> Iterator[Any]:
     if found.cup is not None:
         yield _group(found, source, "cup", "cup", measured, _heights(found.cup.vertical_diameter_px, spacing))
     if found.fovea is not None:
-        yield _group(found, source, "fovea", "fovea", measured, [_point(found, source)])
+        yield _group(found, source, "fovea", "fovea", by_kind.get("multi-task"), [_point(found, source)])
     for kind, reader in READERS.items():
         for verdict in reader.verdicts:
             decision = found.decisions.get(verdict.name)
@@ -287,7 +287,8 @@ def _groups(found: Screening, source: Any) -> Iterator[Any]:
                 asked = Coded(verdict.name.replace("_", "-"), OWN, f"Refer: {verdict.title}")
                 disease = f"of {decision.disease}"
                 items = _opinion(decision, asked)
-                yield _group(found, source, verdict.name, disease, by_kind[kind], items)
+                model = measured if kind == "multi-task" else by_kind[kind]
+                yield _group(found, source, verdict.name, disease, model, items)
 
 
 def _group(
@@ -303,7 +304,7 @@ def _group(
     algorithm = []
     if model is not None:
         parameters = [f"backend {model.backend}", f"precision {model.precision}", f"sha256 {model.sha256}"]
-        parameters += [f"operating point {found.point}"] if found.point and model.kind != "multi-task" else []
+        parameters += [f"operating point {found.point}"] if found.point and model.kind == "classifier" else []
         parameters += [f"operating points of {model.site}"] if model.site else []
         algorithm = [*sr.AlgorithmIdentification(model.name, model.version, parameters, manufacturer="Funduscope")]
     group.ContentSequence = sr.ContentSequence(
@@ -384,7 +385,7 @@ def segmentation(found: Screening, source: Any) -> Any:
         return None
     seg = require("highdicom.seg", EXTRA)
     masks = np.stack([found.mask(own) for own in structures], axis=-1).astype(np.uint8)
-    model = next(own for own in found.models if own.kind == "multi-task")
+    model = next(own for own in found.models if own.kind == found.measured_by)
     made = seg.Segmentation(
         source_images=[_as_single_frame(source)],
         pixel_array=masks[None],

@@ -149,7 +149,8 @@ def _found(result: Result, models: dict[ModelName, Resource], notice: str) -> It
     for name, (title, unit, code) in _MEASURED.items():
         if row.get(name) is not None and "multi-task" in by_kind:
             value = {"valueQuantity": {"value": row[name], "unit": unit, "system": _UCUM, "code": code}}
-            yield _observation(name, title, value, models[by_kind["multi-task"]])
+            kind = "multi-task" if name.startswith("fovea") else result.measured_by
+            yield _observation(name, title, value, models[by_kind[kind]])
     for kind, reader in READERS.items():
         for verdict in reader.verdicts:
             if verdict.name not in result.decisions or kind not in by_kind:
@@ -161,11 +162,12 @@ def _found(result: Result, models: dict[ModelName, Resource], notice: str) -> It
                 number = row[f"{verdict.name}_{key}"]
                 if number is not None:
                     parts.append(_part(f"{verdict.name}_{key}", key, _share(number)))
-            if result.point and kind != "multi-task":
+            model = by_kind[result.measured_by if kind == "multi-task" else kind]
+            if result.point and kind == "classifier":
                 parts.append(_part("operating_point", "operating point", {"valueString": result.point}))
-            if own := by_kind[kind].site:
-                parts.append(_part("site", "operating points of", {"valueString": own}))
-            asked = _observation(verdict.name, f"Refer: {verdict.title}", value, models[by_kind[kind]], parts)
+            if model.site:
+                parts.append(_part("site", "operating points of", {"valueString": model.site}))
+            asked = _observation(verdict.name, f"Refer: {verdict.title}", value, models[model], parts)
             yield asked | {"note": [{"text": notice}]}
 
 

@@ -5,7 +5,7 @@ Pixel arithmetic (scaling, mean, layout) is not here: it is inside the model's g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -30,10 +30,12 @@ class Geometry:
     Attributes:
         size: Of the square, px.
         fov_threshold: A pixel is lit where its brightest channel is above it, 0 to 255.
+        diameters: Of the disc that the square is wide, which lies around it then; None: it shows the whole field of view.
     """
 
     size: int
     fov_threshold: int
+    diameters: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,35 @@ class Prepared:
         image: uint8 (S, S, 3) RGB.
         placement: The way back to the photo.
         share: Of the field of view's longer side that the square shows.
-        middle: Of the field of view, with larger S for that part, for a closer look.
+        finer: The whole field of view, with larger S, for a closer look.
     """
 
     image: NDArray[np.uint8]
     placement: Placement
     share: float = 1.0
-    middle: Prepared | None = None
+    finer: Prepared | None = None
 
     @property
     def field(self) -> float:
         """The longer side of the field of view, in the square's pixels."""
         return float(self.image.shape[0] / self.share)
+
+
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """Where a later look is to look closer.
+
+    Attributes:
+        finer: The field of view.
+        x: Of the disc's centre, in its pixels.
+        y: The same.
+        diameter_px: Of the disc, vertical, in its pixels.
+    """
+
+    finer: Prepared
+    x: float
+    y: float
+    diameter_px: float
 
 
 def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, int, int]:
@@ -165,11 +184,11 @@ def prepare(photo: Photo, geometry: Geometry) -> Prepared:
     return Prepared(image, _placed(seen, left, top, width / (right - left), height / (bottom - top), x, y))
 
 
-def middle(photo: Photo, geometry: Geometry, share: float) -> Prepared:
-    """The middle of the field of view, a share of its longer side, to be looked at closer.
+def finer(photo: Photo, geometry: Geometry) -> Prepared:
+    """The whole field of view in the middle of a square on black, to be looked at closer.
 
     It costs next to nothing: it is reduced by a whole number alone, so its square is not of the geometry's size, but at least
-    `share` of that, and less than twice that.
+    that where the picture is, and less than twice that.
 
     Raises:
         PhotoError: As of `prepare`.
@@ -177,7 +196,7 @@ def middle(photo: Photo, geometry: Geometry, share: float) -> Prepared:
     seen, pixels, (left, top, right, bottom) = _seen(photo, geometry)
     longer = max(right - left, bottom - top)
     whole = max(1, longer // geometry.size)
-    size = max(1, int(share * longer) // whole)
+    size = longer // whole
     side = size * whole
     x, y = (left + right - side) // 2, (top + bottom - side) // 2  # may lie outside of the field, which is black
     part = pixels[max(y, top) : min(y + side, bottom), max(x, left) : min(x + side, right)]
@@ -189,17 +208,37 @@ def middle(photo: Photo, geometry: Geometry, share: float) -> Prepared:
     return Prepared(square, _placed(seen, x, y, 1 / whole, 1 / whole, 0, 0), share=side / longer)
 
 
-def closer(middle: Prepared, share: float, size: int) -> Prepared:
-    """A smaller part of what `middle` gave, a share of the field of view's longer side, as a square of `size` px."""
-    whole = middle.image.shape[0]
-    side = min(whole, round(share * middle.field))
-    start = (whole - side) // 2
-    part = middle.image[start : start + side, start : start + side]
+def middle(finer: Prepared, share: float, size: int) -> Prepared:
+    """The middle of what `finer` gave, a share of the field of view's longer side, as a square of `size` px."""
+    centre = (finer.image.shape[0] - 1) / 2
+    return replace(_closer(finer, centre, centre, share * finer.field, size), finer=finer)
+
+
+def around(spot: Spot, geometry: Geometry) -> Prepared:
+    """The square around a disc, so many of its diameters wide as the geometry says."""
+    assert geometry.diameters is not None
+    return _closer(spot.finer, spot.x, spot.y, geometry.diameters * spot.diameter_px, geometry.size)
+
+
+def _closer(finer: Prepared, x: float, y: float, side_px: float, size: int) -> Prepared:
+    """A part of a square, whole pixels around (x, y), as one of `size` px; what lies outside is black."""
+    whole = finer.image.shape[0]
+    side = max(1, min(whole, round(side_px)))
+    left, top = round(x - (side - 1) / 2), round(y - (side - 1) / 2)
+    part = finer.image[max(0, top) : top + side, max(0, left) : left + side]
+    before, above = max(0, -left), max(0, -top)
+    beyond = above, side - above - part.shape[0], before, side - before - part.shape[1]
+    if any(beyond):
+        part = np.asarray(cv2.copyMakeBorder(part, *beyond, cv2.BORDER_CONSTANT, value=(0, 0, 0)), np.uint8)
     image = _resized(part, size, size, cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR)
-    old, zoom = middle.placement, size / side
-    offsets = ((offset - start + 0.5) * zoom - 0.5 for offset in (old.offset_x, old.offset_y))
-    placement = Placement(zoom * old.scale_x, zoom * old.scale_y, *offsets)
-    return Prepared(image, placement, share=side / middle.field)
+    old, zoom = finer.placement, size / side
+    placement = Placement(
+        zoom * old.scale_x,
+        zoom * old.scale_y,
+        (old.offset_x - left + 0.5) * zoom - 0.5,
+        (old.offset_y - top + 0.5) * zoom - 0.5,
+    )
+    return Prepared(image, placement, share=side / finer.field)
 
 
 def _seen(photo: Photo, geometry: Geometry) -> tuple[Reduced, NDArray[np.uint8], tuple[int, int, int, int]]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from .classifier import ClassifierReader
 from .column import Verdict
+from .disc import DiscReader
 from .multitask import MultiTaskReader
 from .reader import Reader
 
 READERS: dict[str, type[Reader]] = {  # in the order in which they look at a picture
     "multi-task": MultiTaskReader,
+    "disc": DiscReader,
     "classifier": ClassifierReader,
 }
 

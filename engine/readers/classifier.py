@@ -141,9 +141,9 @@ class ClassifierReader(Reader):
         # a wider disease after those within it
         self._diseases = sorted(document.decisions, key=lambda name: DISEASES[name].within is None)
 
-    def prepare(self, photo: Photo) -> Prepared:
+    def prepare(self, seen: Photo) -> Prepared:
         """See Reader."""
-        return preprocess.prepare(photo, self._geometry)
+        return preprocess.prepare(seen, self._geometry)
 
     def grade(self, outputs: Outputs, prepared: Prepared) -> Grade:
         """See Reader."""

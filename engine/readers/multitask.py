@@ -8,14 +8,15 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from ...postprocess import anatomy, measures, metrics, plausible
-from ...postprocess.anatomy import Anatomy, Rules
+from ...postprocess import anatomy, measures, plausible
+from ...postprocess.anatomy import Rules
 from ..contract import Contract, Probability, Strict
 from ..errors import Code, PhotoError
 from ..findings import Decision, Outline, outline
 from ..pictures import preprocess
 from ..pictures.photo import Photo
-from ..pictures.preprocess import Prepared
+from ..pictures.preprocess import Prepared, Spot
+from . import measured
 from .column import Column, Verdict
 from .difference import Bounds, Difference
 from .outputs import F, Outputs
@@ -117,23 +118,32 @@ class MultiTaskReader(Reader):
         self._geometry, self._rules = document.geometry.build(), document.rules.build()
         self._threshold = document.glaucoma_threshold
 
-    def prepare(self, photo: Photo) -> Prepared:
+    def prepare(self, seen: Photo) -> Prepared:
         """See Reader."""
-        finer = replace(self._geometry, size=2 * self._geometry.size)
-        middle = preprocess.middle(photo, finer, _MIDDLE[0])
-        return replace(preprocess.prepare(photo, self._geometry), middle=middle)
+        finer = preprocess.finer(seen, replace(self._geometry, size=2 * self._geometry.size))
+        return replace(preprocess.prepare(seen, self._geometry), finer=finer)
 
     def again(self, outputs: Outputs, prepared: Prepared) -> list[Prepared]:
         """See Reader: ever closer at the middle, as a wide field shows the disc small."""
         area = np.count_nonzero(outputs["disc"] > self._rules.disc_threshold)
-        if prepared.middle is None or _USUAL[0] < 2 * np.sqrt(area / np.pi) / prepared.field < _USUAL[1]:
+        if prepared.finer is None or _USUAL[0] < 2 * np.sqrt(area / np.pi) / prepared.field < _USUAL[1]:
             return []
-        return [preprocess.closer(prepared.middle, share, self._geometry.size) for share in _MIDDLE]
+        return [preprocess.middle(prepared.finer, share, self._geometry.size) for share in _MIDDLE]
 
     def shows(self, outputs: Outputs, prepared: Prepared) -> bool:
         """See Reader: whether there is a disc."""
         seen = anatomy.measure(outputs, self._rules)
         return seen.region is not None and plausible.is_disc(seen, prepared.field)
+
+    def spot(self, outputs: Outputs, prepared: Prepared) -> Spot | None:
+        """See Reader: the disc, where what was taken for it can be one."""
+        seen, finer = anatomy.measure(outputs, self._rules), prepared.finer
+        if finer is None or seen.region is None or not plausible.is_disc(seen, prepared.field):
+            return None
+        at = seen.region.to_map() @ (*measures.centre(seen.region.disc), 1.0)
+        x, y = finer.placement.to_square(*prepared.placement.to_photo(*at))
+        zoom = finer.placement.scale_y / prepared.placement.scale_y
+        return Spot(finer, x, y, seen.disc_px / seen.region.zoom * zoom)
 
     def read(self, found: F, outputs: Outputs, prepared: Prepared) -> F:
         """See Reader."""
@@ -180,62 +190,12 @@ class MultiTaskReader(Reader):
 
     def describe(self) -> dict[str, str]:
         """See Reader."""
-        rules = "\n".join(f"{key} {value}" for key, value in vars(self._rules).items())
-        return {"rules": rules, "glaucoma from": f"{self._threshold:.4f}"}
+        return measured.described(self._rules, self._threshold)
 
     def points(self) -> Mapping[str, Sequence[OperatingPoint]]:
         """See Reader."""
         return {"glaucoma": [OperatingPoint(self._threshold)]}
 
-    def _clear(self, outputs: Outputs, margin: float) -> bool:
-        """Whether the maps' peaks are farther from what makes a structure measurable than a decision may be to change."""
-        rules = self._rules
-        least = {"disc": rules.disc_threshold, "cup": rules.cup_threshold, "fovea": rules.fovea_min_peak}
-        return all(abs(float(outputs[name].max()) - value) > margin for name, value in least.items())
-
     def differences(self, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:
         """See Reader."""
-        probability = map_value = height = fovea = 0.0
-        dices, vcdr_differences, flips, unlike = list[float](), list[float](), 0, 0
-        for a, b in pairs:
-            map_value = max(map_value, *(float(np.abs(a[n] - b[n]).max()) for n in ("disc", "cup", "fovea")))
-            ours, theirs = anatomy.measure(a, self._rules), anatomy.measure(b, self._rules)
-            probability = max(probability, abs(ours.glaucoma_network - theirs.glaucoma_network))
-            if _measurable(ours) != _measurable(theirs):
-                unlike += self._clear(a, bounds.flip_margin)
-                continue
-            if ours.fovea and theirs.fovea:
-                fovea = max(fovea, float(np.hypot(*np.subtract(ours.fovea, theirs.fovea))))
-            if ours.vcdr is not None and theirs.vcdr is not None:
-                vcdr_differences.append(abs(ours.vcdr - theirs.vcdr))
-            if ours.glaucoma is not None and theirs.glaucoma is not None:
-                clear = abs(ours.glaucoma - self._threshold) > bounds.flip_margin
-                flips += clear and (ours.glaucoma >= self._threshold) != (theirs.glaucoma >= self._threshold)
-            if ours.region and theirs.region:
-                tall = max(abs(ours.disc_px - theirs.disc_px), abs(ours.cup_px - theirs.cup_px))
-                height = max(height, tall / ours.region.zoom)
-                for mask in ("disc", "cup"):
-                    regions = (ours.region, theirs.region)
-                    whole = [r.draw(getattr(r, mask), np.eye(2, 3), a["disc"].shape) for r in regions]
-                    overlap = metrics.dice(*whole)
-                    dices.append(1.0 if overlap is None else overlap)
-        nothing = (
-            0.0 if bounds.map_value < 1 else float("nan")
-        )  # where maps are not bounded, something must be measured
-        vcdr_mean = float(np.mean(vcdr_differences)) if vcdr_differences else nothing
-        dice_mean = float(np.mean(dices)) if dices else 1.0
-        return [
-            Difference("max |d probability|", probability, bounds.probability),
-            Difference("max |d map|", map_value, bounds.map_value),
-            Difference("mean |d vCDR|", vcdr_mean, bounds.vcdr_mean),
-            Difference("max |d height| (map px)", height, bounds.height_px),
-            Difference("min mask Dice", min(dices, default=1.0), bounds.dice, at_least=True),
-            Difference("mean mask Dice", dice_mean, bounds.dice_mean, at_least=True),
-            Difference("max fovea distance (map px)", fovea, bounds.fovea_px),
-            Difference("decision flips", flips, 0),
-            Difference("measurable on one side only", unlike, 0),
-        ]
-
-
-def _measurable(seen: Anatomy) -> tuple[bool, bool, bool]:
-    return seen.region is not None, seen.vcdr is not None, seen.fovea is not None
+        return measured.differences(pairs, bounds, self._rules, self._threshold)

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..contract import Contract
-from ..pictures.photo import Photo
-from ..pictures.preprocess import Prepared
+from ..pictures.preprocess import Prepared, Spot
 from .column import Column, Verdict
 from .difference import Bounds, Difference
 from .outputs import F, Outputs
@@ -23,20 +22,33 @@ class Reader(ABC):
         contract: The kind's contract.
         verdicts: The decisions that it gives; each has three columns in every row.
         columns: What else it adds to a row.
+        after: The kind of the model that shows this one where to look; None: it looks at the whole picture.
         point: The operating point in use; None where the kind has none.
     """
 
     contract: ClassVar[type[Contract]]
     verdicts: ClassVar[tuple[Verdict, ...]]
     columns: ClassVar[tuple[Column, ...]]
+    after: ClassVar[str | None] = None
     point: str | None
 
     @abstractmethod
     def __init__(self, document: Any, point: str | None) -> None: ...
 
     @abstractmethod
-    def prepare(self, photo: Photo) -> Prepared:
-        """The network's input. Raises PhotoError where this model cannot use the picture."""
+    def prepare(self, seen: Any) -> Prepared:
+        """The network's input.
+
+        Args:
+            seen: The Photo; of a kind that looks `after` another, the Spot that this has found.
+
+        Raises:
+            PhotoError: This model cannot use the picture.
+        """
+
+    def spot(self, outputs: Outputs, prepared: Prepared) -> Spot | None:  # noqa: ARG002 -- most show nothing to others
+        """Where a later look is to look closer; None where there is nothing to see. Args: as of `read`."""
+        return None
 
     def again(self, outputs: Outputs, prepared: Prepared) -> Sequence[Prepared]:  # noqa: ARG002 -- most look once
         """What else the network is to look at, where this shows nothing. Args: as of `read`."""

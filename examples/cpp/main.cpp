@@ -46,6 +46,7 @@ const std::vector<std::string> keys = {"name",
                                        "fovea_y",
                                        "glaucoma_network",
                                        "glaucoma_vcdr",
+                                       "second_look",
                                        "referable_dr",
                                        "referable_dr_probability",
                                        "referable_dr_threshold",
@@ -69,12 +70,12 @@ const std::vector<std::string> keys = {"name",
 const std::set<std::string> kept = {"sha256", "warnings", "not_a_fundus", "dark", "overexposed", "blurred"};
 
 struct Screener {
-    std::unique_ptr<Model> multitask, classifier;  // one of them may be missing
+    std::unique_ptr<Model> multitask, disc, classifier;  // disc goes with multitask, else any may be missing
     std::string point;
 
     std::vector<Model*> models() const {
         std::vector<Model*> found;
-        for (const auto* own : {&multitask, &classifier})
+        for (const auto* own : {&multitask, &disc, &classifier})
             if (*own) found.push_back(own->get());
         return found;
     }
@@ -110,23 +111,29 @@ private:
         Bytes data = read_file(path);
         row["sha256"] = sha256(data);
         Photo photo(std::move(data));
-        Prepared part;  // for a closer look at the disc
-        if (multitask)
-            part = middle(photo, {2 * multitask->geometry.size, multitask->geometry.fov_threshold}, middles[0]);
+        Prepared fine;  // for closer looks at the disc
+        if (multitask) fine = finer(photo, {2 * multitask->geometry.size, multitask->geometry.fov_threshold});
         const std::vector<Prepared> squares = prepared(photo);
         row["width"] = photo.width;
         row["height"] = photo.height;
         expect_colours(squares[0].image);
         if (!expect_round(squares[0].image)) row["warnings"].push_back("NOT_ROUND");
-        Look disc, whole;  // of each model
-        if (multitask) disc = look_for_disc(*multitask, squares.front(), part);
+        Look first, second, whole;  // of each model
+        if (multitask) first = look_for_disc(*multitask, squares.front(), fine);
+        const auto spot = disc ? spot_of(multitask->contract, first, fine) : std::nullopt;
+        if (spot) {
+            second.square = around(fine, *spot, disc->geometry);
+            second.outputs = disc->run(second.square.image);
+        }
         if (classifier) whole = {squares.back(), classifier->run(squares.back().image)};
 
         std::vector<std::string> coarse;
         if (classifier) coarse = grade(classifier->contract, whole, row);
         Decision glaucoma;
         try {
-            if (multitask) glaucoma = read_multitask(multitask->contract, disc, row);
+            if (multitask) glaucoma = read_multitask(multitask->contract, first, row);
+            if (spot)
+                glaucoma = read_disc(disc->contract, second, first.outputs.at("glaucoma").at<float>(0), glaucoma, row);
         } catch (const Ungradable& refused) {
             if (!classifier) throw;
             row["warnings"].push_back(refused.code);  // the classifier decides all the same
@@ -139,7 +146,8 @@ private:
     std::vector<Prepared> prepared(Photo& photo) const {
         std::vector<Prepared> squares;
         try {
-            for (const Model* own : models()) squares.push_back(prepare(photo, own->geometry));
+            for (const auto* own : {&multitask, &classifier})
+                if (*own) squares.push_back(prepare(photo, (*own)->geometry));
         } catch (const Ungradable& refused) {
             if (squares.empty() || refused.code != "NO_FIELD_OF_VIEW") throw;
             throw too_dark();  // there is light enough for another model
@@ -176,13 +184,15 @@ int run(const std::vector<std::string>& arguments) {
     for (const std::string& path : files) {
         auto model = std::make_unique<Model>(env, path, threads);
         const std::string kind = model->contract.at("kind");
-        if (kind != "multi-task" && kind != "classifier")
+        if (kind != "multi-task" && kind != "disc" && kind != "classifier")
             throw std::runtime_error(path + ": a kind of model that is not read: " + kind);
-        auto& place = kind == "classifier" ? screener.classifier : screener.multitask;
+        auto& place = kind == "classifier" ? screener.classifier : kind == "disc" ? screener.disc : screener.multitask;
         if (place) throw std::runtime_error(path + ": a second model of the kind " + kind);
         place = std::move(model);
     }
     if (files.empty()) throw std::runtime_error("screen [--threads N] [--point NAME] MODEL.onnx... [PICTURE...]");
+    if (screener.disc && !screener.multitask)
+        throw std::runtime_error("a disc model looks where a multi-task model has found a disc; name one beside it");
     if (screener.classifier && screener.point.empty()) screener.point = screener.classifier->contract.at("point");
     if (threads) cv::setNumThreads(threads);
 

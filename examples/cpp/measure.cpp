@@ -82,6 +82,7 @@ Anatomy measure(const cv::Mat& disc, const cv::Mat& cup, const cv::Mat& fovea, c
         seen.disc_px = vertical_diameter(seen.region->disc);
         seen.cup_px = vertical_diameter(seen.region->cup);
     }
+    if (fovea.empty()) return seen;
     double peak = 0;
     cv::minMaxLoc(fovea, nullptr, &peak);
     if (peak >= rules.fovea_min_peak) seen.fovea = centre_of_mass(fovea, rules.fovea_robust);

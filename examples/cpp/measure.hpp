@@ -35,6 +35,7 @@ struct Outline {
     double x, y, vertical_diameter_px, box_height_px, area_px;
 };
 
+// fovea: empty where it is not looked for.
 Anatomy measure(const cv::Mat& disc, const cv::Mat& cup, const cv::Mat& fovea, const Rules& rules);
 int vertical_diameter(const cv::Mat& mask);  // the largest count of pixels in any column
 std::optional<Outline> outline(const cv::Mat& mask, const Region& region, const Placement& placement);

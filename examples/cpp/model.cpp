@@ -52,9 +52,9 @@ Model::Model(Ort::Env& env, const std::string& path, int threads) {
     if (!document) throw std::runtime_error(path + ": no contract in its metadata");
     contract = nlohmann::ordered_json::parse(document.get());
     const auto& part = contract.at("geometry");
-    if (part.at("path") != "reduced-crop-pad-resize-2")
+    if (part.at("path") != "reduced-crop-pad-resize-2" && part.at("path") != "around-disc-1")
         throw std::runtime_error(path + ": another preparation than this program has: " + part.at("path").dump());
-    geometry = {part.at("size"), part.at("fov_threshold")};
+    geometry = {part.at("size"), part.at("fov_threshold"), part.value("diameters", 0.0)};
     for (size_t k = 0; k < session_.GetOutputCount(); ++k) {
         const auto type = session_.GetOutputTypeInfo(k);
         const auto tensor = type.GetTensorTypeAndShapeInfo();

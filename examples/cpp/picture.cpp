@@ -190,6 +190,23 @@ Placement placed(int factor, cv::Point from, double scale_x, double scale_y, cv:
             (0.5 / factor - from.y) * scale_y - 0.5 + to.y};
 }
 
+// A part of a square, whole pixels around a place, as one of `size` px; what lies outside is black.
+Prepared closer(const Prepared& finer, const cv::Point2d& at, double side_px, int size) {
+    const int side = std::clamp(static_cast<int>(std::lrint(side_px)), 1, finer.image.rows);
+    const auto first = [&](double centre) { return static_cast<int>(std::lrint(centre - (side - 1) / 2.0)); };
+    const cv::Rect square(first(at.x), first(at.y), side, side);
+    const cv::Rect inside = square & cv::Rect({}, finer.image.size());
+    cv::Mat image(side, side, CV_8UC3, cv::Scalar());
+    finer.image(inside).copyTo(image(inside - square.tl()));
+    cv::resize(image, image, {size, size}, 0, 0, side >= size ? cv::INTER_AREA : cv::INTER_LINEAR);
+    const Placement& old = finer.placement;
+    const double zoom = static_cast<double>(size) / side;
+    const auto moved = [&](double offset, int start) { return (offset - start + 0.5) * zoom - 0.5; };
+    return {image,
+            {zoom * old.scale_x, zoom * old.scale_y, moved(old.offset_x, square.x), moved(old.offset_y, square.y)},
+            side / finer.field()};
+}
+
 }  // namespace
 
 Prepared prepare(Photo& photo, const Geometry& geometry) {
@@ -215,11 +232,11 @@ Prepared prepare(Photo& photo, const Geometry& geometry) {
                           static_cast<double>(height) / box.height, to)};
 }
 
-Prepared middle(Photo& photo, const Geometry& geometry, double share) {
+Prepared finer(Photo& photo, const Geometry& geometry) {
     const int factor = factor_of(photo, geometry);
     const Photo::Seen& seen = photo.seen(factor, geometry.fov_threshold);
     const int longer = std::max(seen.box.width, seen.box.height), whole = std::max(1, longer / geometry.size);
-    const int size = std::max(1, static_cast<int>(share * longer) / whole), side = size * whole;
+    const int size = longer / whole, side = size * whole;
     const cv::Point end = seen.box.tl() + seen.box.br();
     const cv::Rect square((end.x - side) >> 1, (end.y - side) >> 1, side, side);  // may lie outside, which is black
     const cv::Rect inside = square & seen.box;
@@ -229,18 +246,13 @@ Prepared middle(Photo& photo, const Geometry& geometry, double share) {
     return {image, placed(factor, square.tl(), 1.0 / whole, 1.0 / whole, {}), static_cast<double>(side) / longer};
 }
 
-Prepared closer(const Prepared& middle, double share, int size) {
-    const int whole = middle.image.rows;
-    const int side = std::min(whole, static_cast<int>(std::lrint(share * middle.field()))), start = (whole - side) / 2;
-    cv::Mat image;
-    cv::resize(middle.image(cv::Rect(start, start, side, side)), image, {size, size}, 0, 0,
-               side >= size ? cv::INTER_AREA : cv::INTER_LINEAR);
-    const Placement& old = middle.placement;
-    const double zoom = static_cast<double>(size) / side;
-    const auto moved = [&](double offset) { return (offset - start + 0.5) * zoom - 0.5; };
-    return {image,
-            {zoom * old.scale_x, zoom * old.scale_y, moved(old.offset_x), moved(old.offset_y)},
-            side / middle.field()};
+Prepared middle(const Prepared& finer, double share, int size) {
+    const double centre = (finer.image.rows - 1) / 2.0;
+    return closer(finer, {centre, centre}, share * finer.field(), size);
+}
+
+Prepared around(const Prepared& finer, const Spot& spot, const Geometry& geometry) {
+    return closer(finer, spot.at, geometry.diameters * spot.diameter_px, geometry.size);
 }
 
 void expect_colours(const cv::Mat& image) {

@@ -25,12 +25,14 @@ struct Ungradable : Refused {
 struct Geometry {
     int size;           // of the square, px
     int fov_threshold;  // a pixel is lit where its brightest channel is above it
+    double diameters = 0;  // of the disc that the square is wide, which lies around it then; 0: it shows all
 };
 
 // Where the square lies in the photo: x_square = scale_x * x_photo + offset_x, pixel centres at integers.
 struct Placement {
     double scale_x, scale_y, offset_x, offset_y;
     cv::Point2d to_photo(double x, double y) const { return {(x - offset_x) / scale_x, (y - offset_y) / scale_y}; }
+    cv::Point2d to_square(double x, double y) const { return {scale_x * x + offset_x, scale_y * y + offset_y}; }
 };
 
 struct Prepared {
@@ -72,10 +74,16 @@ private:
 
 Bytes read_file(const std::string& path);  // throws Refused
 Prepared prepare(Photo& photo, const Geometry& geometry);
-// The middle of the field of view, a share of its longer side, reduced by a whole number alone.
-Prepared middle(Photo& photo, const Geometry& geometry, double share);
-// A smaller part of that, as a square of so many px.
-Prepared closer(const Prepared& middle, double share, int size);
+// The whole field of view in the middle of a square, reduced by a whole number alone.
+Prepared finer(Photo& photo, const Geometry& geometry);
+// The middle of that, a share of the field of view's longer side, as a square of so many px.
+Prepared middle(const Prepared& finer, double share, int size);
+// Where a later look is to look closer, in the pixels of that: a disc.
+struct Spot {
+    cv::Point2d at;
+    double diameter_px;
+};
+Prepared around(const Prepared& finer, const Spot& spot, const Geometry& geometry);
 cv::Mat brightest(const cv::Mat& pixels);
 void expect_colours(const cv::Mat& image);  // throws Refused where no retina has such colours
 bool expect_round(const cv::Mat& image);    // throws Refused for a squeezed picture; false where it is not quite round

@@ -33,6 +33,7 @@ const std::vector<Fault> faults = {
     {"overexposed", "OVEREXPOSED", "overexposed; less flash, and take it again"},
     {"blurred", "BLURRED", "too blurred or hazy; clean the lens, focus, hold still, and take it again"}};
 
+constexpr std::array<double, 3> middles = {0.75, 0.6, 0.5};  // of the field of view, where no disc is seen in the whole
 constexpr double usual_least = 0.07, usual_most = 0.3;       // of its side: a disc's diameter
 
 double value(const Outputs& outputs, const std::string& name) { return outputs.at(name).at<float>(0); }
@@ -67,23 +68,36 @@ bool warned(const ordered_json& row, const std::string& code) {
 
 Anatomy measured(const ordered_json& contract, const Outputs& outputs) {
     const auto& rules = contract.at("rules");
-    return measure(outputs.at("disc"), outputs.at("cup"), outputs.at("fovea"),
-                   {rules.at("disc_threshold"), rules.at("cup_threshold"), rules.at("fovea_mode") == "robust",
-                    rules.at("fovea_min_peak")});
+    const bool fovea = outputs.count("fovea");
+    return measure(outputs.at("disc"), outputs.at("cup"), fovea ? outputs.at("fovea") : cv::Mat(),
+                   {rules.at("disc_threshold"), rules.at("cup_threshold"), fovea && rules.at("fovea_mode") == "robust",
+                    fovea ? rules.at("fovea_min_peak").get<double>() : 1.0});
+}
+
+// What the vCDR says, and the mean of that and the network's own score.
+Decision from_vcdr(const ordered_json& contract, const Anatomy& seen, double network, ordered_json& row) {
+    const auto& rules = contract.at("rules");
+    const double vcdr = static_cast<double>(seen.cup_px) / seen.disc_px;
+    const double score =
+        logistic(rules.at("vcdr_coefficient").get<double>() * vcdr + rules.at("vcdr_intercept").get<double>());
+    row["vcdr"] = rounded(vcdr, 6);
+    row["glaucoma_vcdr"] = rounded(score, 6);
+    const double threshold = contract.at("glaucoma_threshold"), mean = (network + score) / 2;
+    return {mean, threshold, mean >= threshold};
 }
 
 }  // namespace
 
 Ungradable too_dark() { return {faults[1].code, faults[1].advice}; }
 
-Look look_for_disc(Model& model, const Prepared& square, const Prepared& middle) {
+Look look_for_disc(Model& model, const Prepared& square, const Prepared& finer) {
     Look whole{square, model.run(square.image)};
     const double threshold = model.contract.at("rules").at("disc_threshold");
     const double diameter = 2 * std::sqrt(cv::countNonZero(whole.outputs.at("disc") > threshold) / CV_PI);
     const double share = diameter / square.field();
     if (usual_least < share && share < usual_most) return whole;
     for (double share_of_field : middles) {
-        const Prepared part = closer(middle, share_of_field, square.image.rows);
+        const Prepared part = middle(finer, share_of_field, square.image.rows);
         const Look look{part, model.run(part.image)};
         const Anatomy seen = measured(model.contract, look.outputs);
         if (seen.region && is_disc(seen, part.field())) return look;
@@ -91,8 +105,15 @@ Look look_for_disc(Model& model, const Prepared& square, const Prepared& middle)
     return whole;
 }
 
+std::optional<Spot> spot_of(const ordered_json& contract, const Look& look, const Prepared& finer) {
+    const Anatomy seen = measured(contract, look.outputs);
+    const Placement& placement = look.square.placement;
+    if (!seen.region || !is_disc(seen, look.square.field())) return {};
+    const auto disc = outline(seen.region->disc, *seen.region, placement);
+    return Spot{finer.placement.to_square(disc->x, disc->y), disc->vertical_diameter_px * finer.placement.scale_y};
+}
+
 Decision read_multitask(const ordered_json& contract, const Look& look, ordered_json& row) {
-    const auto& rules = contract.at("rules");
     const Anatomy seen = measured(contract, look.outputs);
     const Placement& placement = look.square.placement;
     if (!seen.region)
@@ -108,15 +129,7 @@ Decision read_multitask(const ordered_json& contract, const Look& look, ordered_
     Decision glaucoma{{}, contract.at("glaucoma_threshold").get<double>(), {}};
     const double network = value(look.outputs, "glaucoma");
     row["glaucoma_network"] = rounded(network, 6);
-    if (cup && plausible) {
-        const double vcdr = static_cast<double>(seen.cup_px) / seen.disc_px;
-        const double from_vcdr =
-            logistic(rules.at("vcdr_coefficient").get<double>() * vcdr + rules.at("vcdr_intercept").get<double>());
-        row["vcdr"] = rounded(vcdr, 6);
-        row["glaucoma_vcdr"] = rounded(from_vcdr, 6);
-        glaucoma.probability = (network + from_vcdr) / 2;
-        glaucoma.called = *glaucoma.probability >= *glaucoma.threshold;
-    }
+    if (cup && plausible) glaucoma = from_vcdr(contract, seen, network, row);
     put(row, "glaucoma", glaucoma);
 
     if (!seen.fovea || !is_fovea(seen)) {
@@ -131,6 +144,21 @@ Decision read_multitask(const ordered_json& contract, const Look& look, ordered_
         row["eye"] = across > 0 ? "right" : "left";
         row["eye_source"] = "picture";
     }
+    return glaucoma;
+}
+
+Decision read_disc(const ordered_json& contract, const Look& look, double network, const Decision& found,
+                   ordered_json& row) {
+    const Anatomy seen = measured(contract, look.outputs);
+    const bool whole = seen.region && seen.cup_px && is_disc(seen, look.square.field());
+    row["second_look"] = whole;
+    if (!whole) return found;
+    put(row, "disc", *outline(seen.region->disc, *seen.region, look.square.placement));
+    put(row, "cup", *outline(seen.region->cup, *seen.region, look.square.placement));
+    auto& warnings = row["warnings"];
+    warnings.erase(std::remove(warnings.begin(), warnings.end(), "CUP_NOT_FOUND"), warnings.end());
+    const Decision glaucoma = from_vcdr(contract, seen, network, row);
+    put(row, "glaucoma", glaucoma);
     return glaucoma;
 }
 

@@ -24,14 +24,20 @@ struct Look {
 // A picture that is bright enough for one model and not for another.
 Ungradable too_dark();
 
-constexpr std::array<double, 3> middles = {0.75, 0.6, 0.5};  // of the field of view, where no disc is seen in the whole
-
 // The multi-task model at work: once, and where that shows no disc of a usual size, ever closer at the middle, as a
-// wide field shows the disc small. middle: the first of the middles, twice as fine as the square.
-Look look_for_disc(Model& model, const Prepared& square, const Prepared& middle);
+// wide field shows the disc small. finer: the whole field of view, twice as fine as the square.
+Look look_for_disc(Model& model, const Prepared& square, const Prepared& finer);
+
+// Where a model of the kind disc is to look closer; nothing where what was taken for a disc cannot be one.
+std::optional<Spot> spot_of(const nlohmann::ordered_json& contract, const Look& look, const Prepared& finer);
 
 // Disc, cup, fovea and glaucoma. Throws Ungradable, with the row as it was, where there is no disc.
 Decision read_multitask(const nlohmann::ordered_json& contract, const Look& look, nlohmann::ordered_json& row);
+
+// Disc, cup and glaucoma again, of a closer look; where that shows no whole disc with a cup, what was found stands.
+// network: the first look's own score of glaucoma.
+Decision read_disc(const nlohmann::ordered_json& contract, const Look& look, double network, const Decision& found,
+                   nlohmann::ordered_json& row);
 
 // Of a classifier that judges pictures: their scores into the row. One with a fault is refused before anything is
 // decided. Gives: the diseases for which the picture is too coarse.

@@ -464,7 +464,10 @@ def _print_contract(read: contract.Model) -> None:
 @app.command()
 def evaluate(
     model: Annotated[
-        str, typer.Argument(help="A model file, the name of an embedded model, or default for all of them.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Model files or names of embedded models, one of each kind; default: all embedded."
+        ),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DATASET", help="A folder with index.csv, or REFUGE's layout.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
@@ -479,13 +482,13 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
-    """Measure a model on a labelled data set, through the engine that ships."""
+    """Measure models on a labelled data set, through the engine that ships."""
     if split not in SPLITS:
         raise errors.SettingsError(f"--split {split}: allowed are {', '.join(SPLITS)}")
     samples = dataset.load(folder)
     # a challenge keeps its labels to itself, and wants every picture
     samples = evaluation.choose(samples, split) if submit is None else [s for s in samples if s.split == split]
-    with _settings([model], backend, 8, point, site).open() as screener:
+    with _settings(model, backend, 8, point, site).open() as screener:
         submission = None if submit is None else challenge.Submission(submit, screener.models, samples)
         figures = evaluation.evaluate(screener, samples, submission.add if submission else None)
     submitted = submission.finish() if submission else {}

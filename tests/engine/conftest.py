@@ -14,6 +14,7 @@ import pytest
 from funduscope.engine import models, runners
 from funduscope.engine.contract import Model
 from funduscope.engine.readers.classifier import PointName
+from funduscope.engine.readers.disc import Disc
 from funduscope.engine.readers.multitask import MultiTask
 from funduscope.engine.runners import FakeRunner
 from funduscope.engine.screener import Screener
@@ -92,6 +93,25 @@ def fake_runner(painter: Painter) -> Callable[..., FakeRunner]:
         return FakeRunner(each(paint or (lambda image: maps)), max_batch, slots=slots)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def closer(model: Model) -> Model:
+    """A model of the second look without a file: its square is 96 px, and 2.6 disc diameters wide."""
+    side = 96
+    document = Disc(
+        **model.contract.model_dump(
+            exclude={"kind", "name", "outputs", "geometry", "input", "rules", "glaucoma_threshold"}
+        ),
+        kind="disc",
+        name="closer",
+        input={"name": "images", "dtype": "uint8", "shape": ["batch", side, side, 3]},
+        outputs=[{"name": name, "dtype": "float32", "shape": ["batch", side, side]} for name in ("disc", "cup")],
+        geometry={"path": "around-disc-1", "size": side, "fov_threshold": 24, "diameters": 2.6},
+        rules={"disc_threshold": 0.5, "cup_threshold": 0.5, "vcdr_coefficient": 9.0, "vcdr_intercept": -6.0},
+        glaucoma_threshold=0.45,
+    )
+    return Model(Path("closer.onnx"), b"", document)
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_a_missing_key_is_named(request, kind, key):
 def test_a_missing_kind_is_named(either):
     document = changed(either)
     del document["kind"]
-    assert "\n  kind: None; this Funduscope reads multi-task, classifier" in refusal(stamped(encoded(document)))
+    assert "\n  kind: None; this Funduscope reads multi-task, disc, classifier" in refusal(stamped(encoded(document)))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_wrong_value_of_a_classifier_is_named_with_file_and_key(classifier, pa
 @pytest.mark.parametrize("kind", ["detector", "Classifier", 1, None])
 def test_an_unknown_kind_is_refused_with_those_there_are(either, kind):
     message = refusal(stamped(encoded(changed(either, kind=kind))))
-    assert f"\n  kind: {kind!r}; this Funduscope reads multi-task, classifier" in message
+    assert f"\n  kind: {kind!r}; this Funduscope reads multi-task, disc, classifier" in message
 
 
 def test_a_contract_of_one_kind_is_not_one_of_the_other(model, classifier):

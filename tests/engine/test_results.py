@@ -74,6 +74,7 @@ def test_each_columns_values_are_of_its_kind(seen):
         sha256="0" * 64,
         eyes=Eyes("p1", "left", "list"),
         point="balanced",
+        second_look=True,
         models=tuple(dataclasses.replace(own, site="Clinic 7 0123") for own in seen.models),
         decisions={own.name: Decision(own.disease, 0.25, 0.5, False) for own in verdicts()},
         scores={**seen.scores, **dict.fromkeys(FAULTS, 0.1)},

@@ -136,6 +136,7 @@ def test_the_columns_name_what_only_the_classifier_fills(fake, fundus):  # the l
         "sha256",
         "name_bytes",
         "site",
+        "second_look",
     }
 
 

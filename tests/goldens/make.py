@@ -26,7 +26,8 @@ from funduscope.engine.results import Screening
 
 FOLDER = Path(__file__).parent
 SIZE, WIDTH, HEIGHT = 64, 640, 480
-PLACEMENT = Placement(scale_x=0.125, scale_y=0.125, offset_x=-7.5625, offset_y=1.9375)
+WHOLE = Placement(scale_x=0.125, scale_y=0.125, offset_x=-7.5625, offset_y=1.9375)
+CLOSER = Placement(scale_x=0.16, scale_y=0.16, offset_x=-34.5, offset_y=-4.42)  # around the disc
 Tensors = dict[str, NDArray[np.float32]]
 
 
@@ -51,6 +52,16 @@ def multitask(**tensors: Any) -> tuple[dict[str, Any], Tensors]:
     }
     document = _common("multi-task", [*outputs, {"name": "glaucoma", "dtype": "float32", "shape": ["batch"]}])
     return document | {"rules": rules, "glaucoma_threshold": 0.4}, maps | tensors
+
+
+def disc(**tensors: Any) -> tuple[dict[str, Any], Tensors]:
+    """A contract and outputs of a model of the second look."""
+    maps = {"disc": blob(32, 32, 12, 13), "cup": blob(32, 33, 8, 9)}
+    outputs = [{"name": name, "dtype": "float32", "shape": ["batch", SIZE, SIZE]} for name in maps]
+    rules = {"disc_threshold": 0.55, "cup_threshold": 0.5, "vcdr_coefficient": 8.0, "vcdr_intercept": -5.0}
+    document = _common("disc", outputs)
+    document["geometry"] |= {"path": "around-disc-1", "diameters": 2.6}
+    return document | {"rules": rules, "glaucoma_threshold": 0.45}, maps | tensors
 
 
 def classifier(glaucoma: float, referable_dr: float, any_dr: float, **faults: float) -> tuple[dict[str, Any], Tensors]:
@@ -109,6 +120,10 @@ CASES = {
     "squeezed-disc": [multitask(disc=blob(44, 30, 12, 5), cup=blob(44, 30, 5, 2.5))],
     "classifier-calls": [classifier(0.7, 0.8, 0.2)],  # what is referable is also any
     "classifier-open": [classifier(0.41, 0.51, 0.3)],  # near thresholds it abstains
+    "closer": [multitask(), disc()],
+    "closer-finds-a-cup": [multitask(cup=NOTHING), disc()],
+    "closer-sees-none": [multitask(), disc(disc=NOTHING)],
+    "all-three": [multitask(), disc(), classifier(0.1, 0.1, 0.1)],
     "both-agree": [multitask(), classifier(0.1, 0.1, 0.1)],
     "both-disagree": [multitask(), classifier(0.9, 0.1, 0.6)],
     "both-no-disc": [multitask(disc=NOTHING), classifier(0.9, 0.1, 0.6)],
@@ -117,11 +132,17 @@ CASES = {
 }
 
 
+def placement_of(document: dict[str, Any]) -> Placement:
+    """Where a model's square lies."""
+    return CLOSER if document["kind"] == "disc" else WHOLE
+
+
 def row_of(looks: list[tuple[dict[str, Any], Tensors]]) -> dict[str, Any]:
     """What Funduscope says of outputs: the row, without the columns that stand for file and models."""
-    readers, seen = [], []
-    prepared = Prepared(np.zeros((SIZE, SIZE, 3), np.uint8), PLACEMENT)
+    readers, seen, blank = [], [], np.zeros((SIZE, SIZE, 3), np.uint8)
     for document, tensors in looks:
+        placement = placement_of(document)
+        prepared = Prepared(blank, placement, share=WHOLE.scale_x / placement.scale_x)
         reader = READERS[document["kind"]]
         readers.append(reader(reader.contract.model_validate(document), None))
         seen.append((prepared, {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}))
@@ -141,7 +162,7 @@ def write(folder: Path) -> None:
                 places[key] = {"offset": start, "shape": list(flat.shape)}
                 values += flat.tobytes()
                 start += flat.nbytes
-            described.append({"contract": document, "placement": asdict(PLACEMENT), "tensors": places})
+            described.append({"contract": document, "placement": asdict(placement_of(document)), "tensors": places})
         (folder / f"{name}.f32").write_bytes(values)
         case = {"width": WIDTH, "height": HEIGHT, "looks": described, "row": row_of(looks)}
         (folder / f"{name}.json").write_text(json.dumps(case, indent=1) + "\n", encoding="utf-8")

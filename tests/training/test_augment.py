@@ -84,8 +84,8 @@ def test_the_spot_is_not_always_in_one_place(plan):
 
 def test_a_disc_region_is_placed_at_its_scale(plan):
     config = configured(plan, CACHE)
-    own = config.data.sets[0].model_copy(update={"region": "disc", "disc_scale": (0.5, 0.5)})
-    _, mask, _, _ = batches.augmented(batches.Cached(None, own, *spot(80, 80)), config, np.random.default_rng(0))
+    cached = batches.Cached(None, config.data.sets[0], *spot(80, 80), scale=(0.5, 0.5))
+    _, mask, _, _ = batches.augmented(cached, config, np.random.default_rng(0))
     expected = np.pi * (8 * 0.5 * 64 / CACHE) ** 2
     assert (mask == 2).sum() == pytest.approx(expected, rel=0.35)
 

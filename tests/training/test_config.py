@@ -60,9 +60,11 @@ def test_configurations_are_shipped():
 def test_a_shipped_configuration_loads(path):
     loaded = config.load(path)
     assert loaded.name == path.stem
-    assert loaded.kind == ("classifier" if path.stem.startswith("classifier") else "multi-task")
+    assert loaded.kind == {"multitask": "multi-task"}.get(path.stem.split("-")[0], path.stem.split("-")[0])
     if loaded.kind == "multi-task":
         assert set(loaded.data.batch) == {"glaucoma", "disc", "cup", "fovea"}
+    elif loaded.kind == "disc":
+        assert set(loaded.data.batch) == {"disc", "cup", "ratio"}
     else:
         assert {disease for own in loaded.data.sets for disease in own.weights} == {"glaucoma", "dr"}
 

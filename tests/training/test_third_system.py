@@ -211,7 +211,7 @@ def test_it_is_trained_calibrated_exported_and_screened_with(red_plan, write_con
 
 
 def test_without_its_line_it_is_refused_with_those_there_are(red_plan, write_config):
-    with pytest.raises(SettingsError, match=r"'kind' is 'redness'; there are multi-task, classifier"):
+    with pytest.raises(SettingsError, match=r"'kind' is 'redness'; there are multi-task, disc, classifier"):
         config.load(write_config(red_plan))
 
 

@@ -25,7 +25,8 @@ from .networks import LEARNED, TaskName
 class Cached:
     """One picture as the engine prepares it, at the cache's size, with its labels moved along.
 
-    image: uint8 (C, C, 3); mask: uint8 (C, C), 0 background, 1 rim, 2 cup; fovea: (x, y) in the cached picture.
+    image: uint8 (C, C, 3); mask: uint8 (C, C), 0 background, 1 rim, 2 cup; fovea: (x, y) in the cached picture; scale: of a
+    square around the disc, the two sizes between which it is drawn, as shares of the square.
     """
 
     sample: Sample
@@ -33,6 +34,7 @@ class Cached:
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8] | None
     fovea: tuple[float, float] | None
+    scale: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +56,17 @@ class Batch:
 
 def prepare(sample: Sample, settings: SetSettings, geometry: preprocess.Geometry) -> Cached:
     """Prepare one picture at the cache's size."""
-    case = cases.prepare(sample, geometry)
+    return cached(cases.prepare(sample, geometry), settings, settings.disc_scale if settings.region == "disc" else None)
+
+
+def cached(case: cases.Case, settings: SetSettings, scale: tuple[float, float] | None) -> Cached:
+    """A prepared picture as it is kept."""
     mask = None
     if case.masks is not None:
         mask = case.masks.disc.astype(np.uint8)
         if case.masks.cup is not None:
             mask += case.masks.cup
-    return Cached(sample, settings, case.prepared.image, mask, case.fovea)
+    return Cached(case.sample, settings, case.prepared.image, mask, case.fovea, scale)
 
 
 def teaches(cached: Cached, task: TaskName) -> bool:
@@ -144,10 +150,9 @@ def augmented(cached: Cached, config: Config, rng: np.random.Generator) -> Examp
     """One picture moved and coloured at random, with its masks and its fovea target."""
     size = config.geometry.size
     settings: Augmentation = config.augment
-    low, high = cached.settings.disc_scale
-    scale = rng.uniform(low, high) if cached.settings.region == "disc" else 1.0
+    scale = rng.uniform(*cached.scale) if cached.scale else 1.0
     matrix = affine(settings, cached.image.shape[0], size, rng, scale)
-    border = cv2.BORDER_REPLICATE if cached.settings.region == "disc" else cv2.BORDER_CONSTANT
+    border = cv2.BORDER_REPLICATE if cached.scale else cv2.BORDER_CONSTANT
     image = cv2.warpAffine(cached.image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
     mask = None
     if cached.mask is not None:

@@ -28,7 +28,7 @@ from .config import Config
 from .networks import Deployed
 from .validation import Maps
 
-_FIT_ON = ("predicted", "paper")
+FIT_ON = ("predicted", "paper")
 _GRID = np.arange(0.30, 0.71, 0.05)
 
 
@@ -45,16 +45,30 @@ def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: st
         SettingsError: `fit_on` is something else.
         DataError: The validation split lacks masks, or glaucoma labels of both classes.
     """
-    if fit_on not in _FIT_ON:
-        raise SettingsError(f"fit_on {fit_on}: allowed are {', '.join(_FIT_ON)}")
+    if fit_on not in FIT_ON:
+        raise SettingsError(f"fit_on {fit_on}: allowed are {', '.join(FIT_ON)}")
     network = job.from_checkpoint(settings, state["network"])
     pairs = job.load_samples(settings, root)
     geometry = settings.preparation(settings.geometry.size).build()
     cases = [prepare(sample, geometry) for sample in job.held_out(pairs)]
     images = [case.prepared.image for case in cases]
     maps = list(validation.predict(Deployed(network), images, torch.device("cpu")))
+    return fitted(settings, state, pairs, cases, maps, job.uncalibrated(settings.reading), fit_on)
 
-    rules = job.uncalibrated(settings.reading)
+
+def fitted(
+    settings: Config,
+    state: Mapping[str, Any],
+    pairs: Sequence[job.Pair],
+    cases: Sequence[Case],
+    maps: Sequence[Maps],
+    rules: Rules,
+    fit_on: str,
+) -> dict[str, Any]:
+    """Rules, the decision's threshold and where the model comes from, of what the network gives for the validation pictures.
+
+    Args and raises: as of `calibrate`; rules: to begin with.
+    """
     rules = best_thresholds(cases, maps, rules)
     labelled = [k for k, case in enumerate(cases) if case.sample.glaucoma is not None]
     vcdrs = [anatomy.measure(maps[k], rules).vcdr for k in labelled]
@@ -88,7 +102,7 @@ def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: st
 
 def best_thresholds(cases: Sequence[Case], maps: Sequence[Maps], rules: Rules) -> Rules:
     """The mask thresholds with the best mean over sets of Dice (disc), and of Dice minus vCDR error (cup)."""
-    drawn = [k for k, case in enumerate(cases) if case.masks is not None]
+    drawn = [k for k, case in enumerate(cases) if case.masks is not None or case.sample.expert_vcdr is not None]
     if not any(masks.cup is not None for k in drawn if (masks := cases[k].masks)):
         raise DataError("the validation split has no drawn cups; thresholds cannot be chosen")
     own_cases, own_maps = [cases[k] for k in drawn], [maps[k] for k in drawn]

@@ -50,11 +50,12 @@ class Data(settings.Data):
 
 
 class Schedule(settings.Schedule):
-    """strategy: see `mtl`; fovea_loss and fovea_variance_px2: of the saliency map."""
+    """strategy: see `mtl`; fovea_loss and fovea_variance_px2: of the saliency map; mask_loss: of disc and cup."""
 
     strategy: Strategy
     fovea_loss: Literal["l1", "bce"]
     fovea_variance_px2: Annotated[float, Field(gt=0)]
+    mask_loss: Literal["bce", "bce+dice"] = "bce"  # absent from older checkpoints
 
 
 class Reading(Strict):

@@ -51,21 +51,25 @@ class MultiTaskJob:
             network.load_imagenet(folder / settings.network.imagenet)
         if settings.network.start and folder is not None:
             network.load_exported(folder / settings.network.start)
-        held, cached = (
-            settings.preparation(side).build() for side in (settings.geometry.size, settings.geometry.cache)
-        )
-        self._held = [cases.prepare(sample, held) for sample in held_out(self._samples)]
-        pictures = batches.cache_all(
-            [(s, set_settings) for s, set_settings in self._samples if s.split == "train"],
-            cached,
-            settings.data.workers,
-        )
-        self._drawer = batches.Batches(pictures, settings)
+        self._drawer = batches.Batches(self.prepare(), settings)
         self._device = device
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._tasks = [task for task in LEARNED if task in settings.data.batch]
         self.optimiser = MultiTaskOptimiser(
             {task: network.reach(task) for task in self._tasks}, plan.strategy, plan.lr, plan.weight_decay
+        )
+
+    def prepare(self) -> list[batches.Cached]:
+        """Prepare what is validated on, and give what is trained on."""
+        settings = self.settings
+        held, cached = (
+            settings.preparation(side).build() for side in (settings.geometry.size, settings.geometry.cache)
+        )
+        self._held = [cases.prepare(sample, held) for sample in held_out(self._samples)]
+        return batches.cache_all(
+            [(s, set_settings) for s, set_settings in self._samples if s.split == "train"],
+            cached,
+            settings.data.workers,
         )
 
     def stream(self, first: int, last: int) -> Iterator[dict[str, batches.Batch]]:
@@ -85,7 +89,7 @@ def task_losses(
     network: MultiTaskUNet, batch: dict[str, batches.Batch], settings: Config, device: torch.device
 ) -> dict[str, Callable[[], Tensor]]:
     """Per task, a call that runs the network through what that task needs, on its batch, and returns its loss."""
-    functions = losses.of_tasks(settings.schedule.fovea_loss)
+    functions = losses.of_tasks(settings.schedule.fovea_loss, settings.schedule.mask_loss)
     together = settings.schedule.strategy == "sum" and settings.data.sampler == "shared"
     joint: dict[str, Tensor] = {}  # one forward pass serves all tasks where the parameters do not move in between
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...engine.labelled.sample import Masks
 from ...postprocess import anatomy, measures, metrics
 from ..cases import Case
-from .networks import OUTPUTS, Deployed
+from ..system import Deployed
 
 Maps = Mapping[str, NDArray[np.float32]]
 _BATCH = 8
@@ -20,19 +20,20 @@ _BATCH = 8
 
 @torch.inference_mode()
 def predict(network: Deployed, images: Sequence[NDArray[np.uint8]], device: torch.device) -> Iterator[Maps]:
-    """The four outputs for each picture, in fp32."""
+    """The outputs for each picture, in fp32."""
     network.eval()
     for start in range(0, len(images), _BATCH):
         batch = torch.from_numpy(np.stack(images[start : start + _BATCH])).to(device)
         outputs = [output.float().cpu().numpy() for output in network(batch)]
         for k in range(batch.shape[0]):
-            yield {name: output[k] for name, output in zip(OUTPUTS, outputs, strict=True)}
+            yield {name: output[k] for name, output in zip(network.outputs, outputs, strict=True)}
 
 
 def measure(cases: Sequence[Case], maps: Sequence[Maps], rules: anatomy.Rules) -> dict[str, dict[str, float]]:
     """Figures per set: disc_dice, cup_dice, vcdr_error, fovea_error (share of the picture's width), auc of the network.
 
-    A disc or cup that was not found counts as Dice 0 and vCDR 0; a fovea that was not found as a tenth of the width.
+    vcdr_error is against what is drawn, or where nothing is, against experts' ratio. A disc or cup that was not found counts
+    as Dice 0 and vCDR 0; a fovea that was not found as a tenth of the width.
     """
     figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     scores: dict[str, list[tuple[float, int]]] = defaultdict(list)
@@ -45,6 +46,8 @@ def measure(cases: Sequence[Case], maps: Sequence[Maps], rules: anatomy.Rules) -
             if case.masks.cup is not None:
                 row["cup_dice"].append(metrics.dice(cup, case.masks.cup) or 0.0)
                 row["vcdr_error"].append(abs((found.vcdr or 0.0) - (true_vcdr(case.masks) or 0.0)))
+        elif case.sample.expert_vcdr is not None:
+            row["vcdr_error"].append(abs((found.vcdr or 0.0) - case.sample.expert_vcdr))
         if case.fovea is not None:
             distance = np.hypot(*np.subtract(found.fovea, case.fovea)) / case.width if found.fovea else 0.1
             row["fovea_error"].append(float(distance))

@@ -33,3 +33,18 @@ def test_without_other_pictures_it_is_32_views_of_the_packages_photograph(cc0):
     made = pictures.views(geometry)
     np.testing.assert_array_equal(made, pictures.views_of(photo.load(cc0), geometry))
     assert len(made) == 32
+
+
+def test_of_a_model_that_looks_at_the_disc_they_are_squares_around_it(cc0, fundus):
+    geometry = preprocess.Geometry(96, 24, 2.6)
+    made = pictures.views(geometry)
+    assert len(made) == 32  # it is found in all
+    bright = made.max(axis=3).astype(np.float64) ** 4  # the disc is the brightest
+    weights = bright / bright.sum(axis=(1, 2), keepdims=True)
+    axis = np.arange(96)
+    for other in (1, 2):
+        assert (weights.sum(axis=other) @ axis).mean() == pytest.approx(47.5, abs=8)
+    nothing = np.full((300, 300, 3), (90, 60, 40), np.uint8)
+    assert len(pictures.prepared([cc0], geometry)) == 1
+    with pytest.raises(SettingsError, match="the gate needs at least one readable photograph"):
+        pictures.views_of(photo.load(nothing), geometry, 2)

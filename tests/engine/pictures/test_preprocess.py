@@ -258,25 +258,57 @@ def test_corners_of_different_greys_are_no_border():
     assert preprocess.without_border(pixels, 24) is pixels
 
 
-@pytest.mark.parametrize("share", [0.75, 0.6, 0.5])
-@pytest.mark.parametrize(("height", "width"), [(700, 900), (900, 700), (2848, 4288), (1411, 1411), (300, 300)])
-def test_a_closer_look_lies_where_its_placement_says(height, width, share):
-    spot = width // 2 + 30, height // 2 - 20
+SIDES = [(700, 900), (900, 700), (2848, 4288), (1411, 1411), (300, 300)]
+
+
+def with_a_dot(height, width, dx=30, dy=-20):
+    """A picture with a white dot beside its centre, and where that is."""
+    at = width // 2 + dx, height // 2 + dy
     pixels = np.full((height, width, 3), 40, np.uint8)
-    cv2.circle(pixels, spot, max(5, width // 100), (255, 255, 255), -1)
-    read = photo.load(pixels)
-    middle = preprocess.middle(read, Geometry(512, 20), 0.75)
-    assert middle.share == pytest.approx(0.75, abs=0.01)
-    seen = preprocess.closer(middle, share, 256)
+    cv2.circle(pixels, at, max(5, width // 100), (255, 255, 255), -1)
+    return photo.load(pixels), at
+
+
+def dot(image):
+    rows, columns = np.nonzero(image[..., 0] > 147)
+    return columns.mean(), rows.mean()
+
+
+@pytest.mark.parametrize("share", [0.75, 0.6, 0.5])
+@pytest.mark.parametrize(("height", "width"), SIDES)
+def test_a_closer_look_lies_where_its_placement_says(height, width, share):
+    read, at = with_a_dot(height, width)
+    finer = preprocess.finer(read, Geometry(512, 20))
+    assert finer.share == pytest.approx(1, abs=0.01)
+    seen = preprocess.middle(finer, share, 256)
     assert seen.image.shape == (256, 256, 3)
-    rows, columns = np.nonzero(seen.image[..., 0] > 147)
-    assert seen.placement.to_photo(columns.mean(), rows.mean()) == pytest.approx(spot, abs=max(width, height) / 900)
+    assert seen.finer is finer
+    assert seen.placement.to_photo(*dot(seen.image)) == pytest.approx(at, abs=max(width, height) / 900)
     assert seen.share == pytest.approx(share, rel=0.01)
     assert seen.placement.scale_x == pytest.approx(256 / max(height, width) / share, rel=0.01)
 
 
 def test_beyond_a_field_that_is_not_square_a_closer_look_is_black():
     read = photo.load(np.full((400, 900, 3), 90, np.uint8))
-    middle = preprocess.middle(read, Geometry(512, 20), 0.75)
-    assert middle.image.shape == (675, 675, 3)
-    assert np.flatnonzero(middle.image[:, 300, 0]).tolist() == list(range(138, 538))
+    finer = preprocess.finer(read, Geometry(512, 20))
+    assert finer.image.shape == (900, 900, 3)
+    assert np.flatnonzero(finer.image[:, 300, 0]).tolist() == list(range(250, 650))
+
+
+@pytest.mark.parametrize(("height", "width"), SIDES)
+@pytest.mark.parametrize(("dx", "dy"), [(30, -20), (-0.45, 0.3)])
+def test_the_square_around_a_disc_lies_where_its_placement_says(height, width, dx, dy):
+    if isinstance(dx, float):  # at the edge, beyond which it is black
+        dx, dy = int(dx * width), int(dy * height)
+    read, at = with_a_dot(height, width, dx, dy)
+    finer = preprocess.finer(read, Geometry(512, 20))
+    across = 0.2 * max(height, width)  # of the disc, in the photo
+    spot = preprocess.Spot(finer, *finer.placement.to_square(*at), across * finer.placement.scale_y)
+    seen = preprocess.around(spot, Geometry(192, 20, 2.6))
+    assert seen.image.shape == (192, 192, 3)
+    assert dot(seen.image) == pytest.approx((95.5, 95.5), abs=1)
+    assert seen.placement.to_photo(*dot(seen.image)) == pytest.approx(at, abs=max(width, height) / 900)
+    assert seen.share == pytest.approx(0.52, rel=0.01)
+    beyond = seen.placement.to_square(-1, 0)[0]
+    if beyond > 0:
+        assert not seen.image[:, : int(beyond) - 1].any()

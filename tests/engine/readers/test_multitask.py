@@ -107,7 +107,18 @@ def test_where_no_disc_is_seen_the_middle_is_looked_at_ever_closer(reader, paint
     assert [own.image.shape for own in closer] == [(256, 256, 3)] * 3
     scales = [own.placement.scale_x / prepared.placement.scale_x for own in closer]
     assert scales == pytest.approx([1 / 0.75, 1 / 0.6, 2], rel=0.01)
-    assert reader.again(painter.maps(disc=None), closer[0]) == []  # it ends
+    assert all(own.finer is prepared.finer for own in closer)  # a later look has it too
+
+
+def test_a_later_look_is_shown_the_disc_that_can_be_one(reader, painter):
+    prepared = reader.prepare(photo.load(np.full((500, 500, 3), 90, np.uint8)))
+    spot = reader.spot(painter.maps(), prepared)
+    assert spot.finer is prepared.finer
+    x, y = prepared.finer.placement.to_photo(spot.x, spot.y)
+    assert (x, y) == pytest.approx((150.5 / 256 * 500, 120.5 / 256 * 500), abs=1)
+    assert spot.diameter_px == pytest.approx(48 / 256 * spot.finer.field, rel=0.03)
+    assert reader.spot(painter.maps(disc=None), prepared) is None
+    assert reader.spot(painter.maps(disc=(150, 120, 40, 8)), prepared) is None  # no disc is so flat
 
 
 def test_a_disc_without_a_cup_is_not_measurable(read, model):

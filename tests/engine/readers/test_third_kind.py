@@ -190,6 +190,6 @@ def test_its_figures_are_measured(redness, clinic):
 
 def test_without_its_line_it_is_refused_with_those_there_are(redness, monkeypatch):
     monkeypatch.delitem(READERS, "redness")
-    with pytest.raises(Exception, match=r"kind: 'redness'; this Funduscope reads multi-task, classifier"):
+    with pytest.raises(Exception, match=r"kind: 'redness'; this Funduscope reads multi-task, disc, classifier"):
         Screener.open(redness.path)
     assert issubclass(multitask.MultiTask, Contract)

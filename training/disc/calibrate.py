@@ -1,0 +1,36 @@
+"""Calibration of the second look on the validation split: as of the multi-task network, with the first look's own score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...engine.errors import SettingsError
+from ...postprocess.anatomy import Rules
+from ..multitask import calibrate as multitask
+from ..multitask import job
+from . import validation
+from .config import Config
+
+_RULES = ("disc_threshold", "cup_threshold", "vcdr_coefficient", "vcdr_intercept")
+
+
+def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: str) -> dict[str, Any]:
+    """Calibrate a checkpoint on the data sets below `root`: see `multitask.calibrate.calibrate`.
+
+    Raises:
+        SettingsError: `fit_on` is not known.
+        DataError: The validation split lacks masks, or glaucoma labels of both classes.
+    """
+    if fit_on not in multitask.FIT_ON:
+        raise SettingsError(f"fit_on {fit_on}: allowed are {', '.join(multitask.FIT_ON)}")
+    pairs = job.load_samples(settings, root)
+    squares = validation.crops(settings, job.held_out(pairs))
+    maps = validation.predict(job.from_checkpoint(settings, state["network"]), squares, torch.device("cpu"))
+    cases = [own.case for own in squares]
+    found = multitask.fitted(settings, state, pairs, cases, maps, job.uncalibrated(settings.reading), fit_on)
+    found["training"]["figures"] = validation.measure(squares, maps, Rules(**found["rules"]))
+    return found | {"rules": {name: found["rules"][name] for name in _RULES}}
