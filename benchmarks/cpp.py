@@ -1,4 +1,4 @@
-"""The example in C++ beside the engine in Python, by turns: one picture, both models, ONNX Runtime fp32, one thread each.
+"""The example in C++ beside the engine in Python, by turns: one picture, all models, ONNX Runtime fp32, one thread each.
 
 python benchmarks/cpp.py PROGRAM [PICTURE...]
 """
@@ -28,7 +28,7 @@ def main() -> None:
     here = this_machine()
     print(f"{here.processor}, {here.cores} cores; {here.flags}")
     cv2.setNumThreads(1)
-    files = [str(models.locate(name)) for name in ("multitask", "classifier")]
+    files = [str(models.locate(name)) for name in models.embedded()]
     command = [str(own.program), "--threads", "1", *files]
     with (
         subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process,

@@ -12,11 +12,13 @@ from torch import nn
 from funduscope.engine import contract
 from funduscope.engine.errors import ModelError
 from funduscope.engine.readers.classifier import Classifier
+from funduscope.engine.readers.disc import Disc
 from funduscope.export import onnx as export
 from funduscope.training.classifier import config, networks
 from funduscope.training.classifier.pooled import Pooled
 from funduscope.training.classifier.quality import Quality
-from funduscope.training.multitask.deploy import from_weights
+from funduscope.training.disc import networks as disc
+from funduscope.training.multitask.deploy import from_weights, loaded, unfilled
 
 
 def twin(model: contract.Model) -> nn.Module:
@@ -26,9 +28,11 @@ def twin(model: contract.Model) -> nn.Module:
         ModelError: The file holds a network that `funduscope train` does not make.
     """
     document = model.contract
-    if not isinstance(document, Classifier):
-        return from_weights(export.weights_of(model))
     stored = export.weights_of(model)
+    if isinstance(document, Disc):
+        return loaded(disc.Deployed(unfilled(stored)), stored)
+    if not isinstance(document, Classifier):
+        return from_weights(stored)
     cells = prod(int(size) for own in document.outputs if own.name == "glaucoma_map" for size in own.shape[1:])
     temperatures = {name: part.temperature for name, part in document.decisions.items()}
 

@@ -33,6 +33,7 @@ SITE = {  # files of the repository outside docs/, and what the site calls them
     "LICENSE": "LICENSE.txt",
     "src/funduscope/models/MODEL_LICENSE": "models/MODEL_LICENSE.txt",
     "src/funduscope/models/classifier.md": "models/classifier.md",
+    "src/funduscope/models/disc.md": "models/disc.md",
     "src/funduscope/models/multitask.md": "models/multitask.md",
 }
 ROOMS = (("src/funduscope",), ("training", "export"), ("engine",), ("postprocess",))  # may import what stands below

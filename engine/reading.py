@@ -13,13 +13,9 @@ import numpy as np
 
 from .errors import Code, PhotoError
 from .findings import Decision
-from .pictures.preprocess import Prepared
-from .readers.outputs import Outputs
+from .readers.outputs import Looked
 from .readers.reader import Reader
 from .results import Rejected, Result, Screening
-
-Looked = tuple[Prepared, Outputs]
-"""What a network has looked at, and what it gave, by name, without the batch's dimension."""
 
 
 def result(screening: Screening, readers: Sequence[Reader], looks: Sequence[Looked | None]) -> Result:

@@ -32,10 +32,9 @@ from .pictures.photo import Photo, Source
 from .pictures.preprocess import Prepared
 from .readers import READERS
 from .readers.classifier import PointName
-from .readers.outputs import Outputs
+from .readers.outputs import Looked, Outputs
 from .readers.quality import FAULTS
 from .readers.reader import Reader
-from .reading import Looked
 from .results import ModelName, Rejected, Result, Screening
 from .runners import Runner, gpu
 from .schedule import CLOSED, Schedule
@@ -208,9 +207,13 @@ class _Look:
             looked[k] = next((own for own in self._look(closer) if self.reader.shows(own[1], own[0])), looked[k])
         if self.later is None:
             return [(own,) for own in looked]
-        spots = [self.reader.spot(outputs, square) for square, outputs in looked]
-        seen = iter(self.later._look([self.later.reader.prepare(spot) for spot in spots if spot]))
-        return [(own, next(seen) if spot else None) for own, spot in zip(looked, spots, strict=True)]
+        reader, spots = self.later.reader, [self.reader.spot(outputs, square) for square, outputs in looked]
+        seen = iter(self.later._look([reader.prepare(spot) for spot in spots if spot]))
+        both = list[tuple[Looked | None, ...]]()
+        for own, spot in zip(looked, spots, strict=True):
+            later = next(seen) if spot else None
+            both.append((own, later and (later[0], reader.merged(later, own))))
+        return both
 
     def all(self) -> list[_Look]:
         """The model, and the later one where it is open."""

@@ -5,14 +5,23 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from ..postprocess.anatomy import Rules
 from . import models
 from .pictures.photo import Photo
 from .pictures.preprocess import Geometry, Prepared, Spot, around
 from .readers import READERS
-from .readers.outputs import Outputs
+from .readers.multitask import MultiTask
+from .readers.outputs import Looked
 from .runners import open_runner
 
 FIRST = "multitask"  # the embedded model
+
+
+def rules_of_first() -> Rules:
+    """How the embedded model's maps are read."""
+    contract = models.load(FIRST).contract
+    assert isinstance(contract, MultiTask)
+    return contract.rules.build()
 
 
 class Spotter:
@@ -31,11 +40,11 @@ class Spotter:
     ) -> None:
         self._runner.close()
 
-    def look(self, photo: Photo) -> tuple[Spot | None, Outputs]:
-        """The disc, where one is seen, and what the network gave. Raises PhotoError where there is no field of view."""
+    def look(self, photo: Photo) -> tuple[Spot | None, Looked]:
+        """The disc, where one is seen, and what was looked at and given. Raises PhotoError where there is no field of view."""
         prepared: Prepared = self._reader.prepare(photo)
         outputs = {name: output[0] for name, output in self._runner(prepared.image[None]).items()}
-        return self._reader.spot(outputs, prepared), outputs
+        return self._reader.spot(outputs, prepared), (prepared, outputs)
 
     def around(self, photo: Photo, geometry: Geometry) -> Prepared | None:
         """The square around the disc; None where none is seen. Raises PhotoError as `look`."""

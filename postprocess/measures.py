@@ -85,3 +85,9 @@ def _component_at(mask: NDArray[np.bool_], flat_index: int) -> NDArray[np.bool_]
     """The 8-connected component of `mask` that holds the pixel `flat_index`."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     return np.asarray(labels == labels.flat[flat_index])
+
+
+def of_two_looks(first: float | None, second: float | None) -> float | None:
+    """The mean of two looks' vCDR; the one there is where the other could not be measured."""
+    seen = [own for own in (first, second) if own is not None]
+    return sum(seen) / len(seen) if seen else None

@@ -128,7 +128,7 @@ def test_the_record_says_what_ran(screened, folder):
     assert record["funduscope"] == __version__
     assert record["pictures"] == sum(record["counts"].values()) == 12
     first = rows(out)[0]
-    names = [models.load(name).contract.name for name in ("multitask", "classifier") if name in models.embedded()]
+    names = [models.load(name).contract.name for name in ("multitask", "disc", "classifier")]
     assert [own["name"] for own in record["models"]] == names
     assert [own["sha256"] for own in record["models"]] == first["model_sha256"]
     assert first["model"] == names

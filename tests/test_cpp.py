@@ -40,6 +40,7 @@ SAME = (
     "height",
     "eye",
     "eye_source",
+    "second_look",
     "operating_point",
     "model_sha256",
 )
@@ -109,7 +110,7 @@ def screened(program: Path, *arguments: object, **options: Any) -> list[Row]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-EMBEDDED = [models.locate(name) for name in ("multitask", "classifier")]
+EMBEDDED = [models.locate(name) for name in ("multitask", "disc", "classifier")]
 
 
 DISC, ACROSS = (218, 650), 193  # in the sample photograph: the disc's centre and diameter, px

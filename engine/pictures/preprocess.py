@@ -61,6 +61,12 @@ class Placement:
             [[1 / self.scale_x, 0, -self.offset_x / self.scale_x], [0, 1 / self.scale_y, -self.offset_y / self.scale_y]]
         )
 
+    def square_map(self, values: NDArray[np.float32], of: Placement, size: int) -> NDArray[np.float32]:
+        """A map of another square, float32 (S, S), on this one of `size` px, bilinear; what lies outside is 0."""
+        x, y = self.scale_x / of.scale_x, self.scale_y / of.scale_y
+        matrix = np.array([[x, 0, self.offset_x - x * of.offset_x], [0, y, self.offset_y - y * of.offset_y]])
+        return np.asarray(cv2.warpAffine(values, matrix, (size, size), flags=cv2.INTER_LINEAR), np.float32)
+
     def square_mask(self, mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
         """A mask drawn on the photo, bool (H, W), on the square (nearest neighbour)."""
         flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal, Self
 
+import cv2
 import numpy as np
 from pydantic import model_validator
 
-from ...postprocess import anatomy, plausible
+from ...postprocess import anatomy, measures, plausible, scores
 from ...postprocess.anatomy import Rules
 from ..contract import Contract, Probability, Strict
 from ..errors import Code
@@ -19,7 +20,7 @@ from ..pictures.preprocess import Prepared, Spot
 from . import measured
 from .column import Column, Verdict
 from .difference import Bounds, Difference
-from .outputs import F, Outputs
+from .outputs import F, Looked, Outputs
 from .point import OperatingPoint, PointPart
 from .reader import Reader
 
@@ -38,9 +39,14 @@ class DiscRulesPart(Strict):
 
 
 class Disc(Contract):
-    """What a model of the second look says beside what every model says."""
+    """What a model of the second look says beside what every model says.
+
+    Attributes:
+        first_share: Of the first look's maps in the mean of both.
+    """
 
     kind: Literal["disc"]
+    first_share: Probability
     rules: DiscRulesPart
     glaucoma_threshold: Probability
 
@@ -61,15 +67,22 @@ class Disc(Contract):
 
 
 class DiscReader(Reader):
-    """See `Reader`. Where it does not see a whole disc with a cup, what the first look found stands."""
+    """See `Reader`. Disc and cup are of the mean of both looks' maps, the vCDR is the mean of both looks'. Where there is no
+    whole disc with a cup, what the first look found stands."""
 
     contract: ClassVar[type[Contract]] = Disc
     verdicts: ClassVar[tuple[Verdict, ...]] = ()  # it has the last word on the first look's
     columns: ClassVar[tuple[Column, ...]] = (
         Column(
+            "vcdr_first",
+            "the first look's vCDR, where a second one was taken: `vcdr` then is the mean of this and of cup over disc",
+            lambda found: found.scores.get("vcdr_first"),
+            digits=6,
+        ),
+        Column(
             "second_look",
-            "whether disc, cup, vCDR and `glaucoma_vcdr` are of the closer look at the disc; false: it saw no whole disc and "
-            "cup, and what the first look found stands",
+            "whether disc, cup and vCDR are of the closer look at the disc too; false: it saw no whole disc and cup, and what "
+            "the first look found stands",
             lambda found: found.second_look,
             kind="bool",
         ),
@@ -79,11 +92,15 @@ class DiscReader(Reader):
 
     def __init__(self, document: Disc, point: str | None) -> None:  # noqa: ARG002 -- it has one threshold
         self._geometry, self._rules = document.geometry.build(), document.rules.build()
-        self._threshold = document.glaucoma_threshold
+        self._threshold, self._first_share = document.glaucoma_threshold, document.first_share
 
     def prepare(self, seen: Spot) -> Prepared:
         """See Reader."""
         return preprocess.around(seen, self._geometry)
+
+    def merged(self, looked: Looked, before: Looked) -> Outputs:
+        """See Reader."""
+        return mean_of_both(looked, before, self._first_share)
 
     def read(self, found: F, outputs: Outputs, prepared: Prepared) -> F:
         """See Reader."""
@@ -96,23 +113,27 @@ class DiscReader(Reader):
         placement = prepared.placement
         back = placement.matrix() @ np.vstack([seen.region.to_map(), [0, 0, 1]])
         fovea = placement.to_square(*found.fovea) if found.fovea else None
-        called = None if seen.glaucoma is None else seen.glaucoma >= self._threshold
+        vcdr = measures.of_two_looks(found.vcdr, seen.vcdr) or 0.0
+        from_vcdr = scores.logistic(vcdr, self._rules.vcdr_coefficient, self._rules.vcdr_intercept)
+        glaucoma = scores.average(network, from_vcdr)
+        called = None if glaucoma is None else glaucoma >= self._threshold
         return replace(
             found,
             warnings=tuple(code for code in found.warnings if code != Code.CUP_NOT_FOUND),
-            vcdr=seen.vcdr,
+            vcdr=vcdr,
             disc=outline(seen.region.disc, seen.disc_px, back),
             cup=outline(seen.region.cup, seen.cup_px, back),
-            decisions={**found.decisions, "glaucoma": Decision("glaucoma", seen.glaucoma, self._threshold, called)},
-            scores={**found.scores, "glaucoma_vcdr": seen.glaucoma_vcdr},
-            anatomy=replace(seen, fovea=fovea),
+            decisions={**found.decisions, "glaucoma": Decision("glaucoma", glaucoma, self._threshold, called)},
+            scores={**found.scores, "glaucoma_vcdr": from_vcdr, "vcdr_first": found.vcdr},
+            anatomy=replace(seen, vcdr=vcdr, fovea=fovea, glaucoma_vcdr=from_vcdr, glaucoma=glaucoma),
             placement=placement,
             second_look=True,
         )
 
     def describe(self) -> dict[str, str]:
         """See Reader."""
-        return measured.described(self._rules, self._threshold, without="fovea")
+        share = {"the first look's share": f"{self._first_share:g}"}
+        return share | measured.described(self._rules, self._threshold, without="fovea")
 
     def points(self) -> Mapping[str, Sequence[OperatingPoint]]:
         """See Reader."""
@@ -123,3 +144,20 @@ class DiscReader(Reader):
         alone = {"glaucoma": np.asarray(self._threshold, np.float32)}  # the network's score, which the first look has
         whole = [({**a, **alone}, {**b, **alone}) for a, b in pairs]
         return measured.differences(whole, bounds, self._rules, self._threshold)
+
+
+def mean_of_both(looked: Looked, before: Looked, first_share: float) -> Outputs:
+    """Maps of disc and cup, each the mean of this look's and the first one's, which lies under it.
+
+    Args:
+        looked: Of the second look.
+        before: Of the first.
+        first_share: Of the latter in the mean.
+    """
+    (square, outputs), (whole, first) = looked, before
+    at, size = square.placement, square.image.shape[0]
+    under = {name: at.square_map(first[name], whole.placement, size) for name in outputs}
+    return {
+        name: np.asarray(cv2.addWeighted(own, 1 - first_share, under[name], first_share, 0), np.float32)
+        for name, own in outputs.items()
+    }

@@ -10,7 +10,7 @@ from ..contract import Contract
 from ..pictures.preprocess import Prepared, Spot
 from .column import Column, Verdict
 from .difference import Bounds, Difference
-from .outputs import F, Outputs
+from .outputs import F, Looked, Outputs
 from .point import OperatingPoint
 from .quality import Grade
 
@@ -57,6 +57,10 @@ class Reader(ABC):
     def shows(self, outputs: Outputs, prepared: Prepared) -> bool:  # noqa: ARG002
         """Whether a further look shows something: the first that does takes the place of the picture."""
         return True
+
+    def merged(self, looked: Looked, before: Looked) -> Outputs:  # noqa: ARG002
+        """What a later look gives, with what the one before it gave. Args: both as they looked."""
+        return looked[1]
 
     def grade(self, outputs: Outputs, prepared: Prepared) -> Grade:  # noqa: ARG002 -- most do not look at quality
         """Whether the picture is fit to be read, by any model: asked before any reads it. Args: as of `read`."""

@@ -46,6 +46,7 @@ const std::vector<std::string> keys = {"name",
                                        "fovea_y",
                                        "glaucoma_network",
                                        "glaucoma_vcdr",
+                                       "vcdr_first",
                                        "second_look",
                                        "referable_dr",
                                        "referable_dr_probability",
@@ -121,10 +122,7 @@ private:
         Look first, second, whole;  // of each model
         if (multitask) first = look_for_disc(*multitask, squares.front(), fine);
         const auto spot = disc ? spot_of(multitask->contract, first, fine) : std::nullopt;
-        if (spot) {
-            second.square = around(fine, *spot, disc->geometry);
-            second.outputs = disc->run(second.square.image);
-        }
+        if (spot) second = look_closer(*disc, around(fine, *spot, disc->geometry), first);
         if (classifier) whole = {squares.back(), classifier->run(squares.back().image)};
 
         std::vector<std::string> coarse;
@@ -132,8 +130,7 @@ private:
         Decision glaucoma;
         try {
             if (multitask) glaucoma = read_multitask(multitask->contract, first, row);
-            if (spot)
-                glaucoma = read_disc(disc->contract, second, first.outputs.at("glaucoma").at<float>(0), glaucoma, row);
+            if (spot) glaucoma = read_disc(disc->contract, second, multitask->contract, first, glaucoma, row);
         } catch (const Ungradable& refused) {
             if (!classifier) throw;
             row["warnings"].push_back(refused.code);  // the classifier decides all the same

@@ -255,6 +255,15 @@ Prepared around(const Prepared& finer, const Spot& spot, const Geometry& geometr
     return closer(finer, spot.at, geometry.diameters * spot.diameter_px, geometry.size);
 }
 
+cv::Mat on_square(const cv::Mat& map, const Placement& of, const Prepared& square) {
+    const Placement& at = square.placement;
+    const double x = at.scale_x / of.scale_x, y = at.scale_y / of.scale_y;
+    const cv::Matx23d matrix(x, 0, at.offset_x - x * of.offset_x, 0, y, at.offset_y - y * of.offset_y);
+    cv::Mat moved;
+    cv::warpAffine(map, moved, matrix, square.image.size(), cv::INTER_LINEAR);
+    return moved;
+}
+
 void expect_colours(const cv::Mat& image) {
     const cv::Scalar mean = cv::mean(image);
     if (std::max(mean[1], mean[2]) - mean[0] > excess_most)

@@ -84,6 +84,8 @@ struct Spot {
     double diameter_px;
 };
 Prepared around(const Prepared& finer, const Spot& spot, const Geometry& geometry);
+// A map of another square on this one, bilinear; what lies outside is 0.
+cv::Mat on_square(const cv::Mat& map, const Placement& of, const Prepared& square);
 cv::Mat brightest(const cv::Mat& pixels);
 void expect_colours(const cv::Mat& image);  // throws Refused where no retina has such colours
 bool expect_round(const cv::Mat& image);    // throws Refused for a squeezed picture; false where it is not quite round

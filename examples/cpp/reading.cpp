@@ -74,13 +74,13 @@ Anatomy measured(const ordered_json& contract, const Outputs& outputs) {
                     fovea ? rules.at("fovea_min_peak").get<double>() : 1.0});
 }
 
-// What the vCDR says, and the mean of that and the network's own score.
-Decision from_vcdr(const ordered_json& contract, const Anatomy& seen, double network, ordered_json& row) {
+double vcdr_of(const Anatomy& seen) { return static_cast<double>(seen.cup_px) / seen.disc_px; }
+
+// What a vCDR says, and the mean of that and the network's own score.
+Decision from_vcdr(const ordered_json& contract, double vcdr, double network, ordered_json& row) {
     const auto& rules = contract.at("rules");
-    const double vcdr = static_cast<double>(seen.cup_px) / seen.disc_px;
     const double score =
         logistic(rules.at("vcdr_coefficient").get<double>() * vcdr + rules.at("vcdr_intercept").get<double>());
-    row["vcdr"] = rounded(vcdr, 6);
     row["glaucoma_vcdr"] = rounded(score, 6);
     const double threshold = contract.at("glaucoma_threshold"), mean = (network + score) / 2;
     return {mean, threshold, mean >= threshold};
@@ -129,7 +129,10 @@ Decision read_multitask(const ordered_json& contract, const Look& look, ordered_
     Decision glaucoma{{}, contract.at("glaucoma_threshold").get<double>(), {}};
     const double network = value(look.outputs, "glaucoma");
     row["glaucoma_network"] = rounded(network, 6);
-    if (cup && plausible) glaucoma = from_vcdr(contract, seen, network, row);
+    if (cup && plausible) {
+        row["vcdr"] = rounded(vcdr_of(seen), 6);
+        glaucoma = from_vcdr(contract, vcdr_of(seen), network, row);
+    }
     put(row, "glaucoma", glaucoma);
 
     if (!seen.fovea || !is_fovea(seen)) {
@@ -147,9 +150,19 @@ Decision read_multitask(const ordered_json& contract, const Look& look, ordered_
     return glaucoma;
 }
 
-Decision read_disc(const ordered_json& contract, const Look& look, double network, const Decision& found,
-                   ordered_json& row) {
-    const Anatomy seen = measured(contract, look.outputs);
+Look look_closer(Model& model, const Prepared& square, const Look& first) {
+    Look look{square, model.run(square.image)};
+    const double share = model.contract.at("first_share");
+    for (auto& [name, map] : look.outputs) {
+        const cv::Mat under = on_square(first.outputs.at(name), first.square.placement, square);
+        cv::addWeighted(map, 1 - share, under, share, 0, map);
+    }
+    return look;
+}
+
+Decision read_disc(const ordered_json& contract, const Look& look, const ordered_json& of_first, const Look& first,
+                   const Decision& found, ordered_json& row) {
+    const Anatomy seen = measured(contract, look.outputs), before = measured(of_first, first.outputs);
     const bool whole = seen.region && seen.cup_px && is_disc(seen, look.square.field());
     row["second_look"] = whole;
     if (!whole) return found;
@@ -157,7 +170,13 @@ Decision read_disc(const ordered_json& contract, const Look& look, double networ
     put(row, "cup", *outline(seen.region->cup, *seen.region, look.square.placement));
     auto& warnings = row["warnings"];
     warnings.erase(std::remove(warnings.begin(), warnings.end(), "CUP_NOT_FOUND"), warnings.end());
-    const Decision glaucoma = from_vcdr(contract, seen, network, row);
+    double vcdr = vcdr_of(seen);
+    if (before.cup_px) {
+        row["vcdr_first"] = rounded(vcdr_of(before), 6);
+        vcdr = (vcdr + vcdr_of(before)) / 2;
+    }
+    row["vcdr"] = rounded(vcdr, 6);
+    const Decision glaucoma = from_vcdr(contract, vcdr, value(first.outputs, "glaucoma"), row);
     put(row, "glaucoma", glaucoma);
     return glaucoma;
 }

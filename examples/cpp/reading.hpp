@@ -34,10 +34,13 @@ std::optional<Spot> spot_of(const nlohmann::ordered_json& contract, const Look& 
 // Disc, cup, fovea and glaucoma. Throws Ungradable, with the row as it was, where there is no disc.
 Decision read_multitask(const nlohmann::ordered_json& contract, const Look& look, nlohmann::ordered_json& row);
 
-// Disc, cup and glaucoma again, of a closer look; where that shows no whole disc with a cup, what was found stands.
-// network: the first look's own score of glaucoma.
-Decision read_disc(const nlohmann::ordered_json& contract, const Look& look, double network, const Decision& found,
-                   nlohmann::ordered_json& row);
+// The second look: each map is the mean of this look's and the first one's.
+Look look_closer(Model& model, const Prepared& square, const Look& first);
+
+// Disc, cup and glaucoma again, of the second look; where that shows no whole disc with a cup, what was found stands.
+// of_first: the contract of the model that took the first look.
+Decision read_disc(const nlohmann::ordered_json& contract, const Look& look, const nlohmann::ordered_json& of_first,
+                   const Look& first, const Decision& found, nlohmann::ordered_json& row);
 
 // Of a classifier that judges pictures: their scores into the row. One with a fault is refused before anything is
 // decided. Gives: the diseases for which the picture is too coarse.

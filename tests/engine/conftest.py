@@ -110,6 +110,7 @@ def closer(model: Model) -> Model:
         geometry={"path": "around-disc-1", "size": side, "fov_threshold": 24, "diameters": 2.6},
         rules={"disc_threshold": 0.5, "cup_threshold": 0.5, "vcdr_coefficient": 9.0, "vcdr_intercept": -6.0},
         glaucoma_threshold=0.45,
+        first_share=0.25,
     )
     return Model(Path("closer.onnx"), b"", document)
 

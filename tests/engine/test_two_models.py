@@ -137,6 +137,7 @@ def test_the_columns_name_what_only_the_classifier_fills(fake, fundus):  # the l
         "name_bytes",
         "site",
         "second_look",
+        "vcdr_first",
     }
 
 

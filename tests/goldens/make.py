@@ -61,7 +61,7 @@ def disc(**tensors: Any) -> tuple[dict[str, Any], Tensors]:
     rules = {"disc_threshold": 0.55, "cup_threshold": 0.5, "vcdr_coefficient": 8.0, "vcdr_intercept": -5.0}
     document = _common("disc", outputs)
     document["geometry"] |= {"path": "around-disc-1", "diameters": 2.6}
-    return document | {"rules": rules, "glaucoma_threshold": 0.45}, maps | tensors
+    return document | {"first_share": 0.25, "rules": rules, "glaucoma_threshold": 0.45}, maps | tensors
 
 
 def classifier(glaucoma: float, referable_dr: float, any_dr: float, **faults: float) -> tuple[dict[str, Any], Tensors]:
@@ -145,7 +145,8 @@ def row_of(looks: list[tuple[dict[str, Any], Tensors]]) -> dict[str, Any]:
         prepared = Prepared(blank, placement, share=WHOLE.scale_x / placement.scale_x)
         reader = READERS[document["kind"]]
         readers.append(reader(reader.contract.model_validate(document), None))
-        seen.append((prepared, {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}))
+        looked = prepared, {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+        seen.append((prepared, readers[-1].merged(looked, seen[0])) if readers[-1].after else looked)
     row = reading.result(Screening(name="golden", width=WIDTH, height=HEIGHT), readers, seen).to_dict()
     left_out = {"name", "sha256", "patient", "model", "model_version", "model_sha256", "backend", "precision"}
     return {key: value for key, value in row.items() if key not in left_out}

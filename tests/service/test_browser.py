@@ -180,7 +180,7 @@ def test_scores_stand_on_scales_with_their_bands_of_doubt(opened, address, pictu
     bands = card.locator(".doubt")
     assert bands.count() == 3  # the multi-task model leaves nothing open
     card.get_by_text("What the thresholds give").click()
-    at = screener.contracts[1].decisions["any_dr"].points.balanced
+    at = screener.contracts[-1].decisions["any_dr"].points.balanced
     told = f"from {at.threshold:.3f}: sensitivity {at.sensitivity.value:.2f} ({at.sensitivity.low:.2f} to "
     assert told in card.inner_text()
     for line in card.locator("tr:has(.doubt)").all():

@@ -29,8 +29,11 @@ def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: st
         raise SettingsError(f"fit_on {fit_on}: allowed are {', '.join(multitask.FIT_ON)}")
     pairs = job.load_samples(settings, root)
     squares = validation.crops(settings, job.held_out(pairs))
-    maps = validation.predict(job.from_checkpoint(settings, state["network"]), squares, torch.device("cpu"))
+    network, share = job.from_checkpoint(settings, state["network"]), settings.reading.first_share
+    maps = validation.predict(network, squares, share, torch.device("cpu"))
     cases = [own.case for own in squares]
-    found = multitask.fitted(settings, state, pairs, cases, maps, job.uncalibrated(settings.reading), fit_on)
+    taught = [(sample, own) for sample, own in pairs if any(task in own.weights for task in settings.data.batch)]
+    rules, before = job.uncalibrated(settings.reading), validation.vcdrs_before(squares)
+    found = multitask.fitted(settings, state, taught, cases, maps, rules, fit_on, before)
     found["training"]["figures"] = validation.measure(squares, maps, Rules(**found["rules"]))
-    return found | {"rules": {name: found["rules"][name] for name in _RULES}}
+    return found | {"first_share": share, "rules": {name: found["rules"][name] for name in _RULES}}

@@ -39,8 +39,9 @@ class Schedule(multitask.Schedule):
 
 
 class Reading(multitask.Reading):
-    """Calibration decides all; there is no fovea."""
+    """first_share: of the first look's maps in the mean of both. Calibration decides the rest; there is no fovea."""
 
+    first_share: settings.Share
     fovea_mode: CentreMode = "robust"
     fovea_min_peak: settings.Share = 1.0
 
@@ -52,7 +53,7 @@ class Config(multitask.Config):
     geometry: Geometry
     data: Data
     schedule: Schedule
-    reading: Reading = Reading()
+    reading: Reading
 
     @model_validator(mode="after")
     def _has_no_more(self) -> Config:

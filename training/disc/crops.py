@@ -13,6 +13,7 @@ from ...engine.labelled.sample import Sample
 from ...engine.pictures import photo, preprocess
 from ...engine.pictures.photo import Photo
 from ...engine.pictures.preprocess import Geometry, Placement, Prepared, Spot
+from ...engine.readers.outputs import Looked
 from ...engine.spotting import Spotter
 from ...postprocess import measures
 from .. import cases
@@ -21,10 +22,10 @@ from ..cases import Case
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """case: the square and its labels; network: the first look's own score of glaucoma."""
+    """case: the square and its labels; first: what the first look has looked at and given."""
 
     case: Case
-    network: float
+    first: Looked
 
 
 def seen(sample: Sample, geometry: Geometry, spotter: Spotter) -> Crop | None:
@@ -34,13 +35,13 @@ def seen(sample: Sample, geometry: Geometry, spotter: Spotter) -> Crop | None:
     """
     picture = _read(sample)
     try:
-        spot, outputs = spotter.look(picture)
+        spot, first = spotter.look(picture)
     except PhotoError as error:
         raise DataError(f"{sample.image}: {error}") from None
     if spot is None:
         return None
     case = cases.moved(sample, preprocess.around(spot, geometry), picture.width)
-    return Crop(case, float(outputs["glaucoma"]))
+    return Crop(case, first)
 
 
 def drawn(sample: Sample, geometry: Geometry) -> Case | None:

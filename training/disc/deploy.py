@@ -11,7 +11,7 @@ from ..system import Deployment, output
 from .config import Config
 from .networks import OUTPUTS, Deployed
 
-CALIBRATED = frozenset({"rules", "glaucoma_threshold"})
+CALIBRATED = frozenset({"rules", "first_share", "glaucoma_threshold"})
 
 
 def deploy(settings: Config, state: Mapping[str, Any], calibration: Mapping[str, Any]) -> Deployment:
@@ -19,6 +19,7 @@ def deploy(settings: Config, state: Mapping[str, Any], calibration: Mapping[str,
     side = settings.geometry.size
     fields = {
         "outputs": [output(name, side, side) for name in OUTPUTS],
+        "first_share": calibration["first_share"],
         "rules": DiscRulesPart(**calibration["rules"]),
         "glaucoma_threshold": calibration["glaucoma_threshold"],
     }

@@ -35,6 +35,6 @@ class DiscJob(MultiTaskJob):
 
     def validate(self) -> tuple[dict[str, dict[str, float]], float]:
         """See `system.Job`."""
-        maps = validation.predict(self.network, self._squares, self._device)
+        maps = validation.predict(self.network, self._squares, self.settings.reading.first_share, self._device)
         figures = validation.measure(self._squares, maps, uncalibrated(self.settings.reading))
         return figures, score(figures, self._tasks)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 
 from ...engine.labelled.sample import Sample
-from ...engine.spotting import Spotter
+from ...engine.readers.disc import mean_of_both
+from ...engine.spotting import Spotter, rules_of_first
+from ...postprocess import anatomy
 from ...postprocess.anatomy import Rules
 from ..multitask import validation
 from ..multitask.networks import MultiTaskUNet
@@ -28,17 +29,24 @@ def crops(settings: Config, samples: Iterable[Sample]) -> list[Crop]:
     return [crop for crop in found if crop]
 
 
-def predict(network: MultiTaskUNet, squares: Sequence[Crop], device: torch.device) -> list[Maps]:
-    """The outputs for each square, in fp32, with the first look's score."""
+def predict(network: MultiTaskUNet, squares: Sequence[Crop], first_share: float, device: torch.device) -> list[Maps]:
+    """The mean of both looks for each square, in fp32, with the first look's score of glaucoma."""
     images = [own.case.prepared.image for own in squares]
     outputs = validation.predict(Deployed(network), images, device)
     return [
-        {**maps, "glaucoma": np.asarray(own.network, np.float32)} for maps, own in zip(outputs, squares, strict=True)
+        {**mean_of_both((own.case.prepared, maps), own.first, first_share), "glaucoma": own.first[1]["glaucoma"]}
+        for maps, own in zip(outputs, squares, strict=True)
     ]
+
+
+def vcdrs_before(squares: Sequence[Crop]) -> list[float | None]:
+    """The first look's vCDR of each."""
+    rules = rules_of_first()
+    return [anatomy.measure(own.first[1], rules).vcdr for own in squares]
 
 
 def measure(squares: Sequence[Crop], maps: Sequence[Maps], rules: Rules) -> dict[str, dict[str, float]]:
     """As of the multi-task network, without what is the first look's."""
-    found = validation.measure([own.case for own in squares], maps, rules)
+    found = validation.measure([own.case for own in squares], maps, rules, vcdrs_before(squares))
     own = {name: {key: value for key, value in row.items() if key in CURVES} for name, row in found.items()}
     return {name: row for name, row in own.items() if row}

@@ -7,6 +7,7 @@ Each set and class weighs the same (less where it has few pictures), so that no 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 
 from ...engine.errors import DataError, SettingsError
 from ...engine.labelled.sample import Sample
-from ...postprocess import anatomy, metrics
+from ...postprocess import anatomy, measures, metrics, scores
 from ...postprocess.anatomy import Rules
-from ..balance import equal_weights
+from ..balance import FEW, equal_weights
 from ..cases import Case, prepare
 from ..provenance import provenance
 from . import job, validation
@@ -29,7 +30,7 @@ from .networks import Deployed
 from .validation import Maps
 
 FIT_ON = ("predicted", "paper")
-_GRID = np.arange(0.30, 0.71, 0.05)
+_GRID = np.arange(0.30, 0.91, 0.05)
 
 
 def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: str) -> dict[str, Any]:
@@ -64,14 +65,18 @@ def fitted(
     maps: Sequence[Maps],
     rules: Rules,
     fit_on: str,
+    before: Sequence[float | None] | None = None,
 ) -> dict[str, Any]:
     """Rules, the decision's threshold and where the model comes from, of what the network gives for the validation pictures.
 
-    Args and raises: as of `calibrate`; rules: to begin with.
+    Args and raises: as of `calibrate`; rules: to begin with; before: the vCDR of a look before this one for each picture: the
+    regression is on the mean of both.
     """
-    rules = best_thresholds(cases, maps, rules)
+    rules = best_thresholds(cases, maps, rules, before)
     labelled = [k for k, case in enumerate(cases) if case.sample.glaucoma is not None]
-    vcdrs = [anatomy.measure(maps[k], rules).vcdr for k in labelled]
+    vcdrs = [
+        measures.of_two_looks(before[k] if before else None, anatomy.measure(maps[k], rules).vcdr) for k in labelled
+    ]
     if fit_on == "paper":
         fit = [(validation.true_vcdr(c.masks), c.sample) for c in cases if c.masks and c.sample.glaucoma is not None]
     else:
@@ -79,8 +84,11 @@ def fitted(
     coefficient, intercept = fit_logistic([(v, s) for v, s in fit if v is not None])
     rules = replace(rules, vcdr_coefficient=coefficient, vcdr_intercept=intercept)
 
-    both = [(anatomy.measure(maps[k], rules).glaucoma, cases[k].sample) for k in labelled]
-    measured = [(score, sample) for score, sample in both if score is not None]
+    measured = [
+        (0.5 * (float(maps[k]["glaucoma"]) + scores.logistic(vcdr, coefficient, intercept)), cases[k].sample)
+        for k, vcdr in zip(labelled, vcdrs, strict=True)
+        if vcdr is not None
+    ]
     samples = [sample for _, sample in measured]
     _need_both(samples)
     threshold = metrics.threshold_of_youden(
@@ -95,21 +103,32 @@ def fitted(
             f"{settings.schedule.strategy}, {settings.data.sampler} sampler",
             state,
             pairs,
-            validation.measure(cases, maps, rules),
+            validation.measure(cases, maps, rules, before),
         ),
     }
 
 
-def best_thresholds(cases: Sequence[Case], maps: Sequence[Maps], rules: Rules) -> Rules:
-    """The mask thresholds with the best mean over sets of Dice (disc), and of Dice minus vCDR error (cup)."""
+def best_thresholds(
+    cases: Sequence[Case], maps: Sequence[Maps], rules: Rules, before: Sequence[float | None] | None = None
+) -> Rules:
+    """The mask thresholds with the best mean over sets of Dice (disc), and of Dice minus vCDR error (cup); sets of few pictures
+    count less."""
     drawn = [k for k, case in enumerate(cases) if case.masks is not None or case.sample.expert_vcdr is not None]
     if not any(masks.cup is not None for k in drawn if (masks := cases[k].masks)):
         raise DataError("the validation split has no drawn cups; thresholds cannot be chosen")
     own_cases, own_maps = [cases[k] for k in drawn], [maps[k] for k in drawn]
+    own_before = before and [before[k] for k in drawn]
+
+    counts = Counter(case.sample.set_name for case in own_cases)
+
+    def mean(figures: Mapping[str, Mapping[str, float]], key: str) -> float:
+        rows = [(row[key], min(counts[name], FEW)) for name, row in figures.items() if key in row]
+        values, weights = zip(*rows, strict=True)
+        return float(np.average(values, weights=weights))
 
     def worth(candidate: Rules, keys: dict[str, float]) -> float:
-        figures = validation.measure(own_cases, own_maps, candidate).values()
-        return sum(sign * float(np.mean([row[key] for row in figures if key in row])) for key, sign in keys.items())
+        figures = validation.measure(own_cases, own_maps, candidate, own_before)
+        return sum(sign * mean(figures, key) for key, sign in keys.items())
 
     by_disc = [replace(rules, disc_threshold=float(round(t, 2))) for t in _GRID]
     rules = max(by_disc, key=lambda r: worth(r, {"disc_dice": 1}))

@@ -50,12 +50,14 @@ class Data(settings.Data):
 
 
 class Schedule(settings.Schedule):
-    """strategy: see `mtl`; fovea_loss and fovea_variance_px2: of the saliency map; mask_loss: of disc and cup."""
+    """strategy: see `mtl`; fovea_loss and fovea_variance_px2: of the saliency map; mask_loss: of disc and cup;
+    loss_weights: under the strategy `sum`, of the tasks' losses, 1 where it is not named."""
 
     strategy: Strategy
     fovea_loss: Literal["l1", "bce"]
     fovea_variance_px2: Annotated[float, Field(gt=0)]
-    mask_loss: Literal["bce", "bce+dice"] = "bce"  # absent from older checkpoints
+    mask_loss: Literal["bce", "bce+dice"] = "bce"  # absent from older checkpoints, as is the next
+    loss_weights: Annotated[dict[TaskName, Annotated[float, Field(gt=0)]], Field(default_factory=dict)]
 
 
 class Reading(Strict):
@@ -84,6 +86,8 @@ class Config(settings.BaseConfig):
             raise ValueError("disc_scale: the smaller share comes first")
         if "ratio" in self.data.batch and not {"disc", "cup"} <= self.data.batch.keys():
             raise ValueError("task ratio goes with disc and cup: it moves the cup of a disc that is drawn")
+        if self.schedule.loss_weights and self.schedule.strategy != "sum":
+            raise ValueError("schedule.loss_weights goes with the strategy sum")
         if self.network.imagenet and self.network.width != 1:
             raise ValueError("network.imagenet fits width 1 only")
         if self.network.start and (self.network.imagenet or self.schedule.freeze_batchnorm > 0):

@@ -56,7 +56,11 @@ class MultiTaskJob:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._tasks = [task for task in LEARNED if task in settings.data.batch]
         self.optimiser = MultiTaskOptimiser(
-            {task: network.reach(task) for task in self._tasks}, plan.strategy, plan.lr, plan.weight_decay
+            {task: network.reach(task) for task in self._tasks},
+            plan.strategy,
+            plan.lr,
+            plan.weight_decay,
+            {str(task): weight for task, weight in plan.loss_weights.items()},
         )
 
     def prepare(self) -> list[batches.Cached]:

@@ -19,12 +19,18 @@ Strategy = Literal["mtl-io", "alternating", "sum"]
 
 
 class MultiTaskOptimiser:
-    """Owns the Adam state or states. `reach` maps each task, in step order, to the parameters its loss reaches."""
+    """Owns the Adam state or states. `reach` maps each task, in step order, to the parameters its loss reaches; `weights`: of
+    its loss in the sum, 1 where it is not named."""
 
     def __init__(
-        self, reach: Mapping[str, Iterable[Parameter]], strategy: Strategy, lr: float, weight_decay: float = 0.0
+        self,
+        reach: Mapping[str, Iterable[Parameter]],
+        strategy: Strategy,
+        lr: float,
+        weight_decay: float = 0.0,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
-        self.strategy = strategy
+        self.strategy, self._weights = strategy, weights or {}
         self.tasks = tuple(reach)
         reached = {task: list(parameters) for task, parameters in reach.items()}
         if strategy == "mtl-io":
@@ -44,7 +50,8 @@ class MultiTaskOptimiser:
         present = [task for task in self.tasks if task in losses]
         if self.strategy == "sum":
             values = {task: losses[task]() for task in present}
-            self._descend("all", torch.stack(list(values.values())).sum())
+            weighed = [self._weights.get(task, 1.0) * value for task, value in values.items()]
+            self._descend("all", torch.stack(weighed).sum())
         else:
             values = {}
             for task in present:

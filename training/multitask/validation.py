@@ -29,25 +29,29 @@ def predict(network: Deployed, images: Sequence[NDArray[np.uint8]], device: torc
             yield {name: output[k] for name, output in zip(network.outputs, outputs, strict=True)}
 
 
-def measure(cases: Sequence[Case], maps: Sequence[Maps], rules: anatomy.Rules) -> dict[str, dict[str, float]]:
+def measure(
+    cases: Sequence[Case], maps: Sequence[Maps], rules: anatomy.Rules, before: Sequence[float | None] | None = None
+) -> dict[str, dict[str, float]]:
     """Figures per set: disc_dice, cup_dice, vcdr_error, fovea_error (share of the picture's width), auc of the network.
 
     vcdr_error is against what is drawn, or where nothing is, against experts' ratio. A disc or cup that was not found counts
-    as Dice 0 and vCDR 0; a fovea that was not found as a tenth of the width.
+    as Dice 0 and vCDR 0; a fovea that was not found as a tenth of the width. Args: before: the vCDR of an
+    earlier look at each, of which the mean is taken.
     """
     figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     scores: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    for case, outputs in zip(cases, maps, strict=True):
+    for case, outputs, first in zip(cases, maps, before or [None] * len(cases), strict=True):
         found = anatomy.measure(outputs, rules)
+        vcdr = measures.of_two_looks(first, found.vcdr) or 0.0
         row = figures[case.sample.set_name]
         if case.masks is not None:
             disc, cup = _whole(found, case.masks.disc.shape)
             row["disc_dice"].append(metrics.dice(disc, case.masks.disc) or 0.0)
             if case.masks.cup is not None:
                 row["cup_dice"].append(metrics.dice(cup, case.masks.cup) or 0.0)
-                row["vcdr_error"].append(abs((found.vcdr or 0.0) - (true_vcdr(case.masks) or 0.0)))
+                row["vcdr_error"].append(abs(vcdr - (true_vcdr(case.masks) or 0.0)))
         elif case.sample.expert_vcdr is not None:
-            row["vcdr_error"].append(abs((found.vcdr or 0.0) - case.sample.expert_vcdr))
+            row["vcdr_error"].append(abs(vcdr - case.sample.expert_vcdr))
         if case.fovea is not None:
             distance = np.hypot(*np.subtract(found.fovea, case.fovea)) / case.width if found.fovea else 0.1
             row["fovea_error"].append(float(distance))

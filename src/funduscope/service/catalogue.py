@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..engine.contract import Contract
@@ -20,7 +19,7 @@ def document(screener: Screener) -> dict[str, Any]:
     return {
         "funduscope": __version__,
         "models": [
-            {**vars(name), **_document(contract, screener.point)}
+            {**vars(name), **_document(contract, screener)}
             for name, contract in zip(screener.models, screener.contracts, strict=True)
         ],
     }
@@ -41,9 +40,12 @@ def verdicts_of(model: ModelName) -> list[dict[str, str]]:
     return [titled(verdict) for verdict in READERS[model.kind].verdicts]
 
 
-def _document(contract: Contract, asked: str | None) -> dict[str, Any]:
-    reader = READERS[contract.kind](contract, asked)
-    points: Mapping[str, Any] = reader.points()
+def _document(contract: Contract, screener: Screener) -> dict[str, Any]:
+    reader = READERS[contract.kind](contract, screener.point)
+    points = dict(reader.points())
+    for own in screener.contracts:  # a later look has the last word
+        if READERS[own.kind].after == contract.kind:
+            points |= READERS[own.kind](own, screener.point).points()
     return {
         "network": contract.training.network,
         "terms": contract.terms.model_dump(),

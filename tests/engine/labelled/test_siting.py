@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 
 import cv2
 import numpy as np
 import pytest
 
-from funduscope.engine import site
+from funduscope.engine import models, site
 from funduscope.engine.errors import DataError
 from funduscope.engine.labelled import dataset, siting
 from funduscope.engine.readers.point import OperatingPoint
@@ -135,3 +136,19 @@ def test_a_run_or_a_site_is_calibrated_and_not_both(call, table):
         told = call("calibrate", *given)
         assert told.returncode != 0
         assert "give the one or the other" in " ".join(told.stderr.split())
+
+
+def test_the_last_look_is_the_one_whose_threshold_is_fitted(table):
+    samples = [
+        dataclasses.replace(sample, glaucoma=k % 2, dr_grade=None)
+        for k, sample in enumerate(dataset.load(table, unsplit="val"))
+    ]
+    multitask, disc = (models.load(name) for name in ("multitask", "disc"))
+    both = siting.fit(ScreenerSettings(["multitask", "disc"], backend="onnxruntime"), samples, "clinic")
+    assert both.models[multitask.sha256] == {}
+    moved = both.models[disc.sha256]["glaucoma"].points["balanced"].threshold
+    with ScreenerSettings(["multitask", "disc"], backend="onnxruntime", site=both).open() as screener:
+        results = [screener(sample.image) for sample in samples[:6]]
+    assert {own.decisions["glaucoma"].threshold for own in results if own.second_look} == {moved}
+    alone = siting.fit(ScreenerSettings(["multitask"], backend="onnxruntime"), samples, "clinic")
+    assert alone.models[multitask.sha256].keys() == {"glaucoma"}

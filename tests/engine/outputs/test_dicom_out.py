@@ -142,7 +142,7 @@ def test_the_report_has_what_was_measured_with_its_units(report, found):
 def test_the_report_has_each_opinion_and_who_gave_it(report, found):
     models = {model.name: model for model in found.models}
     of = {
-        "glaucoma": "multitask",
+        "glaucoma": "disc",
         "glaucoma_second": "classifier",
         "referable_dr": "classifier",
         "any_dr": "classifier",
@@ -151,7 +151,7 @@ def test_the_report_has_each_opinion_and_who_gave_it(report, found):
         algorithm = {}
         for own in group.ContentSequence:
             algorithm.setdefault(named(own), []).append(own.get("TextValue"))
-        model = models[of.get(name, "multitask")]
+        model = models[of.get(name, "multitask" if name == "fovea" else "disc")]
         assert (algorithm["111001"], algorithm["111003"]) == ([model.name], [model.version])
         assert f"sha256 {model.sha256}" in algorithm["111002"]
         assert (f"operating point {found.point}" in algorithm["111002"]) == (model.name == "classifier")
@@ -195,7 +195,7 @@ def test_highdicom_reads_both_again(found, source, tmp_path):
         np.testing.assert_array_equal(read.pixel_array[number - 1].astype(bool), found.mask(name))
         described = read.get_segment_description(number)
         assert described.segmented_property_type.value == dicom.CODES[name].value
-        assert described.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "multitask"
+        assert described.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "disc"
         eye = described.AnatomicRegionSequence[0].AnatomicRegionModifierSequence[0]
         assert eye.CodeValue == dicom.CODES["left"].value
     sources = [own for own in dicom._items(read) if own.get("ReferencedSOPInstanceUID") == NAMED["SOPInstanceUID"]]

@@ -199,6 +199,21 @@ def test_who_computed_it_is_told():
     }
 
 
+@pytest.mark.parametrize(("looked", "by"), [(True, "disc"), (False, "multitask")])
+def test_what_the_second_look_measured_is_told_of_its_model(looked, by):
+    second = ModelName("disc", "disc", "1", "e" * 64, "onnxruntime", "fp32")
+    bundle = made(replace(SCREENED, second_look=looked, fovea=(600.0, 500.0), models=(MODELS[0], second, MODELS[1])))
+    validated(bundle)
+    by_name = {own["fullUrl"]: own["resource"] for own in bundle["entry"]}
+    of = {name: by_name[own["device"]["reference"]]["deviceName"][0]["name"] for name, own in named(bundle).items()}
+    measured = ("vcdr", "disc_vertical_diameter_px", "cup_vertical_diameter_px", "glaucoma")
+    assert {of[name] for name in measured} == {by}
+    assert {name: own for name, own in of.items() if name.startswith("fovea")} == {
+        name: "multitask" for name in of if name.startswith("fovea")
+    }
+    assert of["any_dr"] == "classifier"
+
+
 def test_each_picture_has_a_report_of_its_own_observations_with_the_notice():
     bundle = made(SCREENED, REJECTED, UNREAD)
     by_name = {own["fullUrl"]: own["resource"] for own in bundle["entry"]}

@@ -61,7 +61,10 @@ def test_disc_cup_and_vcdr_are_of_the_closer_look(reader, looked):
         assert (outline.x, outline.y) == pytest.approx(prepared.placement.to_photo(x, y), abs=0.5 / scale)
         assert outline.vertical_diameter_px == pytest.approx(down / scale, rel=0.03)
         assert outline.area_px == pytest.approx(np.pi / 4 * across * down / scale**2, rel=0.03)
-    assert closer.vcdr == pytest.approx(0.5, abs=0.02)
+    closer_alone = closer.cup.vertical_diameter_px / closer.disc.vertical_diameter_px
+    assert closer_alone == pytest.approx(0.5, abs=0.02)
+    assert closer.vcdr == pytest.approx((found.vcdr + closer_alone) / 2)
+    assert closer.scores["vcdr_first"] == found.vcdr
     assert closer.scores["glaucoma_network"] == 0.25
     assert closer.scores["glaucoma_vcdr"] == pytest.approx(scores.logistic(closer.vcdr, 9.0, -6.0))
     mean = (0.25 + closer.scores["glaucoma_vcdr"]) / 2
@@ -95,6 +98,25 @@ def test_a_cup_that_the_first_look_missed_is_found(reader, looked):
     closer = reader.read(found, maps(), prepared)
     assert closer.warnings == ()
     assert closer.decisions["glaucoma"].called is not None
+    assert closer.scores["vcdr_first"] is None
+    assert closer.scores["glaucoma_vcdr"] == pytest.approx(scores.logistic(closer.vcdr, 9.0, -6.0))
+
+
+def test_each_map_is_the_mean_of_both_looks(reader, model, painter):
+    first = MultiTaskReader(model.contract, None)
+    prepared = first.prepare(photo.load(np.full((WIDTH, WIDTH, 3), 90, np.uint8)))
+    painted = painter.maps()
+    square = reader.prepare(first.spot(painted, prepared))
+    joined = reader.merged((square, maps(disc=None, cup=None)), (prepared, painted))
+    for name in ("disc", "cup"):
+        alone = 4 * joined[name]  # a quarter is the first look's, and the second has seen nothing
+        at = model.contract.rules.model_dump()[f"{name}_threshold"]
+        height = (alone > at).sum(axis=0).max() / square.placement.scale_y
+        assert height == pytest.approx({"disc": 48, "cup": 24}[name] / prepared.placement.scale_y, rel=0.05)
+        rows, columns = np.nonzero(alone > at)
+        seen = square.placement.to_photo(columns.mean(), rows.mean())
+        x, y = {"disc": (150, 120), "cup": (152, 121)}[name]
+        assert seen == pytest.approx(prepared.placement.to_photo(x, y), abs=1.5 / prepared.placement.scale_y)
 
 
 def test_a_disc_at_the_edge_of_the_field_is_looked_at_too(reader, looked):

@@ -62,12 +62,12 @@ BY_HAND = {"mtl-io": by_hand_mtl_io, "alternating": by_hand_alternating, "sum": 
 class Pair:
     """One shared number, one of each task's own, and the two losses on them."""
 
-    def __init__(self, strategy):
+    def __init__(self, strategy, weights=None):
         self.shared, self.own_a, self.own_b = (
             torch.nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in range(3)
         )
         reach = {"a": [self.shared, self.own_a], "b": [self.shared, self.own_b]}
-        self.optimiser = MultiTaskOptimiser(reach, strategy, LR, WEIGHT_DECAY)
+        self.optimiser = MultiTaskOptimiser(reach, strategy, LR, WEIGHT_DECAY, weights)
 
     def loss_a(self):
         return ((self.shared - A) ** 2 + (self.own_a - 1) ** 2).sum()
@@ -142,6 +142,15 @@ def test_no_gradient_is_left_after_a_round(strategy):
 def test_the_losses_before_each_tasks_own_step_are_returned():
     assert Pair("sum").round() == pytest.approx({"a": 10.0, "b": 401.0})
     assert Pair("mtl-io").round() == pytest.approx({"a": 10.0, "b": 4 * (LR - B) ** 2 + 1})
+
+
+def test_the_sum_weighs_losses_as_it_is_told():
+    plain, weighed, alone = Pair("sum"), Pair("sum", {"b": 1e-6}), Pair("sum")
+    alone.round("a")
+    told = weighed.round()
+    assert told == plain.round()  # each loss is told as it is
+    assert weighed.numbers()[1] == pytest.approx(alone.numbers()[1])
+    assert weighed.shared.item() == pytest.approx(alone.shared.item())
 
 
 def test_tasks_step_in_the_order_of_reach_not_of_the_losses():
