@@ -120,7 +120,7 @@ def shares_of(results: Results, whole: Row) -> dict[str, float]:
 def throughput(results: Results) -> Figure:
     """Pictures a second: of each network by batch, and of streams from the file to the result."""
     panels = [(f"network {name}", results.of("network", network=name), "batch") for name in _networks(results)]
-    panels.append(("files to results, both models", results.of("stream"), "side"))
+    panels.append(("files to results, all models", results.of("stream"), "side"))
     sides = {row["size"]: row["side"] for row in results.of("stage")}
     high = [len(_distinct(rows, "way")) for _, rows, _ in panels]
     figure = Figure(figsize=(9, 0.36 * sum(high) + 2.2), layout="constrained")
@@ -240,7 +240,7 @@ def end_to_end(results: Results) -> str:
     sides = {row["size"]: row["side"] for row in results.of("stage")}
     streams = {size: {row["way"]: row for row in results.of("stream", size=size)} for size in sides}
     streams = {size: own for size, own in streams.items() if own}
-    titles = ["both models", "one picture, p50", "p99", *(f"{sides[size]} px, a second" for size in streams)]
+    titles = ["all models", "one picture, p50", "p99", *(f"{sides[size]} px, a second" for size in streams)]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for row in results.of("one picture"):
         cells = [row["way"], f"{row['p50_ms']:.1f} ms ({row['times_loop']:.1f})", f"{row['p99_ms']:.1f} ms"]

@@ -18,7 +18,7 @@ import ways
 
 from funduscope.engine import models
 from funduscope.engine.gate import verify
-from funduscope.engine.pictures import photo, preprocess
+from funduscope.engine.gate.pictures import prepared
 from funduscope.engine.readers.difference import BOUNDS
 
 SECONDS = {1: 8, 8: 15}  # by batch
@@ -34,7 +34,7 @@ CASES = [
 def measured(name: str, batch: int) -> tuple[dict[str, turns.Times], dict[str, str], dict[str, str]]:
     """Times of each way and of the ceilings (`ceiling fp32`); why not the others; and the precisions that computed."""
     model = models.load(name)
-    image = preprocess.prepare(photo.load(sizes.jpeg("sample")), model.contract.geometry.build()).image
+    image = prepared([sizes.SAMPLE], model.contract.geometry.build())[0]
     images = np.repeat(image[None], batch, axis=0)
     with ExitStack() as stack:
         there, absent = ways.opened(stack, ways.of_network(model, batch))

@@ -94,7 +94,7 @@ def test_shares_add_up_where_stages_alone_took_longer_than_the_whole(results):
 
 def test_the_tables_have_the_figures(results):
     assert page.end_to_end(results).splitlines() == [
-        "| both models | one picture, p50 | p99 | 1024 px, a second | 4288 px, a second |",
+        "| all models | one picture, p50 | p99 | 1024 px, a second | 4288 px, a second |",
         "|---|---|---|---|---|",
         "| plain ONNX Runtime | 60.0 ms (1.0) | 120.0 ms | 22.9 (1.0) | 22.9 (1.0) |",
         "| openvino int8 | 15.0 ms (4.0) | 30.0 ms | 91.4 (4.0) | 91.4 (4.0) |",
