@@ -67,18 +67,22 @@ def test_camera_size_and_packed_size_agree(data_root: Path, name: str, original:
 @pytest.mark.slow
 @pytest.mark.data
 def test_its_figures_hold(data_root: Path) -> None:
-    """The floors of the first release, through the command's own evaluation."""
+    """The floors, through the command's own evaluation."""
     samples = [
-        s for name in ("drishti_gs1", "idrid") for s in evaluation.choose(dataset.load(data_root / name), "test")
+        s
+        for name in ("drishti_gs1", "idrid", "origa")
+        for s in evaluation.choose(dataset.load(data_root / name), "test")
     ]
-    with Screener.open("multitask") as screener:
+    with Screener.open("multitask", "disc") as screener:
         figures = evaluation.evaluate(screener, samples)
-    drishti, idrid = figures["drishti_gs1"], figures["idrid"]
-    assert (drishti["n"], idrid["n"]) == (51, 103)
-    assert drishti["disc_dice"]["mean"] >= 0.93
-    assert drishti["cup_dice"]["mean"] >= 0.82
-    assert drishti["vcdr_error"]["mean"] <= 0.10
-    assert idrid["fovea_error_percent"]["mean"] <= 1.5
+    drishti, idrid, origa = (figures[name] for name in ("drishti_gs1", "idrid", "origa"))
+    assert (drishti["n"], idrid["n"], origa["n"]) == (51, 103, 225)
+    assert drishti["disc_dice"]["mean"] >= 0.971
+    assert drishti["cup_dice"]["mean"] >= 0.903
+    assert drishti["vcdr_error"]["mean"] <= 0.048
+    assert origa["expert_vcdr_error"]["mean"] <= 0.08
+    assert origa["expert_vcdr_correlation"]["mean"] >= 0.61
+    assert idrid["fovea_error_percent"]["mean"] <= 1.3
 
 
 def test_the_classifier_on_a_healthy_eye(cc0: Path) -> None:
@@ -124,7 +128,7 @@ def classified(data_root: Path) -> dict[str, Any]:
         return evaluation.evaluate(screener, samples)
 
 
-@pytest.mark.parametrize("name", ["multitask", "classifier"])
+@pytest.mark.parametrize("name", ["multitask", "disc", "classifier"])
 def test_no_node_needs_the_size_of_a_batch(name: str) -> None:
     """ONNX Runtime puts `Shape` and what follows it on the CPU, whatever the provider."""
     onnx = pytest.importorskip("onnx")
@@ -139,6 +143,7 @@ def test_no_node_needs_the_size_of_a_batch(name: str) -> None:
     ("name", "sets"),
     [
         ("multitask", ("drishti_gs1", "idrid", "origa", "hygd")),
+        ("disc", ("drishti_gs1", "idrid", "origa", "hygd")),
         ("classifier", ("drishti_gs1", "idrid", "odir5k", "hygd")),
     ],
 )
