@@ -155,7 +155,7 @@ def test_torch_and_onnx_agree_on_real_pictures(data_root: Path, name: str, sets:
     model = models.load(name)
     paths = [path for own in sets for path in sorted((data_root / own / "images").iterdir())[:4]]
     images = prepared(paths, model.contract.geometry.build())
-    assert len(images) == 16
+    assert len(images) >= 14  # of a square around the disc, those in which one is seen
     report = onnx.verify_export(twin(model), model, images)
     assert report.passes(), report
 
