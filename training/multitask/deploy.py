@@ -9,14 +9,13 @@ from torch import Tensor
 
 from ...engine.errors import ModelError
 from ...engine.readers.multitask import RulesPart
-from .. import system
 from ..system import Deployment, output
 from . import job
 from .config import Config
 from .networks import MAPS, Deployed, MultiTaskUNet
 
 CALIBRATED = frozenset({"rules", "glaucoma_threshold"})
-D = TypeVar("D", bound=system.Deployed)
+D = TypeVar("D", bound=Deployed)
 _HEADS = (*(f"heads.{name}" for name in MAPS), "glaucoma")
 _FIRST, _CHANNELS = "network.encoder.features.0.weight", 64  # VGG-16's first convolution, and its channels at width 1
 

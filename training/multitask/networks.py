@@ -197,16 +197,16 @@ class MultiTaskUNet(nn.Module):
 class Deployed(system.Deployed):
     """The network as it is exported: probabilities and maps in [0, 1] under the contract's output names."""
 
-    outputs = OUTPUTS
+    outputs: tuple[str, ...] = OUTPUTS
 
     def __init__(self, network: MultiTaskUNet) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images: uint8 (N, S, S, 3). Returns: OUTPUTS: three maps (N, S, S), glaucoma (N,), float32 in [0, 1]."""
-        logits = self.network(images)
-        return tuple(torch.sigmoid(logits[name]) for name in OUTPUTS)
+        """images: uint8 (N, S, S, 3). Returns: `outputs`: maps (N, S, S), glaucoma (N,), float32 in [0, 1]."""
+        logits = self.network(images, self.outputs)
+        return tuple(torch.sigmoid(logits[name]) for name in self.outputs)
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         return [(f"network.{conv}", f"network.{norm}") for conv, norm in self.network.conv_norm_pairs()]
