@@ -42,7 +42,7 @@ ENGINE = (  # the same within the engine: files and rooms
     ("run", "tune", "labelled", "doctor"),
     ("cluster",),
     ("screener", "outputs"),
-    ("tuning", "reading"),
+    ("tuning", "reading", "look"),
     ("gate", "results", "schedule", "workers", "site"),
     ("spotting",),
     ("models", "runners", "drawing"),

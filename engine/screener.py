@@ -20,19 +20,19 @@ from typing import Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..postprocess import scores
 from . import models, reading, runners
 from . import site as sites
 from .contract import Contract, Model
 from .errors import BackendError, Code, ModelError, PhotoError, SettingsError
 from .eyes import Eyes, Listed
 from .gate.opening import open_runner
+from .look import Look, Opener
 from .pictures import colours, photo, roundness
 from .pictures.photo import Photo, Source
 from .pictures.preprocess import Prepared
 from .readers import READERS
 from .readers.classifier import PointName
-from .readers.outputs import Looked, Outputs
+from .readers.outputs import Outputs
 from .readers.quality import FAULTS
 from .readers.reader import Reader
 from .results import ModelName, Rejected, Result, Screening
@@ -168,73 +168,6 @@ def tuned(settings: ScreenerSettings, opened: Sequence[Model], record: Record) -
     return Screener(settings, files, opener, slots=1 if one else record.slots)
 
 
-_Opener = Callable[[Model], tuple[str, Runner]]  # gives the backend's name too
-
-
-class _Look:
-    """One open model: its runner, and the reader of what that gives.
-
-    Attributes:
-        later: The model that looks where this one shows it to; it need not be open.
-    """
-
-    later: _Look | None = None
-
-    def __init__(self, model: Model, point: str | None, opener: _Opener, site: Site | None) -> None:
-        own = {} if site is None else site.of(model)
-        document = model.contract.at({name: decision.points for name, decision in own.items()})
-        self.contract = document
-        self._temperatures = {name: part.temperature for name, part in own.items() if part.temperature != 1}
-        self.reader: Reader = READERS[document.kind](document, point)
-        backend, self.runner = opener(model)
-        self.name = ModelName(
-            document.kind,
-            document.name,
-            document.version,
-            document.sha256,
-            backend,
-            self.runner.precision,
-            str(site or ""),
-        )
-
-    def run(self, prepared: Sequence[Prepared]) -> list[tuple[Looked | None, ...]]:
-        """What the network gives for each picture, and for which square: where that shows nothing, for a closer one. Then what
-        the later look gives, of all in one batch; None where it was not shown anything.
-        """
-        looked = self._look(prepared)
-        for k, (square, outputs) in enumerate(looked):
-            closer = self.reader.again(outputs, square)
-            looked[k] = next((own for own in self._look(closer) if self.reader.shows(own[1], own[0])), looked[k])
-        if self.later is None:
-            return [(own,) for own in looked]
-        reader, spots = self.later.reader, [self.reader.spot(outputs, square) for square, outputs in looked]
-        seen = iter(self.later._look([reader.prepare(spot) for spot in spots if spot]))
-        both = list[tuple[Looked | None, ...]]()
-        for own, spot in zip(looked, spots, strict=True):
-            later = next(seen) if spot else None
-            both.append((own, later and (later[0], reader.merged(later, own))))
-        return both
-
-    def all(self) -> list[_Look]:
-        """The model, and the later one where it is open."""
-        return [self, *([self.later] if self.later else [])]
-
-    def _look(self, squares: Sequence[Prepared]) -> list[Looked]:
-        seen: list[Looked] = []
-        for start in range(0, len(squares), self.runner.max_batch):
-            part = squares[start : start + self.runner.max_batch]
-            outputs = self.runner(np.stack([own.image for own in part]))
-            seen += [(own, self._row(outputs, k)) for k, own in enumerate(part)]
-        return seen
-
-    def _row(self, outputs: Outputs, k: int) -> Outputs:
-        row = {name: output[k] for name, output in outputs.items()}
-        for name, temperature in self._temperatures.items():
-            if np.isfinite(row[name]):
-                row[name] = np.asarray(scores.tempered(float(row[name]), temperature), np.float32)
-        return row
-
-
 @dataclass(frozen=True, eq=False)
 class _Ready:
     """A picture that waits for the models: what is known of it, and each model's input."""
@@ -318,11 +251,11 @@ class Screener:
         self,
         settings: ScreenerSettings,
         opened: Sequence[Model],
-        opener: _Opener | None = None,
+        opener: Opener | None = None,
         slots: int | None = None,
     ) -> None:
         self.settings = settings
-        self._looks: list[_Look] = []
+        self._looks: list[Look] = []
         self._schedule: Schedule[tuple[Source, bool], _Ready | Rejected, Result] | None = None
         self._closed = False
         self._slots = slots
@@ -340,7 +273,7 @@ class Screener:
                     raise SettingsError(
                         f"{model.path}: a second model of the kind {kind}; open one of each kind at most"
                     )
-                look = _Look(model, settings.point, opener or settings.runner, site)
+                look = Look(model, settings.point, opener or settings.runner, site)
                 if look.reader.after is None:
                     self._looks.append(look)
                     continue
@@ -560,7 +493,7 @@ class Screener:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _all(self) -> list[_Look]:
+    def _all(self) -> list[Look]:
         """The open models, in the order in which they look."""
         return [own for look in self._looks for own in look.all()]
 

@@ -137,7 +137,7 @@ ORDER = (  # rooms and files, from the lowest; each imports what stands in its o
     ("runners", "drawing"),
     ("readers",),
     ("models", "results", "gate", "spotting", "tuning", "doctor", "reading", "site"),
-    ("schedule", "workers", "screener"),
+    ("schedule", "workers", "look", "screener"),
     ("outputs",),
     ("cluster",),
     ("run", "tune"),
