@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import simplejpeg
@@ -13,6 +15,7 @@ from .findings import Findings, HeatMap, Structure
 from .pictures.photo import Photo
 
 DISC, CUP, FOVEA = (64, 220, 96), (70, 170, 255), (255, 225, 60)  # RGB; distinct for colour-blind readers too
+_OTHERS = (255, 255, 255)
 SIDE = 1024
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 _CLOSE = 0.9  # half the side of a close-up, in vertical disc diameters
@@ -64,14 +67,25 @@ def _warmth(picture: NDArray[np.uint8], scale: float, heat: HeatMap) -> tuple[ND
     return np.asarray(colours, np.uint8), np.asarray(opacity, np.float32)
 
 
-def contoured(photo: Photo, findings: Findings, side: int = SIDE) -> NDArray[np.uint8]:
-    """The whole photo with contours and fovea: uint8 (h, w, 3) RGB, its longer side `side` px at most."""
+def contoured(
+    photo: Photo, findings: Findings, side: int = SIDE, others: Sequence[NDArray[np.float64]] = ()
+) -> NDArray[np.uint8]:
+    """The whole photo with contours and fovea: uint8 (h, w, 3) RGB, its longer side `side` px at most.
+
+    Args:
+        photo: As read.
+        findings: On it.
+        side: See above.
+        others: Closed lines (n, 2) in the photo's pixels, drawn white: such as experts'.
+    """
     picture, scale = _whole(photo, side)
-    return _draw(picture, findings, (0.0, 0.0), scale)
+    return _draw(picture, findings, (0.0, 0.0), scale, others)
 
 
-def close_up(photo: Photo, findings: Findings, side: int) -> NDArray[np.uint8]:
-    """The disc and what is around it. Gives uint8 (side, side, 3) RGB; black beyond the photo's border."""
+def close_up(
+    photo: Photo, findings: Findings, side: int, others: Sequence[NDArray[np.float64]] = ()
+) -> NDArray[np.uint8]:
+    """The disc and what is around it. Gives uint8 (side, side, 3) RGB; black beyond the photo's border. Args: as `contoured`."""
     assert findings.disc is not None
     half = max(8.0, _CLOSE * findings.disc.vertical_diameter_px)
     scale = side / (2 * half)
@@ -83,7 +97,7 @@ def close_up(photo: Photo, findings: Findings, side: int) -> NDArray[np.uint8]:
     to_drawing = np.array([[here, 0, shift_x + (scale - 1) / 2], [0, here, shift_y + (scale - 1) / 2]])
     flags = cv2.INTER_LINEAR if here < 1 else cv2.INTER_CUBIC
     picture = cv2.warpAffine(seen.pixels, to_drawing, (side, side), flags=flags)
-    return _draw(np.asarray(picture, np.uint8), findings, (left, top), scale)
+    return _draw(np.asarray(picture, np.uint8), findings, (left, top), scale, others)
 
 
 def _whole(photo: Photo, side: int) -> tuple[NDArray[np.uint8], float]:
@@ -95,7 +109,11 @@ def _whole(photo: Photo, side: int) -> tuple[NDArray[np.uint8], float]:
 
 
 def _draw(
-    picture: NDArray[np.uint8], findings: Findings, origin: tuple[float, float], scale: float
+    picture: NDArray[np.uint8],
+    findings: Findings,
+    origin: tuple[float, float],
+    scale: float,
+    others: Sequence[NDArray[np.float64]],
 ) -> NDArray[np.uint8]:
     """Draw into a picture that shows a part of the photo. Args: origin: the photo's pixel at its corner; scale: of it."""
     size = picture.shape[1], picture.shape[0]
@@ -104,6 +122,8 @@ def _draw(
     def fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
         return np.asarray(np.rint(((points - origin + 0.5) * scale - 0.5) * (1 << _SHIFT)), np.int32)
 
+    for line in others:
+        cv2.polylines(picture, [fixed(line)[:, None]], True, _OTHERS, thick, cv2.LINE_AA, _SHIFT)
     structures: tuple[tuple[Structure, tuple[int, int, int]], ...] = (("disc", DISC), ("cup", CUP))
     for structure, colour in structures:
         contour = findings.contour(structure)

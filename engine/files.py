@@ -52,6 +52,15 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         raise OutputError(f"{str(path)!r}: is no name of a file ({error}); choose another name") from None
 
 
+def expect_empty(folder: Path) -> None:
+    """See that a folder is empty, or not there yet. Raises OutputError."""
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise OutputError(f"{folder}: is not empty; choose a new folder")
+    except OSError as error:
+        raise refused(folder, error) from None
+
+
 def expect(path: Path) -> None:
     """See that a file can be written, before the work that it is to hold. Raises OutputError."""
     if path.is_dir():

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...postprocess import measures, metrics
-from ..errors import DataError, OutputError, SettingsError
-from ..files import refused, write_bytes, write_text
+from ..errors import DataError, SettingsError
+from ..files import expect_empty, write_bytes, write_text
 from ..readers import READERS
 from ..results import ModelName, Result, Screening
 from .dataset import size_of
@@ -60,11 +60,7 @@ class Submission:
             raise SettingsError(
                 "REFUGE wants discs, cups and foveas, which no open model finds; open a multi-task model"
             )
-        try:
-            if self.folder.exists() and any(self.folder.iterdir()):
-                raise OutputError(f"{self.folder}: is not empty; choose a new folder")
-        except OSError as error:
-            raise refused(self.folder, error) from None
+        expect_empty(self.folder)
         seen: set[str] = set()
         for sample in self.samples:
             name = sample.image.stem.lower()

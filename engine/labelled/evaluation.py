@@ -53,14 +53,14 @@ class _Tally:
 
 
 def evaluate(
-    screener: Screener, samples: Sequence[Sample], watch: Callable[[Sample, Result], None] | None = None
+    screener: Screener, samples: Sequence[Sample], *watches: Callable[[Sample, Result], None]
 ) -> dict[str, Any]:
     """Screen the samples and measure what the open models say that they find.
 
     Args:
         screener: Open.
         samples: At least one.
-        watch: Is told each result.
+        watches: Each is told every result.
 
     Returns:
         Per set: `n`, `n_rejected` and, where labelled, `disc_dice`, `cup_dice`, `vcdr_error` (mean |difference|), `vcdr_bias`
@@ -90,7 +90,7 @@ def evaluate(
     tallies: dict[str, _Tally] = {}
     readers = [READERS[own.kind] for own in screener.models]
     for sample, result in zip(samples, screener.stream((s.image for s in samples), keep_photo=True), strict=True):
-        if watch is not None:
+        for watch in watches:
             watch(sample, result)
         tally = tallies.setdefault(sample.set_name, _Tally())
         screening, drawn = result if isinstance(result, Screening) else None, sample.read_masks()

@@ -26,6 +26,7 @@ from .engine import contract, errors, models
 from .engine.cluster import ClusterScreener
 from .engine.labelled import challenge, dataset, evaluation
 from .engine.labelled.sample import SPLITS
+from .engine.labelled.worst import Worst
 from .engine.outputs.folder import Onto, draw, expect
 from .engine.outputs.report import FILE as PAGE
 from .engine.outputs.rows import FORMATS, STEM
@@ -480,6 +481,13 @@ def evaluate(
             help="Write a submission to the REFUGE challenge into this new folder, and print its figures too."
         ),
     ] = None,
+    worst: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write every picture's errors into this new folder, and draw the five worst of each kind, with what experts "
+            "drew in white."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
     """Measure models on a labelled data set, through the engine that ships."""
@@ -490,8 +498,12 @@ def evaluate(
     samples = evaluation.choose(samples, split) if submit is None else [s for s in samples if s.split == split]
     with _settings(model, backend, 8, point, site).open() as screener:
         submission = None if submit is None else challenge.Submission(submit, screener.models, samples)
-        figures = evaluation.evaluate(screener, samples, submission.add if submission else None)
+        farthest = None if worst is None else Worst(worst)
+        watches = [own.add for own in (submission, farthest) if own]
+        figures = evaluation.evaluate(screener, samples, *watches)
     submitted = submission.finish() if submission else {}
+    if farthest:
+        farthest.finish()
     if as_json:
         opened = [own.__dict__ for own in screener.models]
         document = {"models": opened, "split": split, "sets": figures}
