@@ -168,6 +168,26 @@ def tuned(settings: ScreenerSettings, opened: Sequence[Model], record: Record) -
     return Screener(settings, files, opener, slots=1 if one else record.slots)
 
 
+def in_order(opened: Sequence[Model]) -> list[Model]:
+    """Models that are opened together, in the order in which they look.
+
+    Raises:
+        ModelError: There are none.
+        SettingsError: Two are of one kind, or one looks where a kind has found something that is not among them.
+    """
+    if not opened:
+        raise ModelError("no models; give at least one")
+    found: dict[str, Model] = {}
+    for model in sorted(opened, key=lambda model: list(READERS).index(model.contract.kind)):
+        kind, after = model.contract.kind, READERS[model.contract.kind].after
+        if kind in found:
+            raise SettingsError(f"{model.path}: a second model of the kind {kind}; open one of each kind at most")
+        if after is not None and after not in found:
+            raise SettingsError(f"{model.path}: it looks where a {after} model has found something; open one beside it")
+        found[kind] = model
+    return list(found.values())
+
+
 @dataclass(frozen=True, eq=False)
 class _Ready:
     """A picture that waits for the models: what is known of it, and each model's input."""
@@ -261,29 +281,16 @@ class Screener:
         self._slots = slots
         self._beside: ThreadPoolExecutor | None = None  # where nothing else is under way, the models look at once
         self._under_way, self._counting = 0, threading.Lock()
-        if not opened:
-            raise ModelError("no models; give at least one")
         site = settings.site
         assert not isinstance(site, str | os.PathLike)  # it was read when the settings were made
         with ExitStack() as undo:
             undo.callback(self.close)
-            for model in sorted(opened, key=lambda model: list(READERS).index(model.contract.kind)):
-                if model.contract.kind in (look.contract.kind for look in self._all()):
-                    kind = model.contract.kind
-                    raise SettingsError(
-                        f"{model.path}: a second model of the kind {kind}; open one of each kind at most"
-                    )
+            for model in in_order(opened):
                 look = Look(model, settings.point, opener or settings.runner, site)
                 if look.reader.after is None:
                     self._looks.append(look)
-                    continue
-                first = next((own for own in self._looks if own.contract.kind == look.reader.after), None)
-                if first is None:
-                    look.runner.close()
-                    raise SettingsError(
-                        f"{model.path}: it looks where a {look.reader.after} model has found something; open one beside it"
-                    )
-                first.later = look
+                else:
+                    next(own for own in self._looks if own.contract.kind == look.reader.after).later = look
             if settings.point is not None and self.point is None:
                 raise SettingsError(
                     f"operating point {settings.point}: only a classifier has operating points, and none is open"

@@ -7,9 +7,9 @@ from typing import Self
 
 from ..postprocess.anatomy import Rules
 from . import models
+from .look import Look
 from .pictures.photo import Photo
 from .pictures.preprocess import Geometry, Prepared, Spot, around
-from .readers import READERS
 from .readers.multitask import MultiTask
 from .readers.outputs import Looked
 from .runners import open_runner
@@ -28,9 +28,8 @@ class Spotter:
     """The embedded multi-task model, on the CPU. A context manager."""
 
     def __init__(self) -> None:
-        model = models.load(FIRST)
-        self._reader = READERS[model.contract.kind](model.contract, None)
-        self._runner = open_runner(model, "onnxruntime", max_batch=1)
+        backend = "onnxruntime"
+        self._look = Look(models.load(FIRST), None, lambda own: (backend, open_runner(own, backend, max_batch=1)), None)
 
     def __enter__(self) -> Self:
         return self
@@ -38,13 +37,14 @@ class Spotter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._runner.close()
+        self._look.runner.close()
 
     def look(self, photo: Photo) -> tuple[Spot | None, Looked]:
         """The disc, where one is seen, and what was looked at and given. Raises PhotoError where there is no field of view."""
-        prepared: Prepared = self._reader.prepare(photo)
-        outputs = {name: output[0] for name, output in self._runner(prepared.image[None]).items()}
-        return self._reader.spot(outputs, prepared), (prepared, outputs)
+        reader = self._look.reader
+        ((looked, *_),) = self._look.run([reader.prepare(photo)])
+        assert looked is not None
+        return reader.spot(looked[1], looked[0]), looked
 
     def around(self, photo: Photo, geometry: Geometry) -> Prepared | None:
         """The square around the disc; None where none is seen. Raises PhotoError as `look`."""

@@ -32,7 +32,7 @@ from .errors import ModelError, OutputError, SettingsError
 from .gate.pictures import views
 from .gate.verify import expected_of
 from .runners import BACKENDS, gpu
-from .screener import ScreenerSettings, tuned
+from .screener import ScreenerSettings, in_order, tuned
 from .tuning.record import Machine, Record, Trial, Way, keep, place, this_machine
 from .tuning.trial import BATCH
 
@@ -54,9 +54,10 @@ def tune(opened: Sequence[Model], say: Callable[[str], None] = _log.info) -> Rec
         say: Is told what is being done.
 
     Raises:
-        SettingsError: A model is not fp32, or another process is tuning the same.
+        SettingsError: A model is not fp32, they cannot be opened together, or another process is tuning the same.
         ModelError: No way passes the gate.
     """
+    in_order(opened)
     for model in opened:
         if model.contract.precision != "fp32":
             raise SettingsError(f"{model.path}: it is {model.contract.precision}; tuning begins with fp32 models")

@@ -285,9 +285,11 @@ def _decision(known: Sequence[tuple[int, Decision | None]]) -> dict[str, Any]:
             share = metrics.wilson(sum(of_all), len(of_all))
             row["called"][name] = {"called": sum(of_all), "n": len(of_all), **share.__dict__}
     seen = [(label, own, own.probability) for label, own in known if own is not None and own.probability is not None]
-    threshold = seen[0][1].threshold if seen else None
-    if threshold is not None:
-        counts = metrics.Counts.at(threshold, [p for *_, p in seen], [label for label, *_ in seen])
+    thresholds = Counter(own.threshold for _, own, _ in seen if own.threshold is not None)
+    if thresholds:  # more than one where a second look was not taken of all: each counts by its own
+        (threshold, _), *_ = thresholds.most_common(1)
+        above = [float(p >= own.threshold) for _, own, p in seen if own.threshold is not None]
+        counts = metrics.Counts.at(0.5, above, [label for label, own, _ in seen if own.threshold is not None])
         row["at_threshold"] = {"threshold": threshold, **counts.__dict__}
         for name, hits, total in (
             ("sensitivity", counts.tp, counts.tp + counts.fn),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...postprocess import metrics, scores
 from .. import models, site
+from ..contract import Model
 from ..errors import DataError
 from ..readers import READERS, verdicts
 from ..readers.classifier import PointName
@@ -47,24 +49,14 @@ def fit(
         SettingsError: The name is none.
     """
     own = [sample for sample in samples if sample.split != "test"]
-    opened = [models.load(model) for model in models.chosen(settings.models)]
-    seen: dict[str, list[tuple[float, int]]] = defaultdict(list)  # logit and truth
-    with settings.open() as screener:
-        for sample, result in zip(own, screener.stream([s.image for s in own]), strict=True):
-            if isinstance(result, Screening):
-                for verdict_name, opinion in result.decisions.items():
-                    truth = sample.diseased(opinion.disease)
-                    if opinion.probability is not None and truth is not None:
-                        seen[verdict_name].append((scores.logit(opinion.probability), truth))
-        readings = {c.kind: dict(READERS[c.kind](c, None).points()) for c in screener.contracts}
-    for kind in readings:  # a later look has the last word on what the one before it decides
-        for name in readings[kind].keys() & readings.get(READERS[kind].after or "", {}).keys():
-            del readings[READERS[kind].after or ""][name]
-    fitted: dict[str, dict[str, SiteDecision]] = {}
-    for model in opened:
-        kind = model.contract.kind
-        at_site = fitted.setdefault(model.contract.converted_from or model.sha256, {})
-        for verdict in (own for own in verdicts() if own.name in readings[kind]):
+    opened = {path: models.load(path) for path in models.chosen(settings.models)}
+    fitted = {model.contract.converted_from or model.sha256: dict[str, SiteDecision]() for model in opened.values()}
+    for paths in _together(opened):
+        seen, readings = _opinions(replace(settings, models=paths), own)
+        for model, verdict in ((opened[path], verdict) for path in paths for verdict in verdicts()):
+            kind, at_site = model.contract.kind, fitted[model.contract.converted_from or model.sha256]
+            if verdict.name not in readings[kind]:
+                continue
             logits, labels = np.array(seen[verdict.name], np.float64).reshape(-1, 2).T
             sick, healthy = int(labels.sum()), int((1 - labels).sum())
             if sick + healthy < LEAST or min(sick, healthy) < LEAST_OF_CLASS:
@@ -76,6 +68,34 @@ def fit(
     if not any(fitted.values()):
         raise DataError(f"no disease has labelled pictures enough that could be read: {_NEEDED} are needed")
     return site.made(name, fitted)
+
+
+def _together(opened: Mapping[str, Model]) -> Iterator[list[str]]:
+    """Which models are opened: all; then those alone whose decision stands where a later look sees nothing."""
+    yield list(opened)
+    firsts = {READERS[model.contract.kind].after for model in opened.values()}
+    if before := [path for path, model in opened.items() if model.contract.kind in firsts]:
+        yield before
+
+
+def _opinions(
+    settings: ScreenerSettings, samples: Sequence[Sample]
+) -> tuple[dict[str, list[tuple[float, int]]], dict[str, dict[str, Sequence[OperatingPoint]]]]:
+    """By verdict each picture's logit and truth; by kind of model the points of the verdicts on which it has the last word."""
+    seen: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    with settings.open() as screener:
+        for sample, result in zip(samples, screener.stream([s.image for s in samples]), strict=True):
+            if isinstance(result, Screening):
+                for name, opinion in result.decisions.items():
+                    truth = sample.diseased(opinion.disease)
+                    if opinion.probability is not None and truth is not None:
+                        seen[name].append((scores.logit(opinion.probability), truth))
+        readings = {c.kind: dict(READERS[c.kind](c, None).points()) for c in screener.contracts}
+    for kind, points in readings.items():
+        before = readings.get(READERS[kind].after or "", {})
+        for name in points.keys() & before.keys():
+            del before[name]
+    return seen, readings
 
 
 def decision(

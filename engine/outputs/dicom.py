@@ -72,6 +72,7 @@ CODES: Final[dict[str, Coded]] = {
     "cup": Coded("optic-cup", OWN, "Optic cup"),
     "fovea": Coded("67046006", "SCT", "Fovea centralis"),
     "vcdr": Coded("370937003", "SCT", "Vertical cup-to-disc ratio"),
+    "vcdr_first": Coded("vcdr-first", OWN, "Vertical cup-to-disc ratio of the first look alone"),
     "diameter": Coded("81827009", "SCT", "Diameter"),
     "modifier": Coded("106233006", "SCT", "Topographical modifier"),
     "vertical": Coded("33096000", "SCT", "Vertical"),
@@ -273,7 +274,8 @@ def _groups(found: Screening, source: Any) -> Iterator[Any]:
     measured = by_kind.get(found.measured_by)
     spacing = _spacing(source)
     if found.disc is not None:
-        values = [] if found.vcdr is None else [_number("vcdr", found.vcdr, "ratio")]
+        ratios = {"vcdr": found.vcdr, "vcdr_first": found.scores.get("vcdr_first")}
+        values = [_number(name, ratio, "ratio") for name, ratio in ratios.items() if ratio is not None]
         heights = _heights(found.disc.vertical_diameter_px, spacing)
         yield _group(found, source, "disc", "disc", measured, [*values, *heights])
     if found.cup is not None:

@@ -39,6 +39,7 @@ CODES: Final[dict[str, tuple[str, str]]] = {  # of SNOMED CT
 }
 _MEASURED = {  # by column: the words for it, its unit as a person reads it and as UCUM has it
     "vcdr": ("Vertical cup-to-disc ratio", "ratio", "{ratio}"),
+    "vcdr_first": ("Vertical cup-to-disc ratio of the first look alone", "ratio", "{ratio}"),
     "disc_vertical_diameter_px": ("Vertical diameter of the optic disc", "pixels", "{pixels}"),
     "cup_vertical_diameter_px": ("Vertical diameter of the optic cup", "pixels", "{pixels}"),
 }
@@ -149,7 +150,7 @@ def _found(result: Result, models: dict[ModelName, Resource], notice: str) -> It
     for name, (title, unit, code) in _MEASURED.items():
         if row.get(name) is not None and "multi-task" in by_kind:
             value = {"valueQuantity": {"value": row[name], "unit": unit, "system": _UCUM, "code": code}}
-            kind = "multi-task" if name.startswith("fovea") else result.measured_by
+            kind = "multi-task" if name == "vcdr_first" else result.measured_by
             yield _observation(name, title, value, models[by_kind[kind]])
     for kind, reader in READERS.items():
         for verdict in reader.verdicts:

@@ -467,7 +467,8 @@ def evaluate(
     model: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help="Model files or names of embedded models, one of each kind; default: all embedded."
+            metavar="MODEL...",
+            help="Model files or names of embedded models, one of each kind; the word `default`: all embedded.",
         ),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DATASET", help="A folder with index.csv, or REFUGE's layout.")],

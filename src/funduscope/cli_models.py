@@ -38,7 +38,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint to go on from.")] = None,
 ) -> None:
-    """Train a network of either kind, then calibrate it on the validation split."""
+    """Train a network, then calibrate it on the validation split."""
     _require_training()
     from .training.calibrate import calibrate as fit
     from .training.train import train as run

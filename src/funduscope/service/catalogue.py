@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..engine.contract import Contract
@@ -42,10 +43,10 @@ def verdicts_of(model: ModelName) -> list[dict[str, str]]:
 
 def _document(contract: Contract, screener: Screener) -> dict[str, Any]:
     reader = READERS[contract.kind](contract, screener.point)
-    points = dict(reader.points())
-    for own in screener.contracts:  # a later look has the last word
-        if READERS[own.kind].after == contract.kind:
-            points |= READERS[own.kind](own, screener.point).points()
+    points = {name: list(own) for name, own in reader.points().items()}
+    for later in (own for own in screener.contracts if READERS[own.kind].after == contract.kind):  # has the last word
+        for name, last in READERS[later.kind](later, screener.point).points().items():
+            points[name] = [*last, *(replace(own, name="first_look") for own in points[name])]
     return {
         "network": contract.training.network,
         "terms": contract.terms.model_dump(),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from funduscope.engine.errors import DataError
+from funduscope.engine.findings import Decision
 from funduscope.engine.labelled import dataset, evaluation
 from funduscope.engine.labelled.sample import Sample
 from funduscope.engine.readers.quality import QualityPart
@@ -388,3 +389,17 @@ def test_the_ratio_is_held_against_that_of_experts(fake, painter, clinic):
     assert error["mean"] == pytest.approx(np.abs(ratios - truth).mean())
     assert bias["mean"] == pytest.approx((ratios - truth).mean())
     assert correlation["mean"] == pytest.approx(np.corrcoef(ratios, truth)[0, 1])
+
+
+def test_each_decision_counts_by_the_threshold_that_it_was_made_with():
+    decisions = [(1, 0.6, 0.5), (0, 0.55, 0.6), (0, 0.55, 0.5), (1, 0.55, 0.6), (1, 0.7, 0.6)]
+    for order in (decisions, decisions[::-1]):
+        known = [(label, Decision("glaucoma", p, from_, p >= from_)) for label, p, from_ in order]
+        row = evaluation._decision(known)
+        assert {key: row["at_threshold"][key] for key in ("threshold", "tp", "fp", "fn", "tn")} == {
+            "threshold": 0.6,
+            "tp": 2,
+            "fp": 1,
+            "fn": 1,
+            "tn": 1,
+        }

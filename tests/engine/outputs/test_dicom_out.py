@@ -128,6 +128,7 @@ def test_the_report_has_the_root_and_the_groups_of_its_template(report):
 def test_the_report_has_what_was_measured_with_its_units(report, found):
     made = groups(report)
     assert numbers(made["disc"], "vcdr") == {"{ratio}": pytest.approx(found.vcdr, abs=1e-6)}
+    assert numbers(made["disc"], "vcdr_first") == {"{ratio}": pytest.approx(found.scores["vcdr_first"], abs=1e-6)}
     for name, outline in (("disc", found.disc), ("cup", found.cup)):
         values = numbers(made[name], "diameter")
         pixels = outline.vertical_diameter_px

@@ -57,6 +57,12 @@ def test_the_fastest_that_passes_is_taken_and_kept(monkeypatch, classifier):
     assert [trial.pictures_per_second for trial in found.trials] == [57.14, 80.0]
 
 
+def test_models_that_cannot_be_opened_together_are_refused_before_anything_is_measured(monkeypatch, closer):
+    monkeypatch.setattr(tune, "_tried", None)
+    with pytest.raises(SettingsError, match=r"closer\.onnx: it looks where a multi-task model has found something"):
+        tune.tune([closer])
+
+
 def test_what_the_gate_refuses_is_not_taken(monkeypatch, classifier):
     played(monkeypatch, strain="2.0 if asked['backend'] == 'openvino' else 0.5")
     found = tune.tune([classifier])

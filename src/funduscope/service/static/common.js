@@ -286,7 +286,7 @@ function scored(row, verdict) {
   if (score != null) {
     const scale = make("div", {className: "scale", "aria-hidden": "true"}, part("score", 0, score));
     if (band && band.low < band.high) scale.append(part("doubt", band.low, band.high - band.low));
-    for (const own of verdict.points) if (own !== point) scale.append(part("point", own.threshold));
+    for (const own of verdict.points) if (own !== point && own.sensitivity) scale.append(part("point", own.threshold));
     if (from != null) scale.append(part("from", from));
     cell.append(scale);
   }
