@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     asked = parser.parse_args()
     seen: dict[str, dict[str, list[Seen]]] = defaultdict(dict)
-    with Screener.open("multitask", "classifier") as screener:
+    with Screener.open(backend="onnxruntime") as screener:
         for name in asked.sets:
             for split in ("val", "test"):
                 seen[split][name] = opinions(screener, asked.data / name, split)

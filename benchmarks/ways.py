@@ -181,7 +181,7 @@ def _way(screener: Screener) -> Way:
         assert isinstance(result, Screening), str(result)
         seen = {name: own.probability for name, own in result.decisions.items()}
         seen |= {name: result.scores.get(name) for name in FAULTS}
-        seen["glaucoma"] = result.scores.get("glaucoma_network")  # which a loop without post-processing has too
+        seen.pop("glaucoma", None)  # of a closer look at the disc, which a loop without post-processing does not find
         return {name: value for name, value in seen.items() if value is not None}
 
     return Way(screener, lambda paths: list(screener.stream(paths)), told)
@@ -217,6 +217,8 @@ def _told_of_outputs(outputs: Mapping[str, Mapping[str, NDArray[np.float32]]]) -
     for kind, own in outputs.items():
         for name, value in own.items():
             if value.ndim == 1:
-                second = kind == "classifier" and name == "glaucoma"
-                seen["glaucoma_second" if second else name] = float(value[0])
+                if name != "glaucoma":
+                    seen[name] = float(value[0])
+                elif kind == "classifier":
+                    seen["glaucoma_second"] = float(value[0])
     return seen

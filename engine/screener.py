@@ -339,7 +339,7 @@ class Screener:
 
         Args:
             opened: Models, as `models.load` gives them; one of each kind at most.
-            runners: One for each model, in the same order; closed with the screener.
+            runners: One for each model, in the same order; closed with the screener, or where it does not open.
             point: The classifier's operating point; None for its own choice.
             backend: How rows call what computes.
 
@@ -355,7 +355,12 @@ class Screener:
         held = {model.contract.kind: runner for model, runner in zip(opened, runners, strict=True)}
         batch = min((runner.max_batch for runner in runners), default=1)
         settings = ScreenerSettings(tuple(str(model.path) for model in opened), backend, batch, point=point)
-        return cls(settings, opened, lambda model: (backend, held[model.contract.kind]))
+        with ExitStack() as undo:
+            for runner in runners:
+                undo.callback(runner.close)
+            screener = cls(settings, opened, lambda model: (backend, held[model.contract.kind]))
+            undo.pop_all()
+        return screener
 
     @property
     def contracts(self) -> tuple[Contract, ...]:

@@ -78,10 +78,11 @@ def test_its_figures_hold(data_root: Path) -> None:
     drishti, idrid, origa = (figures[name] for name in ("drishti_gs1", "idrid", "origa"))
     assert (drishti["n"], idrid["n"], origa["n"]) == (51, 103, 225)
     assert drishti["disc_dice"]["mean"] >= 0.971
-    assert drishti["cup_dice"]["mean"] >= 0.903
-    assert drishti["vcdr_error"]["mean"] <= 0.048
-    assert origa["expert_vcdr_error"]["mean"] <= 0.08
-    assert origa["expert_vcdr_correlation"]["mean"] >= 0.61
+    assert drishti["cup_dice"]["mean"] >= 0.911
+    assert drishti["vcdr_error"]["mean"] <= 0.046
+    assert origa["expert_vcdr_error"]["mean"] <= 0.088
+    assert origa["expert_vcdr_correlation"]["mean"] >= 0.59
+    assert origa["decisions"]["glaucoma"]["auc"]["value"] >= 0.84
     assert idrid["fovea_error_percent"]["mean"] <= 1.3
 
 

@@ -63,9 +63,19 @@ class Placement:
 
     def square_map(self, values: NDArray[np.float32], of: Placement, size: int) -> NDArray[np.float32]:
         """A map of another square, float32 (S, S), on this one of `size` px, bilinear; what lies outside is 0."""
-        x, y = self.scale_x / of.scale_x, self.scale_y / of.scale_y
-        matrix = np.array([[x, 0, self.offset_x - x * of.offset_x], [0, y, self.offset_y - y * of.offset_y]])
-        return np.asarray(cv2.warpAffine(values, matrix, (size, size), flags=cv2.INTER_LINEAR), np.float32)
+        whole = np.pad(values, 1)  # OpenCV's versions differ in how finely they place a pixel
+
+        def between(
+            scale: float, offset: float, of_scale: float, of_offset: float
+        ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+            at = np.clip((np.arange(size) - offset) * (of_scale / scale) + of_offset, -1, len(values))
+            before = np.minimum(np.floor(at), len(values) - 1)
+            return before.astype(np.int64) + 1, (at - before).astype(np.float32)
+
+        rows, down = between(self.scale_y, self.offset_y, of.scale_y, of.offset_y)
+        columns, right = between(self.scale_x, self.offset_x, of.scale_x, of.offset_x)
+        tall = whole[rows] * (1 - down[:, None]) + whole[rows + 1] * down[:, None]
+        return np.asarray(tall[:, columns] * (1 - right) + tall[:, columns + 1] * right, np.float32)
 
     def square_mask(self, mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
         """A mask drawn on the photo, bool (H, W), on the square (nearest neighbour)."""

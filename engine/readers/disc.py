@@ -1,4 +1,4 @@
-"""The second look at the disc, closer: disc, cup and what their ratio says of glaucoma, from a square around the disc alone."""
+"""The second look at the disc, closer: disc, cup and glaucoma, from a square around the disc alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal, Self
 
-import cv2
 import numpy as np
 from pydantic import model_validator
 
@@ -63,19 +62,20 @@ class Disc(Contract):
 
     def needed(self) -> list[str]:
         """See Contract."""
-        return ["disc", "cup"]
+        return ["disc", "cup", "glaucoma"]
 
 
 class DiscReader(Reader):
-    """See `Reader`. Disc and cup are of the mean of both looks' maps, the vCDR is the mean of both looks'. Where there is no
-    whole disc with a cup, what the first look found stands."""
+    """See `Reader`. Disc and cup are of the mean of both looks' maps, the vCDR is the mean of both looks', the network's
+    score is this one's. Where there is no whole disc with a cup, what the first look found stands."""
 
     contract: ClassVar[type[Contract]] = Disc
     verdicts: ClassVar[tuple[Verdict, ...]] = ()  # it has the last word on the first look's
     columns: ClassVar[tuple[Column, ...]] = (
         Column(
             "vcdr_first",
-            "the first look's vCDR, where a second one was taken: `vcdr` then is the mean of this and of cup over disc",
+            "the first look's vCDR, where `second_look` is true and it saw a cup: `vcdr` then is the mean of this and of cup "
+            "over disc",
             lambda found: found.scores.get("vcdr_first"),
             digits=6,
         ),
@@ -104,10 +104,9 @@ class DiscReader(Reader):
 
     def read(self, found: F, outputs: Outputs, prepared: Prepared) -> F:
         """See Reader."""
-        first, network = found.anatomy, found.scores.get("glaucoma_network")
-        if first is None or network is None:
+        if found.anatomy is None:
             return found
-        seen = anatomy.measure({**outputs, "glaucoma": np.asarray(network, np.float32)}, self._rules)
+        seen = anatomy.measure(outputs, self._rules)
         if seen.region is None or seen.vcdr is None or not plausible.is_disc(seen, prepared.field):
             return replace(found, second_look=False)
         placement = prepared.placement
@@ -115,7 +114,7 @@ class DiscReader(Reader):
         fovea = placement.to_square(*found.fovea) if found.fovea else None
         vcdr = measures.of_two_looks(found.vcdr, seen.vcdr) or 0.0
         from_vcdr = scores.logistic(vcdr, self._rules.vcdr_coefficient, self._rules.vcdr_intercept)
-        glaucoma = scores.average(network, from_vcdr)
+        glaucoma = scores.average(seen.glaucoma_network, from_vcdr)
         called = None if glaucoma is None else glaucoma >= self._threshold
         return replace(
             found,
@@ -124,7 +123,12 @@ class DiscReader(Reader):
             disc=outline(seen.region.disc, seen.disc_px, back),
             cup=outline(seen.region.cup, seen.cup_px, back),
             decisions={**found.decisions, "glaucoma": Decision("glaucoma", glaucoma, self._threshold, called)},
-            scores={**found.scores, "glaucoma_vcdr": from_vcdr, "vcdr_first": found.vcdr},
+            scores={
+                **found.scores,
+                "glaucoma_network": seen.glaucoma_network,
+                "glaucoma_vcdr": from_vcdr,
+                "vcdr_first": found.vcdr,
+            },
             anatomy=replace(seen, vcdr=vcdr, fovea=fovea, glaucoma_vcdr=from_vcdr, glaucoma=glaucoma),
             placement=placement,
             second_look=True,
@@ -140,14 +144,12 @@ class DiscReader(Reader):
         return {"glaucoma": [OperatingPoint(self._threshold)]}
 
     def differences(self, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:
-        """See Reader; what is decided is what the vCDR alone would."""
-        alone = {"glaucoma": np.asarray(self._threshold, np.float32)}  # the network's score, which the first look has
-        whole = [({**a, **alone}, {**b, **alone}) for a, b in pairs]
-        return measured.differences(whole, bounds, self._rules, self._threshold)
+        """See Reader."""
+        return measured.differences(pairs, bounds, self._rules, self._threshold)
 
 
 def mean_of_both(looked: Looked, before: Looked, first_share: float) -> Outputs:
-    """Maps of disc and cup, each the mean of this look's and the first one's, which lies under it.
+    """Maps of disc and cup, each the mean of this look's and the first one's, which lies under it; the rest is this look's.
 
     Args:
         looked: Of the second look.
@@ -156,8 +158,5 @@ def mean_of_both(looked: Looked, before: Looked, first_share: float) -> Outputs:
     """
     (square, outputs), (whole, first) = looked, before
     at, size = square.placement, square.image.shape[0]
-    under = {name: at.square_map(first[name], whole.placement, size) for name in outputs}
-    return {
-        name: np.asarray(cv2.addWeighted(own, 1 - first_share, under[name], first_share, 0), np.float32)
-        for name, own in outputs.items()
-    }
+    under = {name: at.square_map(first[name], whole.placement, size) for name in ("disc", "cup")}
+    return {**outputs, **{name: (1 - first_share) * outputs[name] + first_share * own for name, own in under.items()}}

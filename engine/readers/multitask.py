@@ -99,7 +99,7 @@ class MultiTaskReader(Reader):
         Column("fovea_y", "centre of the fovea", lambda found: found.fovea and found.fovea[1], digits=2),
         Column(
             "glaucoma_network",
-            "the network's own score, 0 to 1",
+            "the network's own score, 0 to 1; where `second_look` is true, that one's",
             lambda found: found.scores.get("glaucoma_network"),
             digits=6,
             score_of="glaucoma",

@@ -257,10 +257,23 @@ Prepared around(const Prepared& finer, const Spot& spot, const Geometry& geometr
 
 cv::Mat on_square(const cv::Mat& map, const Placement& of, const Prepared& square) {
     const Placement& at = square.placement;
-    const double x = at.scale_x / of.scale_x, y = at.scale_y / of.scale_y;
-    const cv::Matx23d matrix(x, 0, at.offset_x - x * of.offset_x, 0, y, at.offset_y - y * of.offset_y);
-    cv::Mat moved;
-    cv::warpAffine(map, moved, matrix, square.image.size(), cv::INTER_LINEAR);
+    const int size = square.image.rows;
+    cv::Mat whole, moved(size, size, CV_32F);
+    cv::copyMakeBorder(map, whole, 1, 1, 1, 1, cv::BORDER_CONSTANT, cv::Scalar());
+    const auto between = [&](int k, double scale, double offset, double of_scale, double of_offset) {
+        const double place = std::clamp((k - offset) * (of_scale / scale) + of_offset, -1.0, double(map.rows));
+        const double before = std::min(std::floor(place), map.rows - 1.0);
+        return std::pair(static_cast<int>(before) + 1, static_cast<float>(place - before));
+    };
+    for (int y = 0; y < size; ++y) {
+        const auto [row, down] = between(y, at.scale_y, at.offset_y, of.scale_y, of.offset_y);
+        const float *above = whole.ptr<float>(row), *below = whole.ptr<float>(row + 1);
+        for (int x = 0; x < size; ++x) {
+            const auto [column, right] = between(x, at.scale_x, at.offset_x, of.scale_x, of.offset_x);
+            const auto tall = [&, down = down](int k) { return above[k] * (1 - down) + below[k] * down; };
+            moved.at<float>(y, x) = tall(column) * (1 - right) + tall(column + 1) * right;
+        }
+    }
     return moved;
 }
 

@@ -153,9 +153,10 @@ Decision read_multitask(const ordered_json& contract, const Look& look, ordered_
 Look look_closer(Model& model, const Prepared& square, const Look& first) {
     Look look{square, model.run(square.image)};
     const double share = model.contract.at("first_share");
-    for (auto& [name, map] : look.outputs) {
+    for (const std::string name : {"disc", "cup"}) {
+        cv::Mat& own = look.outputs.at(name);
         const cv::Mat under = on_square(first.outputs.at(name), first.square.placement, square);
-        cv::addWeighted(map, 1 - share, under, share, 0, map);
+        cv::addWeighted(own, 1 - share, under, share, 0, own);
     }
     return look;
 }
@@ -176,7 +177,9 @@ Decision read_disc(const ordered_json& contract, const Look& look, const ordered
         vcdr = (vcdr + vcdr_of(before)) / 2;
     }
     row["vcdr"] = rounded(vcdr, 6);
-    const Decision glaucoma = from_vcdr(contract, vcdr, value(first.outputs, "glaucoma"), row);
+    const double network = value(look.outputs, "glaucoma");
+    row["glaucoma_network"] = rounded(network, 6);
+    const Decision glaucoma = from_vcdr(contract, vcdr, network, row);
     put(row, "glaucoma", glaucoma);
     return glaucoma;
 }

@@ -106,7 +106,10 @@ def closer(model: Model) -> Model:
         kind="disc",
         name="closer",
         input={"name": "images", "dtype": "uint8", "shape": ["batch", side, side, 3]},
-        outputs=[{"name": name, "dtype": "float32", "shape": ["batch", side, side]} for name in ("disc", "cup")],
+        outputs=[
+            *({"name": name, "dtype": "float32", "shape": ["batch", side, side]} for name in ("disc", "cup")),
+            {"name": "glaucoma", "dtype": "float32", "shape": ["batch"]},
+        ],
         geometry={"path": "around-disc-1", "size": side, "fov_threshold": 24, "diameters": 2.6},
         rules={"disc_threshold": 0.5, "cup_threshold": 0.5, "vcdr_coefficient": 9.0, "vcdr_intercept": -6.0},
         glaucoma_threshold=0.45,

@@ -8,6 +8,7 @@ import pytest
 from funduscope.engine.errors import Code, SettingsError
 from funduscope.engine.runners import FakeRunner
 from funduscope.engine.screener import Screener
+from funduscope.service import catalogue
 
 pytestmark = pytest.mark.usefixtures("any_colours")
 
@@ -31,7 +32,8 @@ def screener(model, closer, painter):
         rows, columns = np.mgrid[:96, :96]
         distance = np.hypot(columns - 47.5, rows - 47.5)
         disc, cup = ((distance < radius).astype(np.float32) for radius in (19, 12))
-        return {"disc": np.stack([disc] * len(images)), "cup": np.stack([cup] * len(images))}
+        maps = {"disc": np.stack([disc] * len(images)), "cup": np.stack([cup] * len(images))}
+        return {**maps, "glaucoma": np.full(len(images), 0.5, np.float32)}
 
     class Closed(FakeRunner):
         def close(self):
@@ -73,6 +75,15 @@ def test_rows_name_both_models_in_the_order_in_which_they_look(screener, model):
     assert opened.outputs("closer", images)["disc"].shape == (5, 96, 96)
 
 
+def test_those_who_show_scores_are_told_both_looks_thresholds(screener, model, closer):
+    opened, _ = screener
+    first, last = (own.contract.glaucoma_threshold for own in (model, closer))
+    multitask, disc = catalogue.document(opened)["models"]
+    points = multitask["verdicts"][0]["points"]
+    assert [(own["name"], own["threshold"]) for own in points] == [(None, last), ("first_look", first)]
+    assert disc["verdicts"] == []
+
+
 def test_alone_it_is_refused_with_what_is_missing_and_freed(closer):
     closed = []
 
@@ -88,7 +99,8 @@ def test_alone_it_is_refused_with_what_is_missing_and_freed(closer):
 
 def test_a_number_that_is_none_in_the_second_look_is_an_error(model, closer, painter):
     def second(images):
-        return {name: np.full((len(images), 96, 96), np.nan, np.float32) for name in ("disc", "cup")}
+        maps = {name: np.ones((len(images), 96, 96), np.float32) for name in ("disc", "cup")}
+        return {**maps, "glaucoma": np.full(len(images), np.nan, np.float32)}
 
     def first(images):
         return {name: np.stack([own] * len(images)) for name, own in painter.maps().items()}

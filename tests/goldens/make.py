@@ -58,10 +58,13 @@ def disc(**tensors: Any) -> tuple[dict[str, Any], Tensors]:
     """A contract and outputs of a model of the second look."""
     maps = {"disc": blob(32, 32, 12, 13), "cup": blob(32, 33, 8, 9)}
     outputs = [{"name": name, "dtype": "float32", "shape": ["batch", SIZE, SIZE]} for name in maps]
+    outputs.append({"name": "glaucoma", "dtype": "float32", "shape": ["batch"]})
     rules = {"disc_threshold": 0.55, "cup_threshold": 0.5, "vcdr_coefficient": 8.0, "vcdr_intercept": -5.0}
     document = _common("disc", outputs)
     document["geometry"] |= {"path": "around-disc-1", "diameters": 2.6}
-    return document | {"first_share": 0.25, "rules": rules, "glaucoma_threshold": 0.45}, maps | tensors
+    return document | {"first_share": 0.25, "rules": rules, "glaucoma_threshold": 0.45}, maps | {
+        "glaucoma": 0.6
+    } | tensors
 
 
 def classifier(glaucoma: float, referable_dr: float, any_dr: float, **faults: float) -> tuple[dict[str, Any], Tensors]:

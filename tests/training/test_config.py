@@ -64,7 +64,7 @@ def test_a_shipped_configuration_loads(path):
     if loaded.kind == "multi-task":
         assert set(loaded.data.batch) == {"glaucoma", "disc", "cup", "fovea"}
     elif loaded.kind == "disc":
-        assert set(loaded.data.batch) == {"disc", "cup", "ratio"}
+        assert set(loaded.data.batch) == {"glaucoma", "disc", "cup", "ratio"}
     else:
         assert {disease for own in loaded.data.sets for disease in own.weights} == {"glaucoma", "dr"}
 

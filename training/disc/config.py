@@ -11,6 +11,7 @@ from ...postprocess.measures import CentreMode
 from .. import settings
 from ..multitask import config as multitask
 from ..multitask.mtl import Strategy
+from .networks import OUTPUTS
 
 Diameters = Annotated[float, Field(ge=1)]
 
@@ -24,7 +25,7 @@ class Geometry(settings.Geometry):
 
 
 class Data(multitask.Data):
-    """sampler: pictures teach all that is labelled on them. A set whose only weight is for glaucoma is calibrated on."""
+    """sampler, balance_glaucoma: as of the multi-task network."""
 
     sampler: Literal["shared", "per_task"] = "shared"
     balance_glaucoma: bool = False
@@ -57,8 +58,10 @@ class Config(multitask.Config):
 
     @model_validator(mode="after")
     def _has_no_more(self) -> Config:
-        if more := self.data.batch.keys() - {"disc", "cup", "ratio"}:
+        if more := self.data.batch.keys() - {*OUTPUTS, "ratio"}:
             raise ValueError(f"data.batch: {', '.join(sorted(more))} is not seen in a square around the disc")
+        if missing := set(OUTPUTS) - self.data.batch.keys():
+            raise ValueError(f"data.batch lacks {', '.join(sorted(missing))}, which the model gives")
         if self.geometry.cache_diameters < self.geometry.diameters:
             raise ValueError("geometry.cache_diameters is smaller than diameters")
         return self

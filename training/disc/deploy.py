@@ -9,7 +9,7 @@ from ...engine.readers.disc import DiscRulesPart
 from ..multitask import job
 from ..system import Deployment, output
 from .config import Config
-from .networks import OUTPUTS, Deployed
+from .networks import MAPS, Deployed
 
 CALIBRATED = frozenset({"rules", "first_share", "glaucoma_threshold"})
 
@@ -18,7 +18,7 @@ def deploy(settings: Config, state: Mapping[str, Any], calibration: Mapping[str,
     """See `system.System`."""
     side = settings.geometry.size
     fields = {
-        "outputs": [output(name, side, side) for name in OUTPUTS],
+        "outputs": [*(output(name, side, side) for name in MAPS), output("glaucoma")],
         "first_share": calibration["first_share"],
         "rules": DiscRulesPart(**calibration["rules"]),
         "glaucoma_threshold": calibration["glaucoma_threshold"],

@@ -20,7 +20,7 @@ class DiscJob(MultiTaskJob):
     def prepare(self) -> list[batches.Cached]:
         """See MultiTaskJob."""
         at, tasks = self.settings.geometry, self.settings.data.batch
-        judged = [sample for sample in held_out(self._samples) if sample.mask or sample.labels("ratio")]
+        judged = [s for s in held_out(self._samples) if s.mask or s.labels("ratio") or s.labels("glaucoma")]
         self._squares = validation.crops(self.settings, judged)
         zoom, geometry = at.cache_diameters / at.diameters, self.settings.preparation(at.cache).build()
         taught = list[batches.Cached]()

@@ -1,10 +1,11 @@
-"""The network of the second look: the multi-task one, of which disc and cup alone are exported."""
+"""The network of the second look: the multi-task one, of which all but the fovea is exported."""
 
 from __future__ import annotations
 
 from ..multitask import networks
 
-OUTPUTS = ("disc", "cup")
+MAPS = ("disc", "cup")
+OUTPUTS = (*MAPS, "glaucoma")
 
 
 class Deployed(networks.Deployed):

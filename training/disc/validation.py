@@ -18,7 +18,7 @@ from .config import Config
 from .crops import Crop, seen
 from .networks import Deployed
 
-CURVES = {"disc_dice": "disc Dice", "cup_dice": "cup Dice", "vcdr_error": "vCDR error"}
+CURVES = {"disc_dice": "disc Dice", "cup_dice": "cup Dice", "vcdr_error": "vCDR error", "auc": "AUC, network alone"}
 
 
 def crops(settings: Config, samples: Iterable[Sample]) -> list[Crop]:
@@ -34,7 +34,7 @@ def predict(network: MultiTaskUNet, squares: Sequence[Crop], first_share: float,
     images = [own.case.prepared.image for own in squares]
     outputs = validation.predict(Deployed(network), images, device)
     return [
-        {**mean_of_both((own.case.prepared, maps), own.first, first_share), "glaucoma": own.first[1]["glaucoma"]}
+        mean_of_both((own.case.prepared, maps), own.first, first_share)
         for maps, own in zip(outputs, squares, strict=True)
     ]
 

@@ -26,9 +26,10 @@ def ellipse(x, y, across, down):
     return (1 / (1 + np.exp(-10 * inside))).astype(np.float32)
 
 
-def maps(disc=(47.5, 47.5, 36, 38), cup=(46, 48, 18, 19)):
+def maps(disc=(47.5, 47.5, 36, 38), cup=(46, 48, 18, 19), glaucoma=0.25):
     blank = np.zeros((SIDE, SIDE), np.float32)
-    return {"disc": ellipse(*disc) if disc else blank, "cup": ellipse(*cup) if cup else blank}
+    painted = {"disc": ellipse(*disc) if disc else blank, "cup": ellipse(*cup) if cup else blank}
+    return {**painted, "glaucoma": np.asarray(glaucoma, np.float32)}
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def looked(model, painter, reader):
 
 
 def test_disc_cup_and_vcdr_are_of_the_closer_look(reader, looked):
-    found, prepared = looked(glaucoma=0.25)
+    found, prepared = looked(glaucoma=0.75)
     assert prepared.image.shape == (SIDE, SIDE, 3)
     closer = reader.read(found, maps(), prepared)
     assert closer.second_look is True
@@ -102,12 +103,13 @@ def test_a_cup_that_the_first_look_missed_is_found(reader, looked):
     assert closer.scores["glaucoma_vcdr"] == pytest.approx(scores.logistic(closer.vcdr, 9.0, -6.0))
 
 
-def test_each_map_is_the_mean_of_both_looks(reader, model, painter):
+def test_each_map_is_the_mean_of_both_looks_and_the_score_is_the_closer_ones(reader, model, painter):
     first = MultiTaskReader(model.contract, None)
     prepared = first.prepare(photo.load(np.full((WIDTH, WIDTH, 3), 90, np.uint8)))
-    painted = painter.maps()
+    painted = painter.maps(glaucoma=0.75)
     square = reader.prepare(first.spot(painted, prepared))
     joined = reader.merged((square, maps(disc=None, cup=None)), (prepared, painted))
+    assert joined["glaucoma"] == 0.25
     for name in ("disc", "cup"):
         alone = 4 * joined[name]  # a quarter is the first look's, and the second has seen nothing
         at = model.contract.rules.model_dump()[f"{name}_threshold"]

@@ -45,7 +45,7 @@ def disc_plan(plan):
         "name": "tiny-disc",
         "network": {"width": 0.125, "dropout": 0.0, "imagenet": ""},
         "geometry": {"size": 64, "fov_threshold": 24, "cache": 96, "diameters": 2.0, "cache_diameters": 3.0},
-        "data": {"root": "data", "batch": {"disc": 6, "cup": 6, "ratio": 6}, "workers": 1, "sets": sets},
+        "data": {"root": "data", "batch": {"glaucoma": 8, "disc": 8, "cup": 8, "ratio": 8}, "workers": 1, "sets": sets},
         "schedule": schedule | {"mask_loss": "bce+dice", "average": 0.5},
         "reading": {"first_share": 0.25},
     }
@@ -116,13 +116,14 @@ def test_each_set_teaches_what_it_has(disc_plan, disc_root):
     job = DiscJob(Config.model_validate(disc_plan), disc_root)
     job.start(torch.device("cpu"), None)
     batch = next(job.stream(0, 1))["disc"]
-    assert batch.images.shape == (6, 64, 64, 3)
+    assert batch.images.shape == (8, 64, 64, 3)
     assert batch.has["ratio"].any()
-    assert not (batch.has["ratio"] & batch.has["disc"]).any()
+    assert not (batch.has["ratio"] & (batch.has["disc"] | batch.has["glaucoma"])).any()
     assert batch.has["cup"].tolist() == batch.has["disc"].tolist()
     drawn = batch.targets["disc"][batch.has["disc"]]
     assert (drawn.sum(dim=1).amax(dim=1) / 64).mean() == pytest.approx(0.5, abs=0.15)  # one of two diameters
-    assert job.step({"disc": batch, "cup": batch, "ratio": batch}, 1e-3).keys() == {"disc", "cup", "ratio"}
+    tasks = ("glaucoma", "disc", "cup", "ratio")
+    assert job.step(dict.fromkeys(tasks, batch), 1e-3).keys() == {*tasks}
 
 
 @pytest.mark.slow
@@ -136,10 +137,10 @@ def test_it_is_trained_calibrated_exported_and_screened_with(disc_plan, disc_roo
     (*_, last) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     assert last["sets"].keys() == {EYES, "told"}
     assert last["sets"]["told"].keys() == {"vcdr_error"}
-    assert last["sets"][EYES]["disc_dice"] > 0.8
+    assert last["sets"][EYES]["disc_dice"] > 0.7
     found = calibrate(run)
     assert found["rules"].keys() == {"disc_threshold", "cup_threshold", "vcdr_coefficient", "vcdr_intercept"}
-    assert "auc" not in found["training"]["figures"][EYES]
+    assert 0 <= found["training"]["figures"][EYES]["auc"] <= 1
     pictures = sorted((disc_root / EYES / "images").iterdir())
     model, report = export.export(run, tmp_path / "closer.onnx", pictures, name="closer", version="1")
     assert report.passes()
@@ -155,6 +156,7 @@ def test_it_is_trained_calibrated_exported_and_screened_with(disc_plan, disc_roo
     ("change", "told"),
     [
         ({"data": {"batch": {"disc": 2, "fovea": 2}}}, "fovea is not seen in a square around the disc|task fovea"),
+        ({"data": {"batch": {"disc": 2, "cup": 2}}}, "data.batch lacks glaucoma, which the model gives"),
         ({"geometry": {"cache_diameters": 1.5}}, "cache_diameters is smaller than diameters"),
     ],
 )
