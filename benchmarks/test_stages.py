@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -20,12 +20,15 @@ from funduscope.engine.errors import FunduscopeError
 from funduscope.engine.findings import Findings
 from funduscope.engine.gate import verify
 from funduscope.engine.pictures import photo, preprocess
+from funduscope.engine.pictures.preprocess import Prepared
+from funduscope.engine.readers.outputs import Looked
+from funduscope.engine.readers.reader import Reader
 from funduscope.engine.results import Result, Screening
-from funduscope.engine.screener import Screener
+from funduscope.engine.screener import Screener, in_order
 
 SECONDS = 7  # for all stages of one size
 WAYS = (("onnxruntime", "fp32"), ("openvino-bf16", "fp32"))  # of which networks and the whole are measured
-NETWORKS = tuple(models.embedded())
+NETWORKS = tuple(own.contract.name for own in in_order([models.load(name) for name in models.embedded()]))
 STAGES = (
     "hash and decode",
     "field of view",
@@ -46,6 +49,20 @@ def drawn(result: Screening) -> dict[str, bytes]:
     made = {"": drawing.contoured(result.photo, result)}
     made |= {name: drawing.heated(result.photo, heat) for name, heat in drawing.heat_maps(result).items()}
     return {name: drawing.encoded(picture, ".jpg") for name, picture in made.items()}
+
+
+def ahead_of(
+    reader: Reader, read: photo.Photo, before: Mapping[str, tuple[Reader, Looked]], found: Findings
+) -> tuple[Callable[[], Prepared], Callable[[Looked], Findings]]:
+    """What is done before a model's network runs and after it; of a later look with what it takes of the one before."""
+    if reader.after is None:
+        return partial(reader.prepare, read), lambda looked: reader.read(found, looked[1], looked[0])
+    first, (square, outputs) = before[reader.after]
+    of_first = first.read(found, outputs, square)
+    return (
+        lambda: reader.prepare(first.spot(outputs, square)),
+        lambda looked: reader.read(of_first, reader.merged(looked, (square, outputs)), looked[0]),
+    )
 
 
 @functools.cache
@@ -70,14 +87,17 @@ def measured(size: str) -> tuple[dict[tuple[str, str], turns.Times], dict[str, s
                 continue
             result = result or screener(data)
             runs["whole", label] = partial(screener, data)
+            before: dict[str, tuple[Reader, Looked]] = {}  # what a later look is shown, by kind
             for name, model, runner in zip(NETWORKS, files, opened, strict=True):
                 reader, threshold = verify.reader_of(model), model.contract.geometry.fov_threshold
-                prepared = reader.prepare(read)
+                prepare, read_outputs = ahead_of(reader, read, before, found)
+                prepared = prepare()
                 outputs = {key: value[0] for key, value in runner(prepared.image[None]).items()}
+                before[model.contract.kind] = reader, (prepared, outputs)
                 runs["field of view", ""] = partial(preprocess.field_of_view, seen, threshold)
-                runs[f"prepare {name}", ""] = partial(reader.prepare, read)  # whose field of view is found already
+                runs[f"prepare {name}", ""] = prepare  # of a photo whose field of view is found already
                 runs[f"network {name}", label] = partial(runner, prepared.image[None])
-                runs[f"read {name}", ""] = partial(reader.read, found, outputs, prepared)
+                runs[f"read {name}", ""] = partial(read_outputs, (prepared, outputs))
         assert isinstance(result, Screening)
         fresh = [result]
 

@@ -16,18 +16,26 @@ def vertical_diameter(mask: NDArray[np.bool_]) -> int:
 
     Args: mask: bool (H, W). Source: the REFUGE challenge's official evaluation code.
     """
-    return int(np.count_nonzero(mask, axis=0).max(initial=0))
+    return int(in_lines(mask, 0).max(initial=0))
+
+
+def in_lines(mask: NDArray[np.bool_], axis: Literal[0, 1]) -> NDArray[np.int32]:
+    """How many of a mask's pixels are in each column (axis 0), or in each row (1). Args: mask: bool (H, W)."""
+    if not mask.size:
+        return np.zeros(mask.shape[1 - axis], np.int32)
+    pixels = np.ascontiguousarray(mask).view(np.uint8)  # NumPy counts along an axis several times as slowly
+    return np.asarray(cv2.reduce(pixels, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S), np.int32).ravel()
 
 
 def bounding_box_height(mask: NDArray[np.bool_]) -> int:
     """Height in pixels of the mask's bounding box; never less than `vertical_diameter`. Args: mask: bool (H, W)."""
-    rows = np.flatnonzero(mask.any(axis=1))
+    rows = np.flatnonzero(in_lines(mask, 1))
     return int(rows[-1] - rows[0] + 1) if rows.size else 0
 
 
 def centre(mask: NDArray[np.bool_]) -> tuple[float, float]:
     """Centre (x, y) of a mask in pixels, pixel centres at integers. Args: mask: bool (H, W), not empty."""
-    in_columns, in_rows = (np.count_nonzero(mask, axis=axis) for axis in (0, 1))
+    in_columns, in_rows = in_lines(mask, 0), in_lines(mask, 1)
     area = in_rows.sum()
     return float(in_columns @ np.arange(in_columns.size) / area), float(in_rows @ np.arange(in_rows.size) / area)
 

@@ -45,7 +45,7 @@ def _apart(seen: Anatomy) -> float:
 
 
 def _is_round(mask: NDArray[np.bool_]) -> bool:
-    height, width = measures.vertical_diameter(mask), measures.vertical_diameter(mask.T)
+    height, width = (int(measures.in_lines(mask, axis).max()) for axis in (0, 1))
     area = np.count_nonzero(mask)
     found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.contourArea(cv2.convexHull(max(found, key=len)))
