@@ -57,14 +57,15 @@ def fit(
             kind, at_site = model.contract.kind, fitted[model.contract.converted_from or model.sha256]
             if verdict.name not in readings[kind]:
                 continue
+            title = verdict.title if len(paths) == len(opened) else f"{verdict.title}, where the first look stands"
             logits, labels = np.array(seen[verdict.name], np.float64).reshape(-1, 2).T
             sick, healthy = int(labels.sum()), int((1 - labels).sum())
             if sick + healthy < LEAST or min(sick, healthy) < LEAST_OF_CLASS:
-                say(f"{verdict.title}: {sick} sick, {healthy} healthy; {_NEEDED} are needed; as it was")
+                say(f"{title}: {sick} sick, {healthy} healthy; {_NEEDED} are needed; as it was")
                 continue
             at_site[verdict.disease] = decision(logits, labels, readings[kind][verdict.name])
             for point, part in at_site[verdict.disease].points.items():
-                say(f"{verdict.title}, {point}: {_told(part)}")
+                say(f"{title}, {point}: {_told(part)}")
     if not any(fitted.values()):
         raise DataError(f"no disease has labelled pictures enough that could be read: {_NEEDED} are needed")
     return site.made(name, fitted)
