@@ -4,7 +4,8 @@
 
 Of each set it screens pictures of the test split, on which nothing was learned or chosen, with the embedded models.
 For each fault: the share of the good pictures that are refused, and of those at the strength where decisions are lost; and the
-area under the curve of the fault's score between the two. For each kind of picture that is no retina: the share that is refused.
+area under the curve of the fault's score between the two. More light does not burn out a picture that was dim, so those that
+it does stand in a line of their own. For each kind of picture that is no retina: the share that is refused.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from numpy.typing import NDArray
 from funduscope import Rejected, Screener
 from funduscope.engine.labelled import dataset
 from funduscope.engine.pictures import photo
+from funduscope.engine.readers.quality import FaultName
 from funduscope.engine.results import Result
 from funduscope.postprocess import metrics
 from funduscope.training.classifier import foreign
-from funduscope.training.classifier.degrade import DEGRADATIONS
+from funduscope.training.classifier.degrade import DEGRADATIONS, LIT
 
 SIDE = 700  # px that the shorter side of a picture has at the least before it is made worse
 SEED = 2  # other pictures that are no retina than those that were learned on
 PER_KIND = 50
+BURNT = 0.05  # of the field of view, from which on a picture counts as burnt out
 
 
 def told(results: Iterable[Result]) -> str:
@@ -37,6 +40,20 @@ def told(results: Iterable[Result]) -> str:
     codes = Counter(str(own.code) for own in found if isinstance(own, Rejected))
     listed = ", ".join(f"{code} {count}" for code, count in codes.most_common())
     return f"{sum(codes.values()) / len(found):6.1%} of {len(found)} refused   {listed}"
+
+
+def area(clean: list[Result], spoilt: list[Result], fault: FaultName) -> float:
+    """Under the curve of the fault's score. A picture that is refused before any network sees it has none, and counts as 1."""
+    scores = [own.scores.get(fault) for own in (*clean, *spoilt)]
+    values = [1.0 if score is None else score for score in scores]
+    found = metrics.auc(values, [0] * len(clean) + [1] * len(spoilt))
+    assert found is not None
+    return found.value
+
+
+def burnt_out(pixels: NDArray[np.uint8]) -> bool:
+    brightest = pixels.max(axis=2)
+    return bool(np.mean(brightest[brightest > LIT] >= 250) > BURNT)
 
 
 def main() -> None:
@@ -61,12 +78,11 @@ def main() -> None:
         for name, how in DEGRADATIONS.items():
             for share in (0.5, 1.0, 2.0):
                 spoilt = list(screener.stream(how.spoil(pixels, share * how.lost) for pixels in good))
-                scores = [[own.scores.get(how.fault) for own in results] for results in (clean, spoilt)]
-                # a picture that is refused before any network sees it has no score; it is as bad as can be
-                values = [[1.0 if score is None else score for score in own] for own in scores]
-                area = metrics.auc(np.concatenate(values), [0] * len(clean) + [1] * len(spoilt))
-                assert area is not None
-                print(f"{name:14}{share * how.lost:6.2f}   auc {area.value:.3f}   {told(spoilt)}", flush=True)
+                figure = area(clean, spoilt, how.fault)
+                print(f"{name:14}{share * how.lost:6.2f}   auc {figure:.3f}   {told(spoilt)}", flush=True)
+                if how.fault == "overexposed":
+                    burnt = [r for r, p in zip(spoilt, good, strict=True) if burnt_out(how.spoil(p, share * how.lost))]
+                    print(f"{'  burnt out':20}   auc {area(clean, burnt, how.fault):.3f}   {told(burnt)}", flush=True)
         print()
         kinds: dict[str, list[Result]] = {}
         made = list(foreign.pictures(good, PER_KIND, SEED))

@@ -41,7 +41,7 @@ def thumbnail(pixels: Pixels, strength: float) -> Pixels:
 def underexposed(pixels: Pixels, strength: float) -> Pixels:
     """Less light, and the noise of it; strength: in halvings."""
     noise = np.random.default_rng(int(pixels.sum()) % 2**32).normal(0, 1.5, pixels.shape)
-    return _bytes((pixels * 2.0**-strength + noise) * (pixels.max(axis=2, keepdims=True) > _LIT))
+    return _bytes((pixels * 2.0**-strength + noise) * (pixels.max(axis=2, keepdims=True) > LIT))
 
 
 def overexposed(pixels: Pixels, strength: float) -> Pixels:
@@ -51,7 +51,7 @@ def overexposed(pixels: Pixels, strength: float) -> Pixels:
 
 def hazy(pixels: Pixels, strength: float) -> Pixels:
     """A veil, as of a cataract or a dirty lens: contrast is lost, brightness stays; strength 4 leaves 1/16 of it."""
-    lit = pixels.max(axis=2) > _LIT
+    lit = pixels.max(axis=2) > LIT
     mean = cv2.mean(pixels, lit.astype(np.uint8))[:3]
     kept = 2.0**-strength
     soft = cv2.GaussianBlur(pixels, (0, 0), 1 + strength * max(pixels.shape) / 1000)
@@ -74,7 +74,7 @@ DEGRADATIONS: Final = {
     "underexposed": Degradation("dark", 1.3, underexposed),
     "overexposed": Degradation("overexposed", 0.7, overexposed),
 }
-_LIT: Final = 24  # the brightest channel of what is inside the field of view
+LIT: Final = 24  # the brightest channel of what is inside the field of view
 
 
 def _bytes(values: NDArray[np.floating]) -> Pixels:
