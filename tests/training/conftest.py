@@ -266,3 +266,17 @@ def write_config(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def pictures(drawn_root, edit_rows):
+    """The drawn eyes, the last four to test on."""
+
+    def change(rows):
+        for row in rows[6:]:
+            row["split"] = "test"
+        for row in rows[4:6]:
+            row["split"] = "val"
+
+    edit_rows(change)
+    return drawn_root

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ...engine.errors import DataError, SettingsError
@@ -35,7 +34,6 @@ from .validation import Maps
 
 STRATEGIES = ("sum", "alternating", "mtl-io")
 _SINGLE = "one network a task"
-_CPU = torch.device("cpu")
 COLUMNS = {  # figure: title, factor
     "disc_dice": ("disc Dice", 1.0),
     "cup_dice": ("cup Dice", 1.0),
@@ -51,13 +49,17 @@ def run(config_file: Path, out: Path, root: Path, folds: int = 3, minutes: float
     """Train what is missing, then write and return the table as Markdown: mean and standard deviation over the folds.
 
     Args: minutes: stop after about so long; call again to go on.
-    Raises: SettingsError where the configuration is not that of a multi-task network, `folds` is less than 2, or `out` holds
-    another's runs.
+    Raises: SettingsError where the configuration is not that of a multi-task network with all four tasks, `folds` is less than
+    2, or `out` holds another's runs.
     """
     end = None if minutes is None else time.monotonic() + 60 * minutes
     base = configs.load(config_file)
     if not isinstance(base, Config):
         raise SettingsError(f"{config_file}: its kind must be multi-task")
+    if missing := [task for task in TASKS if task not in base.data.batch]:
+        raise SettingsError(
+            f"{config_file}: data.batch lacks {', '.join(missing)}; the comparison is of all four tasks"
+        )
     if folds < 2:
         raise SettingsError(f"{folds} folds: a picture is trained on or validated on; take 2 or more")
     base = train.with_root(base, root.resolve())
@@ -86,7 +88,7 @@ def trained(job: MultiTaskJob, folder: Path, config_folder: Path, minutes: float
     """Train, or go on, to the end, with the best weights in the network then; False where the minutes were over before."""
     train.make_folder(folder)
     resume = (folder / "last.pt").exists()
-    if not train.run(job, folder, config_folder, resume=resume, device=_CPU, minutes=minutes):
+    if not train.run(job, folder, config_folder, resume=resume, device=train.device_of("auto"), minutes=minutes):
         return False
     job.network.load_state_dict(train.load_checkpoint(folder / "best.pt")[1]["network"])
     return True
@@ -94,7 +96,8 @@ def trained(job: MultiTaskJob, folder: Path, config_folder: Path, minutes: float
 
 def keep(job: MultiTaskJob, folder: Path, shown: Sequence[Case]) -> None:
     """Write what the network says of pictures; its run is done then."""
-    maps = list(validation.predict(Deployed(job.network), [case.prepared.image for case in shown], _CPU))
+    images, device = [case.prepared.image for case in shown], next(job.network.parameters()).device
+    maps = list(validation.predict(Deployed(job.network), images, device))
     np.savez_compressed(folder / "maps.npz", allow_pickle=False, pictures=_names(shown), **_packed(maps))
     (folder / "last.pt").unlink()
 
@@ -114,7 +117,7 @@ def folded(pairs: Sequence[Pair], fold: int, folds: int) -> list[Pair]:
 
 def variants(base: Config) -> Iterator[tuple[str, Config]]:
     """Each network that is trained for a fold: one for each task alone, and all tasks by each strategy."""
-    for task in (task for task in TASKS if task in base.data.batch):
+    for task in TASKS:
         sets = [
             own.model_copy(update={"weights": {task: own.weights[task]}})
             for own in base.data.sets
@@ -161,9 +164,8 @@ def kept(folder: Path, names: Sequence[str], shown: Sequence[Case]) -> list[dict
 
 
 def _table(base: Config, pairs: Sequence[Pair], ready: Mapping[Path, Case], out: Path, folds: int) -> str:
-    tasks = [task for task in TASKS if task in base.data.batch]
-    ways: dict[str, dict[TaskName, str]] = {_SINGLE: {task: task for task in tasks}}
-    ways |= {strategy: dict.fromkeys(tasks, strategy) for strategy in STRATEGIES}
+    ways: dict[str, dict[TaskName, str]] = {_SINGLE: {task: task for task in TASKS}}
+    ways |= {strategy: dict.fromkeys(TASKS, strategy) for strategy in STRATEGIES}
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for fold in range(folds):
         done = {

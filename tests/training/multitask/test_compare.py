@@ -17,20 +17,6 @@ def no_curves(monkeypatch):
     monkeypatch.setattr(train.curves, "draw", lambda *_: None)
 
 
-@pytest.fixture
-def pictures(drawn_root, edit_rows):
-    """The drawn eyes, the last four to test on."""
-
-    def change(rows):
-        for row in rows[6:]:
-            row["split"] = "test"
-        for row in rows[4:6]:
-            row["split"] = "val"
-
-    edit_rows(change)
-    return drawn_root
-
-
 def test_a_patient_is_in_one_part_and_the_test_split_stays(pictures, plan, write_config):
     settings = config.load(write_config(plan))
     pairs = job.load_samples(settings, pictures)
@@ -102,3 +88,9 @@ def test_maps_are_read_as_they_were_kept(tmp_path):
 def test_one_fold_is_none(plan, write_config, tmp_path):
     with pytest.raises(SettingsError, match="take 2 or more"):
         compare.run(write_config(plan), tmp_path / "out", tmp_path, folds=1)
+
+
+def test_a_task_that_is_missing_is_named(plan, write_config, tmp_path):
+    batch = {"glaucoma": 2, "disc": 2}
+    with pytest.raises(SettingsError, match=r"data\.batch lacks cup, fovea"):
+        compare.run(write_config(plan | {"data": plan["data"] | {"batch": batch}}), tmp_path / "out", tmp_path)
