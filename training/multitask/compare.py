@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ...engine.errors import DataError, SettingsError
@@ -97,7 +98,8 @@ def trained(job: MultiTaskJob, folder: Path, config_folder: Path, minutes: float
 def keep(job: MultiTaskJob, folder: Path, shown: Sequence[Case]) -> None:
     """Write what the network says of pictures; its run is done then."""
     images, device = [case.prepared.image for case in shown], next(job.network.parameters()).device
-    maps = list(validation.predict(Deployed(job.network), images, device))
+    with torch.autocast(device.type, torch.bfloat16, enabled=job.settings.schedule.bf16):  # maps are kept as bytes
+        maps = list(validation.predict(Deployed(job.network), images, device))
     np.savez_compressed(folder / "maps.npz", allow_pickle=False, pictures=_names(shown), **_packed(maps))
     (folder / "last.pt").unlink()
 
