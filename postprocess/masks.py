@@ -17,13 +17,25 @@ ZOOM = 4  # sub-pixels per map pixel; at 4 the rounding of a height (1/4 px) is 
 MARGIN = 0.25  # of the coarse disc's height and width, added on each side of the enlarged region
 
 
+def components(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.integer]]:
+    """How many labels there are and which each pixel has: 0 outside, then one for each 8-connected component.
+
+    Args: mask: bool (H, W). Returns: labels (H, W), of 16 bits where that is surely enough: large arrays that come and go cost
+    more than the counting.
+    """
+    most = (mask.shape[0] + 1) * (mask.shape[1] + 1) // 4
+    kind = cv2.CV_16U if most < 2**16 - 1 else cv2.CV_32S
+    count, labels = cv2.connectedComponents(np.ascontiguousarray(mask).view(np.uint8), connectivity=8, ltype=kind)
+    return count, np.asarray(labels, np.uint16 if kind == cv2.CV_16U else np.int32)
+
+
 def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest 8-connected component of a mask (the first in scan order where two are equal).
 
     Args: mask: bool (H, W). Returns: bool (H, W), all False for an empty mask.
     Source: Pascal et al., Sci Rep 2022 ("keeps the principal component connected in the prediction map").
     """
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    count, labels = components(mask)
     if count <= 2:  # background alone, or one component
         return mask.copy()
     sizes = np.bincount(labels.ravel())

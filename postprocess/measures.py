@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .masks import components
+
 CentreMode = Literal["robust", "paper"]
 
 
@@ -61,18 +63,22 @@ def centre_of_mass(saliency: NDArray[np.float32], mode: CentreMode) -> tuple[flo
     robust: over what rises above half the map's peak, in the component that holds the peak.
     Args: saliency: float32 (S, S), >= 0. Returns: None where the map is zero everywhere.
     """
+    left = top = 0
     weights = saliency
     if mode == "robust":
         peak = saliency.max()
         above = saliency > peak / 2
         if not above.any():
             return None
-        weights = np.where(_component_at(above, int(saliency.argmax())), saliency - peak / 2, np.float32(0))
+        own = _component_at(above, int(saliency.argmax()))
+        left, top, width, height = cv2.boundingRect(own.view(np.uint8))
+        part = np.s_[top : top + height, left : left + width]
+        weights = np.where(own[part], saliency[part] - peak / 2, np.float32(0))
     total = float(weights.sum(dtype=np.float64))
     if total <= 0:
         return None
     xs, ys = weights.sum(axis=0, dtype=np.float64), weights.sum(axis=1, dtype=np.float64)
-    return float(xs @ np.arange(xs.size)) / total, float(ys @ np.arange(ys.size)) / total
+    return left + float(xs @ np.arange(xs.size)) / total, top + float(ys @ np.arange(ys.size)) / total
 
 
 def eye_of(
@@ -91,7 +97,7 @@ def eye_of(
 
 def _component_at(mask: NDArray[np.bool_], flat_index: int) -> NDArray[np.bool_]:
     """The 8-connected component of `mask` that holds the pixel `flat_index`."""
-    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    _, labels = components(mask)
     return np.asarray(labels == labels.flat[flat_index])
 
 

@@ -62,8 +62,10 @@ class Placement:
         )
 
     def square_map(self, values: NDArray[np.float32], of: Placement, size: int) -> NDArray[np.float32]:
-        """A map of another square, float32 (S, S), on this one of `size` px, bilinear; what lies outside is 0."""
-        whole = np.pad(values, 1)  # OpenCV's versions differ in how finely they place a pixel
+        """A map of another square, float32 (S, S), on this one of `size` px, bilinear; what lies outside is 0.
+
+        Not by OpenCV, whose versions differ in how finely they place a pixel.
+        """
 
         def between(
             scale: float, offset: float, of_scale: float, of_offset: float
@@ -74,7 +76,9 @@ class Placement:
 
         rows, down = between(self.scale_y, self.offset_y, of.scale_y, of.offset_y)
         columns, right = between(self.scale_x, self.offset_x, of.scale_x, of.offset_x)
-        tall = whole[rows] * (1 - down[:, None]) + whole[rows + 1] * down[:, None]
+        padded = cv2.copyMakeBorder(values, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+        under, columns = padded[:, columns[0] : columns[-1] + 2], columns - columns[0]
+        tall = under[rows] * (1 - down[:, None]) + under[rows + 1] * down[:, None]
         return np.asarray(tall[:, columns] * (1 - right) + tall[:, columns + 1] * right, np.float32)
 
     def square_mask(self, mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
