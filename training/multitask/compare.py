@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ...engine.errors import DataError, SettingsError
 from ...engine.files import write_text
 from ...engine.labelled.sample import Split
-from ...postprocess import anatomy, metrics
+from ...postprocess import anatomy, metrics, scores
 from .. import config as configs
 from .. import train
 from ..cases import Case, prepare
@@ -69,7 +69,7 @@ def run(config_file: Path, out: Path, root: Path, folds: int = 3, minutes: float
     for fold in range(folds):
         own = folded(pairs, fold, folds)
         for name, settings in variants(base):
-            folder = out / f"{fold}-{name}"
+            folder = _folder(out, fold, folds, name)
             if (folder / "maps.npz").exists():
                 train.expect_same(folder / "best.pt", settings)
                 continue
@@ -100,7 +100,9 @@ def keep(job: MultiTaskJob, folder: Path, shown: Sequence[Case]) -> None:
     images, device = [case.prepared.image for case in shown], next(job.network.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=job.settings.schedule.bf16):  # maps are kept as bytes
         maps = list(validation.predict(Deployed(job.network), images, device))
-    np.savez_compressed(folder / "maps.npz", allow_pickle=False, pictures=_names(shown), **_packed(maps))
+    part = folder / "part.npz"  # the run is done once it has its name
+    np.savez_compressed(part, allow_pickle=False, pictures=_names(shown), **_packed(maps))
+    part.replace(folder / "maps.npz")
     (folder / "last.pt").unlink()
 
 
@@ -144,6 +146,10 @@ def cases(ready: Mapping[Path, Case], pairs: Sequence[Pair]) -> list[Case]:
     return [case for split in ("val", "test") for case in full if case.sample.split == split]
 
 
+def _folder(out: Path, fold: int, folds: int, name: str) -> Path:
+    return out / f"{fold + 1}-of-{folds}-{name}"
+
+
 def _packed(maps: Sequence[Maps]) -> dict[str, NDArray[Any]]:
     """Maps as bytes, which a table does not tell from floats; scores as they are."""
     found: dict[str, NDArray[Any]] = {
@@ -173,14 +179,14 @@ def _table(base: Config, pairs: Sequence[Pair], ready: Mapping[Path, Case], out:
         done = {
             name: of
             for name, of in ways.items()
-            if all((out / f"{fold}-{own}" / "maps.npz").exists() for own in of.values())
+            if all((_folder(out, fold, folds, own) / "maps.npz").exists() for own in of.values())
         }
         if not done:
             continue
         ready = ready or prepared(base, pairs)
         shown = cases(ready, folded(pairs, fold, folds))
         for name, of in done.items():
-            parts = [kept(out / f"{fold}-{own}", [task], shown) for task, own in of.items()]
+            parts = [kept(_folder(out, fold, folds, own), [task], shown) for task, own in of.items()]
             maps = [{k: v for own in each for k, v in own.items()} for each in zip(*parts, strict=True)]
             rows[name].append(_mean_over_sets(figures(base, shown, maps)))
     write_text(out / "results.json", json.dumps(rows, indent=1) + "\n")
@@ -201,7 +207,7 @@ def _table(base: Config, pairs: Sequence[Pair], ready: Mapping[Path, Case], out:
 
 
 def figures(base: Config, cases: Sequence[Case], maps: Sequence[Maps]) -> dict[str, dict[str, float]]:
-    """Figures of the test pictures by set, read by what the validation pictures say."""
+    """Figures of the test pictures by set, read by what the validation pictures say. A picture without a vCDR counts as 0."""
     held = [k for k, case in enumerate(cases) if case.sample.split == "val"]
     rest = [k for k, case in enumerate(cases) if case.sample.split == "test"]
     rules = calibrate.best_thresholds([cases[k] for k in held], [maps[k] for k in held], uncalibrated(base.reading))
@@ -212,12 +218,14 @@ def figures(base: Config, cases: Sequence[Case], maps: Sequence[Maps]) -> dict[s
         coefficient, intercept = calibrate.fit_logistic([(vcdr, sample) for vcdr, sample in fit if vcdr is not None])
         rules = replace(rules, vcdr_coefficient=coefficient, vcdr_intercept=intercept)
     by_set = validation.measure([cases[k] for k in rest], [maps[k] for k in rest], rules)
-    scores: dict[str, list[tuple[float, float, int]]] = {}
+    told: dict[str, list[tuple[float, float, int]]] = {}
     for k in rest:
         found, sample = anatomy.measure(maps[k], rules), cases[k].sample
-        if sample.glaucoma is not None and found.glaucoma_vcdr is not None and found.glaucoma is not None:
-            scores.setdefault(sample.set_name, []).append((found.glaucoma_vcdr, found.glaucoma, sample.glaucoma))
-    for name, own in scores.items():
+        if sample.glaucoma is not None:
+            from_vcdr = scores.logistic(found.vcdr or 0.0, rules.vcdr_coefficient, rules.vcdr_intercept)
+            mean = (found.glaucoma_network + from_vcdr) / 2
+            told.setdefault(sample.set_name, []).append((from_vcdr, mean, sample.glaucoma))
+    for name, own in told.items():
         vcdrs, means, truth = zip(*own, strict=True)
         for key, values in (("auc_vcdr", vcdrs), ("auc_mean", means)):
             if (area := metrics.auc(values, truth)) is not None:

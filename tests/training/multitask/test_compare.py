@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from funduscope.engine.errors import SettingsError
-from funduscope.engine.labelled.sample import Sample
+from funduscope.engine.labelled.sample import Masks, Sample
 from funduscope.training import config, train
 from funduscope.training.cases import Case
 from funduscope.training.multitask import compare, job
@@ -94,3 +94,28 @@ def test_a_task_that_is_missing_is_named(plan, write_config, tmp_path):
     batch = {"glaucoma": 2, "disc": 2}
     with pytest.raises(SettingsError, match=r"data\.batch lacks cup, fovea"):
         compare.run(write_config(plan | {"data": plan["data"] | {"batch": batch}}), tmp_path / "out", tmp_path)
+
+
+def test_a_disc_that_is_not_found_counts_against_the_score_from_the_vcdr(plan, write_config, tmp_path):
+    """Ten sick eyes and ten healthy ones; the discs of the sick are found, and of one healthy eye."""
+    base = config.load(write_config(plan))
+    shown, maps = [], []
+    for k in range(40):
+        sick, split = k % 2, "val" if k < 20 else "test"
+        sample = Sample(tmp_path / f"{k}.png", "eyes", split, glaucoma=sick)
+        masks = Masks(np.zeros((64, 64), bool), np.zeros((64, 64), bool))
+        found = np.zeros((64, 64), np.float32)
+        found[20:44, 20:44] = sick or k in (0, 20)
+        cup = np.zeros_like(found)
+        cup[26:38, 26:38] = found[26:38, 26:38]
+        shown.append(Case(sample, None, masks, None, 64.0))
+        maps.append({"disc": found, "cup": cup, "fovea": found, "glaucoma": np.float32(0.5)})
+    figures = compare.figures(base, shown, maps)["eyes"]
+    assert figures["auc_vcdr"] == pytest.approx(0.95)  # one of the ten healthy is level with the sick
+    assert figures["auc_mean"] == pytest.approx(0.95)
+
+
+def test_another_number_of_folds_has_runs_of_its_own(pictures, plan, write_config, tmp_path):
+    path, out = write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}}), tmp_path / "out"
+    compare.run(path, out, pictures, folds=2)
+    assert "| mtl-io | 0 |" in compare.run(path, out, pictures, folds=3, minutes=0.0)
