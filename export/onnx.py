@@ -81,10 +81,9 @@ def planned(run: Path, name: str, version: str) -> Plan:
         raise SettingsError(
             f"{run}: its calibration lacks {', '.join(missing)}; run `funduscope calibrate {run}` again"
         )
-    if calibration["training"]["steps"] != state["step"]:
+    if calibration.get("network") != train.digest(state["network"]):
         raise SettingsError(
-            f"{run}: calibrated at step {calibration['training']['steps']}, but best.pt is of step {state['step']}; "
-            f"run `funduscope calibrate {run}` again"
+            f"{run}: its calibration is not of best.pt as it is now; run `funduscope calibrate {run}` again"
         )
     size, deployment = settings.geometry.size, system.deploy(settings, state, calibration)
     document = READERS[settings.kind].contract(

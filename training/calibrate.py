@@ -40,5 +40,6 @@ def calibrate(
             raise SettingsError(f"{reading}: its kind is {other.kind}, the run's is {settings.kind}")
         settings = settings.model_copy(update={"reading": other.reading})
     result = SYSTEMS[settings.kind].calibrate(settings, state, root, fit_on)
+    result["network"] = train.digest(state["network"])
     write_text(run / "calibration.json", json.dumps(result, indent=2) + "\n")
     return result

@@ -5,6 +5,7 @@ What each system does in a step is in its `job` module; all that surrounds it is
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -172,6 +173,15 @@ def load_checkpoint(path: Path) -> tuple[BaseConfig, dict[str, Any]]:
         raise SettingsError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch raises whatever its unpickler meets; all of it means: not our file
         raise SettingsError(f"{path}: not a Funduscope checkpoint ({type(error).__name__})") from error
+
+
+def digest(network: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of a network's tensors: whether a calibration is of this very network."""
+    found = hashlib.sha256()
+    for name in sorted(network):
+        found.update(name.encode())
+        found.update(network[name].contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _saved_state(path: Path, settings: BaseConfig) -> dict[str, Any]:

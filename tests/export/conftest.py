@@ -92,6 +92,7 @@ def write_run(folder, network):
     folder.mkdir()
     train.save(state, folder / "best.pt")
     calibration = {"rules": RULES, "glaucoma_threshold": 0.5, "training": TRAINING}
+    calibration["network"] = train.digest(network.state_dict())
     (folder / "calibration.json").write_text(json.dumps(calibration))
     return folder
 
@@ -160,8 +161,15 @@ def write_classifier_run(folder, network, settings, decisions):
     weights = network.state_dict()
     train.save({"config": settings.model_dump_json(), "step": 60, "network": weights}, folder / "best.pt")
     calibration = {"decisions": decisions, "point": "balanced", "disagreement": 0.5, "training": TRAINING}
+    calibration["network"] = train.digest(weights)
     (folder / "calibration.json").write_text(json.dumps(calibration))
     return folder
+
+
+@pytest.fixture
+def run_of(decisions, tmp_path):
+    """A network of a classifier as a finished and calibrated run."""
+    return lambda network, settings: write_classifier_run(tmp_path / "own", network, settings, decisions)
 
 
 @pytest.fixture

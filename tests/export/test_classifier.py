@@ -79,9 +79,9 @@ def test_the_contract_of_a_classifier_reads_back(model, classifier_run, decision
 
 
 def test_a_calibration_of_other_weights_is_refused(classifier_run, photographs, tmp_path):
-    calibration = json.loads((classifier_run / "calibration.json").read_text())
-    calibration["training"]["steps"] += 1
-    (classifier_run / "calibration.json").write_text(json.dumps(calibration))
+    state = train.load_checkpoint(classifier_run / "best.pt")[1]
+    next(iter(state["network"].values())).mul_(1.01)
+    train.save(state, classifier_run / "best.pt")
     with pytest.raises(SettingsError, match="run `funduscope calibrate"):
         export.export(classifier_run, tmp_path / "x.onnx", photographs, name="x", version="1")
 
@@ -242,11 +242,10 @@ def test_a_calibration_that_lacks_something_is_told_with_what_mends_it(classifie
         export.planned(classifier_run, "x", "1")
 
 
-def test_a_network_with_dense_layers_has_no_maps_in_its_contract(untrained, classifier_run, classifier_settings):
+def test_a_network_with_dense_layers_has_no_maps_in_its_contract(untrained, classifier_settings, run_of):
     own = settings("alexnet", 8, "grey")
-    state = {"config": classifier_settings.model_copy(update={"network": own}).model_dump_json(), "step": 60}
-    train.save(state | {"network": untrained(own).state_dict()}, classifier_run / "best.pt")
-    plan = export.planned(classifier_run, "two", "0.1")
+    changed = classifier_settings.model_copy(update={"network": own})
+    plan = export.planned(run_of(untrained(own), changed), "two", "0.1")
     assert plan.document.map_grid is None
     assert [output.name for output in plan.document.outputs] == list(plan.network.outputs) == list(OUTPUTS)
     assert not plan.network.training
@@ -256,13 +255,11 @@ def test_a_network_with_dense_layers_has_no_maps_in_its_contract(untrained, clas
     ("architecture", "cells"),
     [("small-cnn", 7), ("alexnet", 13), ("resnet18", 7), ("densenet121", 7), ("efficientnet-lite0", 7)],
 )
-def test_the_contract_states_the_maps_sides(untrained, classifier_run, classifier_settings, architecture, cells):
+def test_the_contract_states_the_maps_sides(untrained, classifier_settings, run_of, architecture, cells):
     own = settings(architecture, 0, "grey")
     geometry = classifier_settings.geometry.model_copy(update={"size": 224, "cache": 224})
     changed = classifier_settings.model_copy(update={"network": own, "geometry": geometry})
-    state = {"config": changed.model_dump_json(), "step": 60, "network": untrained(own).state_dict()}
-    train.save(state, classifier_run / "best.pt")
-    plan = export.planned(classifier_run, "two", "0.1")
+    plan = export.planned(run_of(untrained(own), changed), "two", "0.1")
     stride, offset = plan.network.network.network.map_grid()
     assert plan.document.map_grid == MapGridPart(stride_px=stride, offset_px=offset)
     assert {tuple(output.shape) for output in plan.document.outputs[3:]} == {("batch", cells, cells)}
