@@ -15,7 +15,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
@@ -161,6 +163,13 @@ def save(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint in one piece: a crash leaves the old file or the new one."""
     part = path.with_suffix(".part")
     torch.save(state, part)
+    part.replace(path)
+
+
+def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Arrays as a compressed .npz, whole or not at all."""
+    part = path.with_name(f"part-{path.name}")
+    np.savez_compressed(part, allow_pickle=False, **arrays)
     part.replace(path)
 
 

@@ -103,10 +103,10 @@ def decision(
     logits: NDArray[np.float64], labels: NDArray[np.float64], points: Sequence[OperatingPoint]
 ) -> SiteDecision:
     single = len(points) == 1  # the mean of two scores, which is no logistic one
-    temperature = 1.0 if single else metrics.best_temperature(logits, labels)
+    share = len(logits) / (len(logits) + _OWN)
+    temperature = 1.0 if single else metrics.best_temperature(logits, labels) ** share
     z = logits / temperature
     fitted = dict(zip(get_args(PointName), metrics.operating_cuts(z, labels, _AIM, _AIM), strict=True))
-    share = len(z) / (len(z) + _OWN)
     parts = {}
     for point in points:
         name = point.name or "balanced"

@@ -7,6 +7,7 @@ OUT/tables.md is made. It can be stopped, and goes on where it was.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,9 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...engine.errors import SettingsError
+from ...engine.errors import DataError, SettingsError
 from ...engine.files import write_text
 from ...engine.labelled import siting
+from ...engine.labelled.sample import Sample
 from ...engine.readers.point import OperatingPoint
 from ...postprocess import metrics, scores
 from .. import config as configs
@@ -39,13 +41,15 @@ def run(config_file: Path, out: Path, root: Path, minutes: float | None = None) 
     """Train what is missing, then write and return the tables as Markdown.
 
     Args: minutes: stop after about so long; call again to go on.
+    A set without which a disease has no sick or no healthy picture to learn from is not left out.
     Raises: SettingsError where the configuration is not that of a classifier, or `out` holds another's runs.
     """
     end = None if minutes is None else time.monotonic() + 60 * minutes
     base = configs.load(config_file)
     if not isinstance(base, Config):
         raise SettingsError(f"{config_file}: its kind must be classifier")
-    base = train.with_root(base, root.resolve())
+    root = root.resolve()
+    base = train.with_root(base, root)
     train.make_folder(out)
     whole = ClassifierJob(base, root)
     size = base.preparation(base.geometry.size).build()
@@ -53,7 +57,14 @@ def run(config_file: Path, out: Path, root: Path, minutes: float | None = None) 
     rest: list[batches.Picture] = []
     for left in (_ALL, *(own.path for own in base.data.sets)):
         folder = out / left
+        sets = [own for own in base.data.sets if own.path != left]
+        settings = base.model_copy(update={"data": base.data.model_copy(update={"sets": sets})})
         if (folder / "logits.npz").exists():
+            train.expect_same(folder / "best.pt", settings)
+            continue
+        try:
+            job = ClassifierJob(settings, root)
+        except DataError:
             continue
         if end is not None and time.monotonic() > end:
             return _tables(base, whole, out)
@@ -62,8 +73,6 @@ def run(config_file: Path, out: Path, root: Path, minutes: float | None = None) 
             rest = batches.prepare_all(
                 [pair for pair in whole.samples if pair[0].split != "val"], size, base.data.workers
             )
-        sets = [own for own in base.data.sets if own.path != left]
-        job = ClassifierJob(base.model_copy(update={"data": base.data.model_copy(update={"sets": sets})}), root)
         job.pictures = tuple([p for p in part if p.settings.path != left] for part in shared)  # type: ignore[assignment]
         train.make_folder(folder)
         left_s = None if end is None else max(1.0, (end - time.monotonic()) / 60)
@@ -73,8 +82,8 @@ def run(config_file: Path, out: Path, root: Path, minutes: float | None = None) 
         job.network.load_state_dict(train.load_checkpoint(folder / "best.pt")[1]["network"])
         seen = [*shared[1], *(p for p in rest if p.sample.split == "test" or p.settings.path == left)]
         logits = validation.predict(job.network, seen, torch.device("cpu"))
-        pictures = [f"{p.settings.path}/{p.sample.image.name}" for p in seen]
-        np.savez(folder / "logits.npz", allow_pickle=False, pictures=np.array(pictures), **logits)
+        names = np.array([_name(base, p.sample) for p in seen])
+        train.save_arrays(folder / "logits.npz", pictures=names, **logits)
         (folder / "last.pt").unlink()
     return _tables(base, whole, out)
 
@@ -84,11 +93,13 @@ def _tables(base: Config, job: ClassifierJob, out: Path) -> str:
     write_text(out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     lines = [
         "| disease | set | n | AUC, camera seen | never seen | sensitivity / specificity, seen | never seen | with "
-        f"{_SITE} pictures of the site |",
+        f"{_SITE} pictures of the site (or so many) |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        rates = [f"{row[key][0]:.2f} / {row[key][1]:.2f}" for key in ("rates_seen", "rates_unseen", "rates_site")]
+        rates = [f"{row[key][0]:.2f} / {row[key][1]:.2f}" for key in ("rates_seen", "rates_unseen")]
+        site = row["rates_site"]
+        rates.append(f"{site[0]:.2f} / {site[1]:.2f} ({site[2]:.0f})" if site else "")
         areas = f"{row['auc_seen']:.3f} | {row['auc_unseen']:.3f}"
         lines.append(f"| {row['target']} | {row['set']} | {row['n']} | {areas} | {' | '.join(rates)} |")
     page = "\n".join(lines) + "\n"
@@ -121,24 +132,25 @@ def _rows(job: ClassifierJob, name: str, out: Path) -> list[dict[str, Any]]:
 
 def _at_site(
     job: ClassifierJob, folder: Path, target: str, name: str, point: dict[str, Any], test: Labelled
-) -> tuple[float, float]:
-    """Mean rates over draws of a site's pictures, out of those of the set's train and val splits, which were not seen."""
+) -> tuple[float, ...] | None:
+    """Mean rates over draws of a site's pictures, out of those of the set's train and val splits, which were not seen; and how
+    many it labels in the mean: 50, and more until it has enough of each class."""
     parts = [_of(job, folder, target, name, split) for split in ("train", "val")]
     z, truth = (np.concatenate(own) for own in zip(*parts, strict=True))
     z = z / point["temperature"]
     own = [OperatingPoint(at["threshold"], n, at["uncertain_logit"]) for n, at in point["points"].items()]
     rng, rates = np.random.default_rng(0), []
     for _ in range(_DRAWS):
-        few = rng.choice(len(z), min(_SITE, len(z)), replace=False)
-        if (
-            min(truth[few].sum(), (1 - truth[few]).sum()) < siting.LEAST_OF_CLASS
-        ):  # a site labels more, until it has them
-            few = np.concatenate([rng.choice(np.flatnonzero(truth == k), _SITE // 2) for k in (0, 1)])
+        order = rng.permutation(len(z))
+        sick, healthy = np.cumsum(truth[order]), np.cumsum(1 - truth[order])
+        enough = np.flatnonzero(np.minimum(sick, healthy) >= siting.LEAST_OF_CLASS)
+        if not enough.size:
+            return None
+        few = order[: max(_SITE, enough[0] + 1)]
         found = siting.decision(z[few], truth[few].astype(float), own)
         cut = scores.logit(found.points["balanced"].threshold) * found.temperature
-        rates.append(_rates(*test, cut))
-    sensitivity, specificity = np.mean(rates, axis=0)
-    return float(sensitivity), float(specificity)
+        rates.append((*_rates(*test, cut), len(few)))
+    return tuple(np.mean(rates, axis=0).round(4).tolist())
 
 
 def _point(job: ClassifierJob, folder: Path, target: str, without: str | None) -> dict[str, Any]:
@@ -153,12 +165,17 @@ def _of(job: ClassifierJob, folder: Path, target: str, name: str, split: str) ->
     with np.load(folder / "logits.npz") as found:
         logits = dict(zip(found["pictures"], found[target], strict=True))
     pairs = [
-        (logits[f"{name}/{sample.image.name}"], truth)
+        (logits[key], truth)
         for sample, own in job.samples
-        if own.path == name and sample.split == split and f"{name}/{sample.image.name}" in logits
+        if own.path == name and sample.split == split and (key := _name(job.settings, sample)) in logits
         if (truth := sample.diseased(target)) is not None
     ]
     return np.array([z for z, _ in pairs], np.float64), np.array([y for _, y in pairs], np.int64)
+
+
+def _name(settings: Config, sample: Sample) -> str:
+    """Of a picture, from the folder of the data sets."""
+    return Path(os.path.relpath(sample.image, settings.data.root)).as_posix()
 
 
 def _rates(z: NDArray[np.float64], truth: NDArray[np.int64], cut: float) -> tuple[float, float]:

@@ -100,9 +100,7 @@ def keep(job: MultiTaskJob, folder: Path, shown: Sequence[Case]) -> None:
     images, device = [case.prepared.image for case in shown], next(job.network.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=job.settings.schedule.bf16):  # maps are kept as bytes
         maps = list(validation.predict(Deployed(job.network), images, device))
-    part = folder / "part.npz"  # the run is done once it has its name
-    np.savez_compressed(part, allow_pickle=False, pictures=_names(shown), **_packed(maps))
-    part.replace(folder / "maps.npz")
+    train.save_arrays(folder / "maps.npz", pictures=_names(shown), **_packed(maps))
     (folder / "last.pt").unlink()
 
 

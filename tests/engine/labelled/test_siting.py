@@ -153,3 +153,10 @@ def test_the_last_look_is_the_one_whose_threshold_is_fitted(table):
     alone = siting.fit(ScreenerSettings(["multitask"], backend="onnxruntime"), samples, "clinic")
     assert alone.models[multitask.sha256].keys() == {"glaucoma"}
     assert both.models[multitask.sha256] == alone.models[multitask.sha256]  # for pictures without a second look
+
+
+def test_fifty_pictures_that_happen_to_separate_do_not_make_the_model_sure_of_itself():
+    """The model is right as it is; the site's pictures would have its logits times four."""
+    logits = np.repeat([-1.0, 1.0], 25)
+    found = siting.decision(logits, (logits > 0).astype(float), POINTS)
+    assert 0.35 < found.temperature < 0.45
