@@ -5,7 +5,8 @@
 Of each set it screens pictures of the test split, on which nothing was learned or chosen, with the embedded models.
 For each fault: the share of the good pictures that are refused, and of those at the strength where decisions are lost; and the
 area under the curve of the fault's score between the two. More light does not burn out a picture that was dim, so those that
-it does stand in a line of their own. For each kind of picture that is no retina: the share that is refused.
+it does stand in a line of their own. For each kind of picture that is no retina: the share that is refused; photographs and
+textures are other parts of the same few images that are learned from.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from funduscope.training.classifier import foreign
 from funduscope.training.classifier.degrade import DEGRADATIONS, LIT
 
 SIDE = 700  # px that the shorter side of a picture has at the least before it is made worse
-SEED = 2  # other pictures that are no retina than those that were learned on
+SEED = 10**9  # of pictures that are no retina; a run draws its own by its seed and the next
 PER_KIND = 50
 BURNT = 0.05  # of the field of view, from which on a picture counts as burnt out
 
@@ -82,6 +83,8 @@ def main() -> None:
                 print(f"{name:14}{share * how.lost:6.2f}   auc {figure:.3f}   {told(spoilt)}", flush=True)
                 if how.fault == "overexposed":
                     burnt = [r for r, p in zip(spoilt, good, strict=True) if burnt_out(how.spoil(p, share * how.lost))]
+                    if not burnt:
+                        continue
                     print(f"{'  burnt out':20}   auc {area(clean, burnt, how.fault):.3f}   {told(burnt)}", flush=True)
         print()
         kinds: dict[str, list[Result]] = {}
@@ -89,7 +92,9 @@ def main() -> None:
         for (kind, _), result in zip(made, screener.stream(pixels for _, pixels in made), strict=True):
             kinds.setdefault(kind, []).append(result)
         for folder in asked.foreign:
-            files = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg", ".jpeg", ".webp"))
+            files = sorted(
+                path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+            )
             kinds[folder.name] = list(screener.stream(files))
         for kind, results in kinds.items():
             print(f"{kind:16}{told(results)}")

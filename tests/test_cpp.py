@@ -364,7 +364,7 @@ def judging(model: Model, to: Path, quality: Row) -> Model:
         (["blurred"], {}, "ungradable", "BLURRED", None),
         (["blurred", "dark"], {}, "ungradable", "DARK", None),  # the gravest is told
         ([*reversed(FAULTS)], {"glaucoma": 2000.0}, "ungradable", "NOT_A_FUNDUS", None),
-        ([], {"glaucoma": 2000.0, "any_dr": 100.0}, "ok", None, None),
+        ([], {"glaucoma": 2000.0, "referable_dr": 100.0, "any_dr": 100.0}, "ok", None, None),
         ([], {"glaucoma": 2000.0}, "ungradable", "LOW_RESOLUTION", None),
     ],
 )

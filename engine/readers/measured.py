@@ -30,8 +30,9 @@ def differences(
         map_value = max(map_value, *(float(np.abs(a[n] - b[n]).max()) for n in _MAPS if n in a))
         ours, theirs = anatomy.measure(a, rules), anatomy.measure(b, rules)
         probability = max(probability, abs(ours.glaucoma_network - theirs.glaucoma_network))
-        if _measurable(ours) != _measurable(theirs):
-            unlike += _clear(a, rules, bounds.flip_margin)
+        here, there = _measurable(ours), _measurable(theirs)
+        if here != there:
+            unlike += any(here[name] != there[name] and _clear(a, name, rules, bounds.flip_margin) for name in here)
             continue
         if ours.fovea and theirs.fovea:
             fovea = max(fovea, float(np.hypot(*np.subtract(ours.fovea, theirs.fovea))))
@@ -64,11 +65,13 @@ def differences(
     ]
 
 
-def _clear(outputs: Outputs, rules: Rules, margin: float) -> bool:
-    """Whether the maps' peaks are farther from what makes a structure measurable than a decision may be to change."""
+def _clear(outputs: Outputs, name: str, rules: Rules, margin: float) -> bool:
+    """Whether the peaks of the maps that a structure is measured on are farther from what makes it measurable than a decision may
+    be to change."""
     least = {"disc": rules.disc_threshold, "cup": rules.cup_threshold, "fovea": rules.fovea_min_peak}
-    return all(abs(float(outputs[name].max()) - least[name]) > margin for name in _MAPS if name in outputs)
+    on = ("disc", "cup") if name == "cup" else (name,)
+    return all(abs(float(outputs[own].max()) - least[own]) > margin for own in on)
 
 
-def _measurable(seen: Anatomy) -> tuple[bool, bool, bool]:
-    return seen.region is not None, seen.vcdr is not None, seen.fovea is not None
+def _measurable(seen: Anatomy) -> dict[str, bool]:
+    return {"disc": seen.region is not None, "cup": seen.vcdr is not None, "fovea": seen.fovea is not None}

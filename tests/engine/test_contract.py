@@ -8,6 +8,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from funduscope.engine import models
 from funduscope.engine.contract import ZEROS, Model
@@ -260,3 +261,11 @@ def test_values_reach_preparation_and_post_processing(model):
 def test_the_path_of_preparation_says_in_which_light(model, classifier):
     assert model.contract.geometry.build() == Geometry(256, 24)
     assert classifier.contract.geometry.build() == Geometry(96, 40)
+
+
+def test_retinopathy_and_its_referable_part_need_the_same_pixels(classifier):
+    document = classifier.contract.model_dump()
+    quality = {"thresholds": {"blurred": 0.5}, "least_px": {"referable_dr": 300.0, "any_dr": 150.0}}
+    score = {"name": "blurred", "dtype": "float32", "shape": ["batch"]}
+    with pytest.raises(ValidationError, match="least_px of referable_dr and any_dr must be the same"):
+        Classifier.model_validate(document | {"quality": quality, "outputs": [*document["outputs"], score]})

@@ -38,7 +38,11 @@ def halfway(run: Path, file: Path) -> Path:
         raise SettingsError(f"{run}: is a run of {settings.kind}; halfway is for classifiers")
     start, mean = pretrained.load(file), dict[str, torch.Tensor]()
     for name, tensor in state["network"].items():
-        before = start.get(name, torch.zeros_like(tensor) if "evidence" in name else tensor)
+        before = start.get(name)
+        if before is None:
+            if not any(own in name for own in ("lesions", "evidence", "num_batches_tracked")):
+                raise SettingsError(f"{file}: is not where {run} started: it has no {name}")
+            before = torch.zeros_like(tensor) if "evidence" in name else tensor
         if before.shape != tensor.shape:
             raise SettingsError(f"{file}: is not where {run} started: {name} is of another shape")
         mean[name] = ((tensor.double() + before.double()) / 2).to(tensor.dtype)

@@ -35,8 +35,8 @@ def measure(
     """Figures per set: disc_dice, cup_dice, vcdr_error, fovea_error (share of the picture's width), auc of the network.
 
     vcdr_error is against what is drawn, or where nothing is, against experts' ratio. A disc or cup that was not found counts
-    as Dice 0 and vCDR 0; a fovea that was not found as a tenth of the width. Args: before: the vCDR of an
-    earlier look at each, of which the mean is taken.
+    as Dice 0 and vCDR 0; a fovea that was not found as a tenth of the width. Where each set is all healthy or all sick, the AUC
+    is over `all`. Args: before: the vCDR of an earlier look at each, of which the mean is taken.
     """
     figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     scores: dict[str, list[tuple[float, int]]] = defaultdict(list)
@@ -61,6 +61,9 @@ def measure(
     for name, pairs in scores.items():
         if (area := metrics.auc(*zip(*pairs, strict=True))) is not None:
             result.setdefault(name, {})["auc"] = area.value
+    if scores and not any("auc" in row for row in result.values()):  # no set has both classes
+        area = metrics.auc(*zip(*(pair for pairs in scores.values() for pair in pairs), strict=True))
+        result |= {} if area is None else {"all": {"auc": area.value}}
     return result
 
 

@@ -183,6 +183,24 @@ def test_damage_is_seen_in_its_figure_and_fails(change, figure):
     assert not found.passes()
 
 
+def test_a_map_near_its_limit_does_not_excuse_another_that_is_lost():
+    def dim(change):
+        def outputs(images):
+            found = reference(images)
+            found["fovea"] = found["fovea"] * np.float32(RULES.fovea_min_peak + 0.004)  # may be found or not
+            change(found)
+            return found
+
+        return outputs
+
+    def verify(change):
+        return gate.verify_outputs(dim(lambda _: None), dim(change), EYES, reader(), LOOSE, [8])
+
+    assert verify(lambda _: None).passes()
+    assert verify(lambda found: found.update(fovea=0 * found["fovea"]))["measurable on one side only"] == 0
+    assert verify(lambda found: found.update(disc=0 * found["disc"]))["measurable on one side only"] == 3
+
+
 def across_the_threshold(outputs, _):
     outputs["glaucoma"][0] = 1
 

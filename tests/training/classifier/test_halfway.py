@@ -26,12 +26,12 @@ def finished_at(tmp_path):
 def test_each_weight_is_the_mean_of_both(plan, build, finished_at, graded_root, tmp_path):
     own = finished_at(build(plan), graded_root)
     start = {name: torch.randn_like(tensor) if tensor.is_floating_point() else tensor for name, tensor in own.items()}
-    save_file({name: tensor for name, tensor in start.items() if "fc" not in name}, tmp_path / "start.safetensors")
+    save_file(start, tmp_path / "start.safetensors")
     assert halfway(tmp_path, tmp_path / "start.safetensors") == tmp_path / "best.pt"
     settings, state = train.load_checkpoint(tmp_path / "best.pt")
     assert (settings.kind, state["step"]) == ("classifier", 4)
     for name, tensor in state["network"].items():
-        expected = own[name] if "fc" in name or not tensor.is_floating_point() else (own[name] + start[name]) / 2
+        expected = (own[name] + start[name]) / 2 if tensor.is_floating_point() else own[name]
         torch.testing.assert_close(tensor, expected)
 
 
@@ -59,9 +59,13 @@ def test_lesions_that_the_start_did_not_know_are_found_anew_and_speak_half_as_lo
 def test_what_is_no_start_of_the_run_is_refused_and_the_run_stays(plan, build, finished_at, graded_root, tmp_path):
     own = finished_at(build(plan), graded_root)
     before = (tmp_path / "best.pt").read_bytes()
-    save_file({name: tensor.repeat(2) for name, tensor in own.items() if "fc.bias" in name}, tmp_path / "x.safetensors")
-    with pytest.raises(SettingsError, match=r"x\.safetensors: is not where .* started: network\.fc\.bias"):
-        halfway(tmp_path, tmp_path / "x.safetensors")
+    for change, told in (
+        ({"network.fc.bias": own["network.fc.bias"].repeat(2)}, r"network\.fc\.bias is of"),
+        (None, "it has no"),
+    ):
+        save_file(own | change if change else {"features.weight": torch.zeros(1)}, tmp_path / "x.safetensors")
+        with pytest.raises(SettingsError, match=rf"x\.safetensors: is not where .* started: {told}"):
+            halfway(tmp_path, tmp_path / "x.safetensors")
     with pytest.raises(SettingsError, match="missing"):
         halfway(tmp_path, tmp_path / "missing.safetensors")
     assert (tmp_path / "best.pt").read_bytes() == before

@@ -65,6 +65,17 @@ def test_sets_are_measured_alone(cases):
     assert figures["other"] == {"disc_dice": 0, "cup_dice": 0, "vcdr_error": figures["other"]["vcdr_error"]}
 
 
+def test_where_each_set_is_all_sick_or_all_healthy_the_auc_is_over_all(cases):
+    own = [
+        Case(Sample(c.sample.image, f"set {k % 2}", "val", glaucoma=k % 2), None, None, None, 96.0)
+        for k, c in enumerate(cases)
+    ]
+    maps = [nothing(case) | {"glaucoma": np.float32(case.sample.glaucoma)} for case in own]
+    figures = validation.measure(own, maps, RULES)
+    assert figures["all"] == {"auc": 1.0}
+    assert validation.score(figures, ["glaucoma"]) == 1.0
+
+
 def test_the_score_is_the_mean_over_tasks_of_the_mean_over_sets():
     figures = {"a": {"disc_dice": 0.9, "fovea_error": 0.05}, "b": {"disc_dice": 0.7, "auc": 1.0, "vcdr_error": 0.3}}
     assert validation.score(figures, TASKS) == pytest.approx((0.8 + 0.5 + 1.0) / 3)
