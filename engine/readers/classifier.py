@@ -96,7 +96,8 @@ class Classifier(Contract):
         if unknown := self.decisions.keys() - DISEASES.keys():
             raise ValueError(f"decisions on {', '.join(sorted(unknown))}; known are {', '.join(DISEASES)}")
         least = {} if self.quality is None else self.quality.least_px
-        for name, wider in ((name, DISEASES[name].within) for name in self.decisions):
+        for name in self.decisions:
+            wider = DISEASES[name].within
             if wider in self.decisions and least.get(name) != least.get(wider):
                 raise ValueError(f"quality.least_px of {name} and {wider} must be the same: one is part of the other")
         return self

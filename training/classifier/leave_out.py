@@ -40,8 +40,8 @@ Labelled = tuple[NDArray[np.float64], NDArray[np.int64]]  # logits and truth
 def run(config_file: Path, out: Path, root: Path, minutes: float | None = None) -> str:
     """Train what is missing, then write and return the tables as Markdown.
 
-    Args: minutes: stop after about so long; call again to go on.
     A set without which a disease has no sick or no healthy picture to learn from is not left out.
+    Args: minutes: stop after about so long; call again to go on.
     Raises: SettingsError where the configuration is not that of a classifier, or `out` holds another's runs.
     """
     end = None if minutes is None else time.monotonic() + 60 * minutes
