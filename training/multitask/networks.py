@@ -118,9 +118,8 @@ class MultiTaskUNet(nn.Module):
         logits = {}
         if "glaucoma" in wanted:
             with torch.autocast(x.device.type, enabled=False):  # a score in bfloat16 has steps that can be seen
-                logits["glaucoma"] = self.glaucoma(features[-1].amax(dim=(2, 3)).to(self.glaucoma[1].weight))[
-                    :, 0
-                ]  # (N,)
+                pooled = features[-1].amax(dim=(2, 3)).to(self.glaucoma[1].weight)
+                logits["glaucoma"] = self.glaucoma(pooled)[:, 0]  # (N,)
         if any(task != "glaucoma" for task in wanted):
             x = features[-1]
             for level, skip in zip(self.decoder, features[-2::-1], strict=True):
