@@ -20,6 +20,8 @@ from funduscope.engine.readers.classifier import Classifier, PointsPart
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# torch: beside other work, threads that wait for one another take fifty times as long
+os.environ["OMP_NUM_THREADS"] = "1"
 for own in ("FUNDUSCOPE_TUNING", "FUNDUSCOPE_COMPILED"):
     os.environ[own] = tempfile.mkdtemp()  # whatever was found best on this machine, tests run ONNX Runtime in fp32
 settings.register_profile("funduscope", deadline=None, derandomize=True, database=None)

@@ -17,7 +17,7 @@ OTHERS = {Code.NO_FIELD_OF_VIEW, Code.UNLIKELY_COLOURS, Code.NOT_ROUND}  # told 
 
 @pytest.fixture(scope="module")
 def screener():
-    with Screener.open(backend="onnxruntime", threads=2) as opened:
+    with Screener.open(backend="onnxruntime", threads=1) as opened:
         yield opened
 
 

@@ -23,7 +23,6 @@ from funduscope.training.classifier.networks import OUTPUTS, Classifier
 from funduscope.training.multitask import batches
 from funduscope.training.multitask.networks import MultiTaskUNet
 
-torch.set_num_threads(1)  # beside other work, threads that wait for one another take fifty times as long
 SIZE = 64
 RULES = {
     "disc_threshold": 0.5,

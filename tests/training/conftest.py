@@ -6,12 +6,10 @@ import json
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from funduscope.training.classifier.config import Config as ClassifierConfig
 from funduscope.training.multitask.config import Config
 
-torch.set_num_threads(1)  # beside other work, threads that wait for one another take fifty times as long
 SIDE = 160
 SET = "eyes"
 COLUMNS = ("image", "split", "mask", "mask_has", "fovea_x", "fovea_y", "glaucoma", "patient", "dr_grade")

@@ -144,13 +144,13 @@ def test_the_last_look_is_the_one_whose_threshold_is_fitted(table):
         for k, sample in enumerate(dataset.load(table, unsplit="val"))
     ]
     multitask, disc = (models.load(name) for name in ("multitask", "disc"))
-    both = siting.fit(ScreenerSettings(["multitask", "disc"], backend="onnxruntime"), samples, "clinic")
+    both = siting.fit(ScreenerSettings(["multitask", "disc"], backend="onnxruntime", threads=1), samples, "clinic")
     assert both.name == "clinic"
     moved = both.models[disc.sha256]["glaucoma"].points["balanced"].threshold
-    with ScreenerSettings(["multitask", "disc"], backend="onnxruntime", site=both).open() as screener:
+    with ScreenerSettings(["multitask", "disc"], backend="onnxruntime", threads=1, site=both).open() as screener:
         results = [screener(sample.image) for sample in samples[:6]]
     assert {own.decisions["glaucoma"].threshold for own in results if own.second_look} == {moved}
-    alone = siting.fit(ScreenerSettings(["multitask"], backend="onnxruntime"), samples, "clinic")
+    alone = siting.fit(ScreenerSettings(["multitask"], backend="onnxruntime", threads=1), samples, "clinic")
     assert alone.models[multitask.sha256].keys() == {"glaucoma"}
     assert both.models[multitask.sha256] == alone.models[multitask.sha256]  # for pictures without a second look
 

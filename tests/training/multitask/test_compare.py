@@ -38,36 +38,26 @@ def test_each_task_alone_and_all_by_each_strategy(plan, write_config):
     assert [found[own].schedule.strategy for own in compare.STRATEGIES] == list(compare.STRATEGIES)
 
 
-def test_the_table_is_whole_and_a_second_call_trains_nothing(pictures, plan, write_config, tmp_path, monkeypatch):
-    path = write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}})
-    page = compare.run(path, tmp_path / "out", pictures, folds=2)
+def test_it_stops_and_goes_on_and_takes_no_other_runs_for_its_own(pictures, plan, write_config, tmp_path, monkeypatch):
+    path, out = write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}}), tmp_path / "out"
+    assert "| mtl-io | 0 |" in compare.run(path, out, pictures, folds=2, minutes=0.0)
+    page = compare.run(path, out, pictures, folds=2)
     lines = page.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["one network a task", *compare.STRATEGIES]
     assert all(line.split("|")[2].strip() == "2" for line in lines[2:])
-    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    rows = json.loads((out / "results.json").read_text())
     assert all(
         {"disc_dice", "cup_dice", "vcdr_error", "fovea_error", "auc"} <= own.keys()
         for row in rows.values()
         for own in row
     )
-    monkeypatch.setattr(train, "run", None)
-    assert compare.run(path, tmp_path / "out", pictures, folds=2) == page
-    assert (tmp_path / "out" / "tables.md").read_text() == page
-
-
-def test_runs_of_another_configuration_are_not_taken_for_its_own(pictures, plan, write_config, tmp_path):
-    path, out = write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}}), tmp_path / "out"
-    compare.run(path, out, pictures, folds=2)
+    monkeypatch.setattr(train, "run", None)  # nothing is trained any more
+    assert compare.run(path, out, pictures, folds=2) == page
+    assert (out / "tables.md").read_text() == page
+    assert "| mtl-io | 0 |" in compare.run(path, out, pictures, folds=3, minutes=0.0)  # has runs of its own
     path = write_config(plan | {"schedule": plan["schedule"] | {"steps": 3}})
     with pytest.raises(SettingsError, match="schedule changed"):
         compare.run(path, out, pictures, folds=2)
-
-
-def test_it_stops_and_goes_on(pictures, plan, write_config, tmp_path):
-    path, out = write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}}), tmp_path / "out"
-    assert "| mtl-io | 0 |" in compare.run(path, out, pictures, folds=2, minutes=0.0)
-    whole = compare.run(path, out, pictures, folds=2)
-    assert "| mtl-io | 2 |" in whole
 
 
 def test_maps_are_read_as_they_were_kept(tmp_path):
@@ -113,9 +103,3 @@ def test_a_disc_that_is_not_found_counts_against_the_score_from_the_vcdr(plan, w
     figures = compare.figures(base, shown, maps)["eyes"]
     assert figures["auc_vcdr"] == pytest.approx(0.95)  # one of the ten healthy is level with the sick
     assert figures["auc_mean"] == pytest.approx(0.95)
-
-
-def test_another_number_of_folds_has_runs_of_its_own(pictures, plan, write_config, tmp_path):
-    path, out = write_config(plan | {"schedule": plan["schedule"] | {"steps": 2}}), tmp_path / "out"
-    compare.run(path, out, pictures, folds=2)
-    assert "| mtl-io | 0 |" in compare.run(path, out, pictures, folds=3, minutes=0.0)
