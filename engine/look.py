@@ -72,11 +72,13 @@ class Look:
         for start in range(0, len(squares), self.runner.max_batch):
             part = squares[start : start + self.runner.max_batch]
             outputs = self.runner(np.stack([own.image for own in part]))
-            seen += [(own, self._row(outputs, k)) for k, own in enumerate(part)]
+            seen += [(own, self._row(outputs, k, own.turns)) for k, own in enumerate(part)]
         return seen
 
-    def _row(self, outputs: Outputs, k: int) -> Outputs:
+    def _row(self, outputs: Outputs, k: int, turns: int) -> Outputs:
         row = {name: output[k] for name, output in outputs.items()}
+        if turns:
+            row = {name: np.rot90(own, -turns).copy() if own.ndim == 2 else own for name, own in row.items()}
         for name, temperature in self._temperatures.items():
             if np.isfinite(row[name]):
                 row[name] = np.asarray(scores.tempered(float(row[name]), temperature), np.float32)

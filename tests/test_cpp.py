@@ -170,6 +170,9 @@ def pictures(cc0, tmp_path_factory) -> list[Path]:
         "squeezed.jpg": cv2.resize(whole, (1411, 1230), interpolation=cv2.INTER_AREA),
         "flat.jpg": cv2.resize(whole, (1411, 900), interpolation=cv2.INTER_AREA),
         "white.png": bordered,
+        "green.png": np.where(whole.max(axis=2, keepdims=True) < 24, np.array([64, 177, 0], np.uint8), whole),
+        "turned.jpg": np.rot90(whole),
+        "turned_back.jpg": np.rot90(whole, -1),
         "black.jpg": np.zeros_like(whole),
         "blue.jpg": whole[..., ::-1],
         "near_black.jpg": cv2.convertScaleAbs(whole, alpha=0.13),
@@ -317,6 +320,8 @@ PAINTED = {  # what is painted, and what is to be said of it
     "fovea_within": ({"fovea": (320, 250)}, ["FOVEA_NOT_FOUND"]),
     "fovea_beside": ({"fovea": (288, 250)}, []),
     "large_with_fovea": ({"disc": (300, 250, 190, 190), "fovea": (260, 250)}, ["DISC_IMPLAUSIBLE", "FOVEA_NOT_FOUND"]),
+    "sideways": ({"disc": (256, 330, 70, 64), "fovea": (240, 190)}, ["SIDEWAYS"]),
+    "slanting": ({"disc": (310, 330, 70, 64), "fovea": (210, 190)}, []),
     "no_disc": ({"disc": None}, ["DISC_NOT_FOUND"]),
     "nothing": ({"disc": None, "fovea": None}, ["DISC_NOT_FOUND"]),
 }
@@ -336,9 +341,9 @@ def test_what_is_painted_is_measured_as_the_engine_does_it(program, painted, cla
             assert differences(other, single(path).to_dict()) == [], name
             assert other["code"] == ("DISC_NOT_FOUND" if "DISC_NOT_FOUND" in warnings else None), name
             assert [
-                own for own in sorted(row["warnings"]) if own.split("_")[0] in ("CUP", "DISC", "FOVEA")
+                own for own in sorted(row["warnings"]) if own.split("_")[0] in ("CUP", "DISC", "FOVEA", "SIDEWAYS")
             ] == warnings, name
-            if "DISC_IMPLAUSIBLE" in warnings:
+            if {"DISC_IMPLAUSIBLE", "SIDEWAYS"} & {*warnings}:
                 assert (row["vcdr"], row["glaucoma"], row["eye"]) == (None, None, None), name
                 assert row["glaucoma_threshold"] is not None, name
 

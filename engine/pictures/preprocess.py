@@ -96,12 +96,14 @@ class Prepared:
         placement: The way back to the photo.
         share: Of the field of view's longer side that the square shows.
         finer: The whole field of view, with larger S, for a closer look.
+        turns: By how many quarters the image is turned, counter-clockwise; what a network gives is turned back.
     """
 
     image: NDArray[np.uint8]
     placement: Placement
     share: float = 1.0
     finer: Prepared | None = None
+    turns: int = 0
 
     @property
     def field(self) -> float:
@@ -147,10 +149,10 @@ def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, 
 
 
 def without_border(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint8]:
-    """The picture with a white or grey border made black, as cameras have it; most pictures come back as they are.
+    """The picture with a white, grey, green or blue border made black, as cameras have it; most come back as they are.
 
-    A border is what joins the corners, where all four have the same colour, even, without hue, and more than a speck of each is
-    brighter than `threshold`: a retina in the corners is orange.
+    A border is what joins the corners, where all four have the same colour, even, without hue or less red than green or blue, and
+    more than a speck of each is brighter than `threshold`: a retina in the corners is orange.
     """
     height, width = pixels.shape[:2]
     side = max(2, round(_CORNER * min(height, width)))
@@ -158,8 +160,9 @@ def without_border(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint
     colours = np.array([corner.mean(axis=(0, 1)) for corner in corners])
     lit = min(float(np.mean(corner.max(axis=2) > threshold)) for corner in corners)
     even = max(float(corner.std(axis=(0, 1)).max()) for corner in corners) <= _EVEN
-    grey = float(np.ptp(colours, axis=1).max()) <= _HUELESS
-    if not (even and grey and float(np.ptp(colours, axis=0).max()) <= _ALIKE and lit > _LINE_SHARE):
+    hue, cold = np.ptp(colours, axis=1), colours[:, 1:].max(axis=1) - colours[:, 0]
+    foreign = bool(np.all((hue <= _HUELESS) | (cold > _HUELESS)))
+    if not (even and foreign and float(np.ptp(colours, axis=0).max()) <= _ALIKE and lit > _LINE_SHARE):
         return pixels
     flags = 4 | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY
     around = np.ascontiguousarray(
@@ -181,7 +184,7 @@ def dark(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint8]:
 def prepare(photo: Photo, geometry: Geometry) -> Prepared:
     """Crop to the field of view, resize its longer side to the square's, centre it on black.
 
-    A white or grey border is black here.
+    A border is black here, whatever its colour (see `without_border`).
 
     Raises:
         PhotoError: There is no field of view, or the picture is damaged.
@@ -232,6 +235,11 @@ def middle(finer: Prepared, share: float, size: int) -> Prepared:
     """The middle of what `finer` gave, a share of the field of view's longer side, as a square of `size` px."""
     centre = (finer.image.shape[0] - 1) / 2
     return replace(_closer(finer, centre, centre, share * finer.field, size), finer=finer)
+
+
+def turned(prepared: Prepared, turns: int) -> Prepared:
+    """The same square, its image turned by so many quarters, counter-clockwise."""
+    return replace(prepared, image=np.ascontiguousarray(np.rot90(prepared.image, turns)), turns=turns)
 
 
 def around(spot: Spot, geometry: Geometry) -> Prepared:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from ...postprocess import anatomy, measures, plausible
-from ...postprocess.anatomy import Rules
+from ...postprocess.anatomy import Anatomy, Rules
 from ..contract import Contract, Probability, Strict
 from ..errors import Code, PhotoError
 from ..findings import Decision, Outline, outline
@@ -24,6 +24,7 @@ from .point import OperatingPoint, PointPart
 from .reader import Reader
 
 _MIDDLE = (0.75, 0.6, 0.5)  # of the field of view, where no disc is seen in the whole
+_TURNS = (1, 3)  # by so many quarters, where none is seen in these either; upside down is seen as it is
 _USUAL = (0.07, 0.3)  # of its side: a disc's diameter, where there is no need to look again
 
 
@@ -124,11 +125,12 @@ class MultiTaskReader(Reader):
         return replace(preprocess.prepare(seen, self._geometry), finer=finer)
 
     def again(self, outputs: Outputs, prepared: Prepared) -> list[Prepared]:
-        """See Reader: ever closer at the middle, as a wide field shows the disc small."""
+        """See Reader: ever closer at the middle, as a wide field shows the disc small; then turned, as it may lie on its side."""
         area = np.count_nonzero(outputs["disc"] > self._rules.disc_threshold)
         if prepared.finer is None or _USUAL[0] < 2 * np.sqrt(area / np.pi) / prepared.field < _USUAL[1]:
             return []
-        return [preprocess.middle(prepared.finer, share, self._geometry.size) for share in _MIDDLE]
+        closer = [preprocess.middle(prepared.finer, share, self._geometry.size) for share in _MIDDLE]
+        return [*closer, *(preprocess.turned(prepared, turns) for turns in _TURNS)]
 
     def shows(self, outputs: Outputs, prepared: Prepared) -> bool:
         """See Reader: whether there is a disc."""
@@ -140,6 +142,8 @@ class MultiTaskReader(Reader):
         seen, finer = anatomy.measure(outputs, self._rules), prepared.finer
         if finer is None or seen.region is None or not plausible.is_disc(seen, prepared.field):
             return None
+        if _is_sideways(seen, prepared):
+            return None
         at = seen.region.to_map() @ (*measures.centre(seen.region.disc), 1.0)
         x, y = finer.placement.to_square(*prepared.placement.to_photo(*at))
         zoom = finer.placement.scale_y / prepared.placement.scale_y
@@ -149,7 +153,7 @@ class MultiTaskReader(Reader):
         """See Reader."""
         seen = anatomy.measure(outputs, self._rules)
         if seen.region is None:
-            reason = "no optic disc was found; is this a fundus photograph that shows one?"
+            reason = "no optic disc was found; take it again with the disc in the picture, and send it the right way up"
             raise PhotoError(Code.DISC_NOT_FOUND, reason)
         placement = prepared.placement
         back = placement.matrix() @ np.vstack([seen.region.to_map(), [0, 0, 1]])
@@ -161,6 +165,9 @@ class MultiTaskReader(Reader):
         eyes, eye = found.eyes, None
         if not plausible.is_disc(seen, prepared.field):
             warnings.insert(0, Code.DISC_IMPLAUSIBLE)
+            seen = replace(seen, vcdr=None, glaucoma_vcdr=None, glaucoma=None)
+        elif _is_sideways(seen, prepared):
+            warnings.insert(0, Code.SIDEWAYS)
             seen = replace(seen, vcdr=None, glaucoma_vcdr=None, glaucoma=None)
         elif fovea:
             eye = measures.eye_of((disc.x, disc.y), fovea, disc.vertical_diameter_px)
@@ -199,3 +206,9 @@ class MultiTaskReader(Reader):
     def differences(self, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:
         """See Reader."""
         return measured.differences(pairs, bounds, self._rules, self._threshold)
+
+
+def _is_sideways(seen: Anatomy, prepared: Prepared) -> bool:
+    """Whether the picture lies on its side: what is vertical in it is not so in the eye."""
+    told = plausible.is_sideways(seen)
+    return prepared.turns % 2 == 1 if told is None else told

@@ -88,7 +88,8 @@ cv::Mat without_border(const cv::Mat& pixels, int threshold) {
             if (deviation[c] > even_most) return pixels;
         }
         const auto [least, most] = std::minmax({mean[0], mean[1], mean[2]});
-        if (most - least > hue_most) return pixels;
+        const double cold = std::max(mean[0], mean[1]) - mean[2];  // more blue or green than red, as no retina
+        if (most - least > hue_most && cold <= hue_most) return pixels;
         lit = std::min(lit, cv::countNonZero(brightest(part) > threshold) / static_cast<double>(side * side));
         sum += mean;
     }

@@ -14,13 +14,22 @@ constexpr double narrow = 0.45, wide = 1.35;        // width over height
 constexpr double hollow = 0.8, full = 1.15;         // area over that of the ellipse in its box
 constexpr double solid = 0.85;                      // area over that of the convex hull
 constexpr double far = 5, near = 0.7;               // disc diameters from the fovea
+constexpr double steep = 1.7;                       // of that, the height over the distance across
 
-// Disc and fovea, in disc diameters; NaN where one is not known.
-double apart(const Anatomy& seen) {
-    if (!seen.region || !seen.fovea) return std::numeric_limits<double>::quiet_NaN();
+// From the fovea to the disc, in disc diameters; NaN where one is not known.
+cv::Point2d away(const Anatomy& seen) {
+    if (!seen.region || !seen.fovea) {
+        const double none = std::numeric_limits<double>::quiet_NaN();
+        return {none, none};
+    }
     const cv::Moments moments = cv::moments(seen.region->disc, true);
     const cv::Point2d at = seen.region->to_map(moments.m10 / moments.m00, moments.m01 / moments.m00);
-    return std::hypot(at.x - seen.fovea->x, at.y - seen.fovea->y) * zoom / seen.disc_px;
+    return (at - *seen.fovea) * (static_cast<double>(zoom) / seen.disc_px);
+}
+
+double apart(const Anatomy& seen) {
+    const cv::Point2d way = away(seen);
+    return std::hypot(way.x, way.y);
 }
 
 bool is_round(const cv::Mat& mask) {
@@ -44,3 +53,8 @@ bool is_disc(const Anatomy& seen, double field_px) {
 }
 
 bool is_fovea(const Anatomy& seen) { return !(apart(seen) < near); }
+
+bool is_sideways(const Anatomy& seen, bool otherwise) {
+    const cv::Point2d way = away(seen);
+    return apart(seen) >= near ? std::abs(way.y) > steep * std::abs(way.x) : otherwise;
+}

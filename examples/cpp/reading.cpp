@@ -102,13 +102,23 @@ Look look_for_disc(Model& model, const Prepared& square, const Prepared& finer) 
         const Anatomy seen = measured(model.contract, look.outputs);
         if (seen.region && is_disc(seen, part.field())) return look;
     }
+    for (const auto& [way, back] : {std::pair(cv::ROTATE_90_COUNTERCLOCKWISE, cv::ROTATE_90_CLOCKWISE),
+                                    std::pair(cv::ROTATE_90_CLOCKWISE, cv::ROTATE_90_COUNTERCLOCKWISE)}) {
+        cv::Mat turned;
+        cv::rotate(square.image, turned, way);
+        Look look{square, model.run(turned), true};
+        for (auto& [name, output] : look.outputs)
+            if (output.total() > 1) cv::rotate(output, output, back);
+        const Anatomy seen = measured(model.contract, look.outputs);
+        if (seen.region && is_disc(seen, square.field())) return look;
+    }
     return whole;
 }
 
 std::optional<Spot> spot_of(const ordered_json& contract, const Look& look, const Prepared& finer) {
     const Anatomy seen = measured(contract, look.outputs);
     const Placement& placement = look.square.placement;
-    if (!seen.region || !is_disc(seen, look.square.field())) return {};
+    if (!seen.region || !is_disc(seen, look.square.field()) || is_sideways(seen, look.turned)) return {};
     const auto disc = outline(seen.region->disc, *seen.region, placement);
     return Spot{finer.placement.to_square(disc->x, disc->y), disc->vertical_diameter_px * finer.placement.scale_y};
 }
@@ -117,19 +127,20 @@ Decision read_multitask(const ordered_json& contract, const Look& look, ordered_
     const Anatomy seen = measured(contract, look.outputs);
     const Placement& placement = look.square.placement;
     if (!seen.region)
-        throw Ungradable("DISC_NOT_FOUND", "no optic disc was found; is this a fundus photograph that shows one?");
+        throw Ungradable("DISC_NOT_FOUND", "no optic disc was found; take it again with the disc in the picture, and send it the right way up");
     const auto disc = outline(seen.region->disc, *seen.region, placement);
     const auto cup = outline(seen.region->cup, *seen.region, placement);
-    const bool plausible = is_disc(seen, look.square.field());
+    const bool plausible = is_disc(seen, look.square.field()), sideways = is_sideways(seen, look.turned);
     put(row, "disc", *disc);
     if (cup) put(row, "cup", *cup);
     if (!plausible) warn(row, "DISC_IMPLAUSIBLE");
+    if (plausible && sideways) warn(row, "SIDEWAYS");
     if (!cup) warn(row, "CUP_NOT_FOUND");
 
     Decision glaucoma{{}, contract.at("glaucoma_threshold").get<double>(), {}};
     const double network = value(look.outputs, "glaucoma");
     row["glaucoma_network"] = rounded(network, 6);
-    if (cup && plausible) {
+    if (cup && plausible && !sideways) {
         row["vcdr"] = rounded(vcdr_of(seen), 6);
         glaucoma = from_vcdr(contract, vcdr_of(seen), network, row);
     }

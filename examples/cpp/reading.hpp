@@ -19,16 +19,18 @@ struct Decision {
 struct Look {
     Prepared square;
     Outputs outputs;
+    bool turned = false;  // by a quarter, and what it gave turned back
 };
 
 // A picture that is bright enough for one model and not for another.
 Ungradable too_dark();
 
 // The multi-task model at work: once, and where that shows no disc of a usual size, ever closer at the middle, as a
-// wide field shows the disc small. finer: the whole field of view, twice as fine as the square.
+// wide field shows the disc small; then turned, as it may lie on its side. finer: the whole field of view, twice as fine as the square.
 Look look_for_disc(Model& model, const Prepared& square, const Prepared& finer);
 
-// Where a model of the kind disc is to look closer; nothing where what was taken for a disc cannot be one.
+// Where a model of the kind disc is to look closer; nothing where what was taken for a disc cannot be one
+// or the picture lies on its side.
 std::optional<Spot> spot_of(const nlohmann::ordered_json& contract, const Look& look, const Prepared& finer);
 
 // Disc, cup, fovea and glaucoma. Throws Ungradable, with the row as it was, where there is no disc.

@@ -32,3 +32,21 @@ def test_a_small_disc_in_a_wide_field_is_looked_at_closer_as_in_use(wide):
     assert square.placement.to_square(0, 0)[0] < 0  # not the whole picture
     x, y = spot.finer.placement.to_photo(spot.x, spot.y)
     assert (x, y) == pytest.approx((result.disc.x, result.disc.y), abs=3)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_picture_is_found_out(cc0, turns):
+    eye = photo.load(cc0).pixels
+    with Screener.open("multitask", "disc", backend="onnxruntime", threads=1) as screener, Spotter() as spotter:
+        upright, result = screener(eye), screener(np.ascontiguousarray(np.rot90(eye, turns)))
+        spot, _ = spotter.look(photo.load(np.ascontiguousarray(np.rot90(eye, turns))))
+    x, y, side = upright.disc.x, upright.disc.y, eye.shape[0] - 1  # of a square picture
+    for _ in range(turns):
+        x, y = y, side - x
+    assert (result.disc.x, result.disc.y) == pytest.approx((x, y), abs=15)
+    if turns == 2:  # a vCDR is the same upside down
+        assert result.vcdr == pytest.approx(upright.vcdr, abs=0.05)
+        assert "SIDEWAYS" not in result.warnings
+    else:
+        assert "SIDEWAYS" in result.warnings
+        assert (result.vcdr, result.decisions["glaucoma"].called, result.eyes.eye, spot) == (None, None, None, None)

@@ -61,3 +61,23 @@ def test_the_foveas_distance(fovea, disc, told):
 
 def test_without_a_fovea_nothing_is_said_of_it():
     assert plausible.is_fovea(seen(fovea=None))
+
+
+@pytest.mark.parametrize(
+    ("fovea", "told"),
+    [
+        ((60, 128), False),
+        ((60, 200), False),
+        ((240, 60), False),
+        ((150, 30), True),
+        ((170, 220), True),
+        ((152, 110), None),
+    ],
+    ids=["level", "slanting", "slanting up", "above", "below", "within the disc"],
+)
+def test_a_picture_on_its_side(fovea, told):
+    assert plausible.is_sideways(seen(fovea=fovea)) is told
+
+
+def test_without_a_fovea_no_side_is_known():
+    assert plausible.is_sideways(seen(fovea=None)) is None

@@ -221,15 +221,15 @@ def test_a_square_does_not_depend_on_what_else_was_prepared():
     np.testing.assert_array_equal(preprocess.prepare(shared, GEOMETRY).image, alone.image)
 
 
-@pytest.mark.parametrize("colour", [45, 128, 200, 255])
+@pytest.mark.parametrize("colour", [(45,) * 3, (128,) * 3, (255,) * 3, (0, 177, 64), (30, 60, 200)])
 @pytest.mark.parametrize("wide", [0, 30])
 def test_a_border_that_is_not_black_is_as_a_black_one(colour, wide):
     rows, columns = np.mgrid[:240, :240]
     inside = np.hypot(rows - 119.5, columns - 119.5) < 115
     retina = np.dstack([120 + rows // 4, 60 + columns // 8, 20 + rows // 16]).astype(np.uint8)
-    drawn = [np.where(inside[..., None], retina, np.uint8(own)) for own in (0, colour)]
-    padding = ((wide, wide), (2 * wide, 2 * wide), (0, 0))
-    black, bright = (np.pad(own, padding, constant_values=value) for own, value in zip(drawn, (0, colour), strict=True))
+    drawn = [np.where(inside[..., None], retina, np.array(own, np.uint8)) for own in ((0,) * 3, colour)]
+    padding = (wide, wide, 2 * wide, 2 * wide, cv2.BORDER_REPLICATE)
+    black, bright = (np.asarray(cv2.copyMakeBorder(own, *padding)) for own in drawn)
     geometry = preprocess.Geometry(96, 24)
     expected, found = (preprocess.prepare(photo.load(own), geometry).image.astype(int) for own in (black, bright))
     assert np.abs(expected - found).mean() < 4  # the edge alone

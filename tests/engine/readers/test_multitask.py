@@ -100,14 +100,20 @@ def test_without_a_disc_there_is_nothing_to_measure(read):
     assert caught.value.code is Code.DISC_NOT_FOUND
 
 
-def test_where_no_disc_is_seen_the_middle_is_looked_at_ever_closer(reader, painter):
-    prepared = reader.prepare(photo.load(np.full((400, 500, 3), 90, np.uint8)))
+def test_where_no_disc_is_seen_the_middle_is_looked_at_ever_closer_and_then_the_whole_turned(reader, painter):
+    pixels = np.full((400, 500, 3), 90, np.uint8)
+    pixels[100:200, 50:150, 0] = 200
+    prepared = reader.prepare(photo.load(pixels))
     assert reader.again(painter.maps(), prepared) == []
-    closer = reader.again(painter.maps(disc=None), prepared)
+    *closer, left, right = reader.again(painter.maps(disc=None), prepared)
     assert [own.image.shape for own in closer] == [(256, 256, 3)] * 3
     scales = [own.placement.scale_x / prepared.placement.scale_x for own in closer]
     assert scales == pytest.approx([1 / 0.75, 1 / 0.6, 2], rel=0.01)
-    assert all(own.finer is prepared.finer for own in closer)  # a later look has it too
+    assert all(own.finer is prepared.finer for own in (*closer, left, right))  # a later look has it too
+    for own in (left, right):
+        assert own.placement == prepared.placement
+        np.testing.assert_array_equal(np.rot90(own.image, -own.turns), prepared.image)
+    assert (left.turns, right.turns) == (1, 3)
 
 
 def test_a_later_look_is_shown_the_disc_that_can_be_one(reader, painter):

@@ -237,6 +237,7 @@ const WARNINGS = {
   DR_UNCERTAIN: "referable retinopathy is open",
   ANY_DR_UNCERTAIN: "any retinopathy is open",
   DISC_IMPLAUSIBLE: "what was found is no disc by size or shape, so glaucoma is open",
+  SIDEWAYS: "the picture lies on its side, so glaucoma is open; turn it",
   LOW_RESOLUTION: "too few pixels for some decisions, which are open",
   NOT_ROUND: "the field of view is not quite round",
   END_MISSING: "the JPEG lacks its end marker",
