@@ -54,15 +54,42 @@ def _shares_below(values: NDArray[np.float64], others: NDArray[np.float64]) -> N
     return (np.searchsorted(order, values, "left") + np.searchsorted(order, values, "right")) / (2 * len(order))
 
 
-def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
-    """Spearman's: of the ranks, those that tie with their mean. Args: float (N,) each. Returns: None where one is constant."""
+def mean(values: ArrayLike) -> Interval | None:
+    """A mean with its 95 % interval, as of many pictures (normal). Args: float (N,). Returns: None where there is nothing."""
+    own = np.asarray(values, np.float64)
+    if own.size < 2:
+        return Interval(float(own.mean()), None, None) if own.size else None
+    centre, half = float(own.mean()), 1.96 * float(own.std(ddof=1)) / math.sqrt(own.size)
+    return Interval(centre, centre - half, centre + half)
+
+
+def correlation(first: ArrayLike, second: ArrayLike) -> Interval | None:
+    """Pearson's with its 95 % interval (Fisher's z). Args: float (N,) each. Returns: None where one is constant."""
+    one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if one.size < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    found = float(np.asarray(np.corrcoef(one, other))[0, 1])
+    return _with_fishers_interval(found, one.size, 1.0)
+
+
+def rank_correlation(first: ArrayLike, second: ArrayLike) -> Interval | None:
+    """Spearman's: of the ranks, those that tie with their mean; its 95 % interval by Bonett and Wright, Psychometrika 2000.
+
+    Args: float (N,) each. Returns: None where one is constant.
+    """
     ranks = []
     for values in (np.asarray(first, np.float64), np.asarray(second, np.float64)):
         _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[which])
-    if any(np.ptp(own) == 0 for own in ranks):
-        return None
-    return float(np.asarray(np.corrcoef(ranks[0], ranks[1]))[0, 1])
+    found = correlation(*ranks)
+    return found and _with_fishers_interval(found.value, len(ranks[0]), 1 + found.value**2 / 2)
+
+
+def _with_fishers_interval(value: float, n: int, variance: float) -> Interval:
+    if n < 4 or abs(value) >= 1:
+        return Interval(value, None, None)
+    centre, half = math.atanh(value), 1.96 * math.sqrt(variance / (n - 3))
+    return Interval(value, math.tanh(centre - half), math.tanh(centre + half))
 
 
 def wilson(successes: int, total: int) -> Interval:

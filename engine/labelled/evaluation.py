@@ -127,7 +127,7 @@ def choose(samples: Iterable[Sample], split: str) -> list[Sample]:
 def _add_measures(tally: _Tally, sample: Sample, drawn: Masks | None, result: Screening | None) -> None:
     if drawn is not None and drawn.disc.any():
         tally.disc_dice.append(_dice(result, "disc", drawn.disc))
-        tally.disc_unmeasured += result is None
+        tally.disc_unmeasured += result is None or result.disc is None
         if drawn.cup is not None and (truth := measures.vcdr(drawn.disc, drawn.cup)) is not None:
             tally.cup_dice.append(_dice(result, "cup", drawn.cup))
             found = result.vcdr if result else None
@@ -217,20 +217,18 @@ def _figures(tally: _Tally) -> dict[str, Any]:
         ("vcdr_error", tally.vcdr_error, tally.vcdr_unmeasured),
     ):
         if values:
-            figures[name] = {"n": len(values), "n_not_measurable": missing, "mean": float(np.mean(values))}
+            figures[name] = _measured(len(values), missing, metrics.mean(values))
     if tally.vcdr_error:
-        bias = float(np.mean(tally.vcdr_bias)) if tally.vcdr_bias else None
-        figures["vcdr_bias"] = {"n": len(tally.vcdr_error), "n_not_measurable": tally.vcdr_unmeasured, "mean": bias}
+        figures["vcdr_bias"] = _measured(len(tally.vcdr_error), tally.vcdr_unmeasured, metrics.mean(tally.vcdr_bias))
     if tally.experts:
         figures |= _against_experts(tally.experts)
     if tally.fovea_share or tally.fovea_unmeasured:
-        count = {"n": len(tally.fovea_share) + tally.fovea_unmeasured, "n_not_measurable": tally.fovea_unmeasured}
-        for name, values, unit in (
-            ("fovea_error_percent", tally.fovea_share, 100.0),
-            ("fovea_error_px", tally.fovea_px, 1.0),
+        for name, values in (
+            ("fovea_error_percent", [100 * own for own in tally.fovea_share]),
+            ("fovea_error_px", tally.fovea_px),
         ):
-            mean, median = (float(f(values)) * unit if values else None for f in (np.mean, np.median))
-            figures[name] = {**count, "mean": mean, "median": median}
+            found = _measured(len(values) + tally.fovea_unmeasured, tally.fovea_unmeasured, metrics.mean(values))
+            figures[name] = found | {"median": float(np.median(values)) if values else None}
     if tally.eyes:
         figures["laterality"] = {name: tally.eyes[name] for name in ("right", "wrong", "unknown")}
     decisions = {name: _decision(known) for name, known in tally.decisions.items()}
@@ -253,9 +251,9 @@ def _figures(tally: _Tally) -> dict[str, Any]:
     figures["quality"] = {}
     for name, judged in tally.quality.items():
         kept = [(quality, score) for quality, score in judged if score is not None]
-        found = metrics.rank_correlation(*zip(*kept, strict=True)) if kept else None
         if kept:
-            figures["quality"][name] = {"n": len(judged), "n_not_measurable": len(judged) - len(kept), "mean": found}
+            ranked = metrics.rank_correlation(*zip(*kept, strict=True))
+            figures["quality"][name] = _measured(len(judged), len(judged) - len(kept), ranked)
     figures["scores"] = {
         name: _auc([score for _, score in known], [label for label, _ in known]) for name, known in tally.scores.items()
     }
@@ -264,15 +262,18 @@ def _figures(tally: _Tally) -> dict[str, Any]:
 
 def _against_experts(pairs: Sequence[tuple[float, float | None]]) -> dict[str, Any]:
     kept = [(found, truth) for truth, found in pairs if found is not None]
-    count = {"n": len(pairs), "n_not_measurable": len(pairs) - len(kept)}
     found, truth = np.array(kept, np.float64).reshape(-1, 2).T
-    varied = len(kept) > 1 and np.ptp(found) > 0 and np.ptp(truth) > 0
     values = {
-        "expert_vcdr_error": float(np.abs(found - truth).mean()) if kept else None,
-        "expert_vcdr_bias": float((found - truth).mean()) if kept else None,
-        "expert_vcdr_correlation": float(np.corrcoef(found, truth)[0, 1]) if varied else None,
+        "expert_vcdr_error": metrics.mean(np.abs(found - truth)),
+        "expert_vcdr_bias": metrics.mean(found - truth),
+        "expert_vcdr_correlation": metrics.correlation(found, truth),
     }
-    return {name: {**count, "mean": value} for name, value in values.items()}
+    return {name: _measured(len(pairs), len(pairs) - len(kept), value) for name, value in values.items()}
+
+
+def _measured(n: int, missing: int, found: metrics.Interval | None) -> dict[str, Any]:
+    value, low, high = (found.value, found.low, found.high) if found else (None, None, None)
+    return {"n": n, "n_not_measurable": missing, "mean": value, "low": low, "high": high}
 
 
 def _decision(known: Sequence[tuple[int, Decision | None]]) -> dict[str, Any]:

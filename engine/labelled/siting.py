@@ -48,6 +48,7 @@ def fit(
         DataError: No verdict has labels enough.
         SettingsError: The name is none.
     """
+    site.made(name, {})  # refuses it before the work
     own = [sample for sample in samples if sample.split != "test"]
     opened = {path: models.load(path) for path in models.chosen(settings.models)}
     fitted = {model.contract.converted_from or model.sha256: dict[str, SiteDecision]() for model in opened.values()}

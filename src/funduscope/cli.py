@@ -627,5 +627,6 @@ def _number(value: float | None) -> str:
 def _figure(part: dict[str, Any]) -> str:
     if "value" in part:
         return f"{_number(part['value'])} ({_number(part['low'])} to {_number(part['high'])})"
+    interval = f" ({part['low']:.3f} to {part['high']:.3f})" if part.get("low") is not None else ""
     median = f", median {part['median']:.3f}" if part.get("median") is not None else ""
-    return _number(part["mean"]) + median
+    return _number(part["mean"]) + interval + median

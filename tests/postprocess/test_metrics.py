@@ -359,6 +359,27 @@ def test_rank_correlation_is_spearmans():
     rng = np.random.default_rng(0)
     for _ in range(20):
         first, second = rng.integers(0, 6, 30), rng.normal(size=30)
-        assert metrics.rank_correlation(first, second) == pytest.approx(scipy.spearmanr(first, second).statistic)
-    assert metrics.rank_correlation([1, 2, 3], [10, 20, 900]) == pytest.approx(1)
+        assert metrics.rank_correlation(first, second).value == pytest.approx(scipy.spearmanr(first, second).statistic)
+    assert metrics.rank_correlation([1, 2, 3], [10, 20, 900]).value == pytest.approx(1)
     assert metrics.rank_correlation([1, 2, 3], [5, 5, 5]) is None
+
+
+def test_a_mean_has_the_interval_of_many():
+    found = metrics.mean([1.0, 2.0, 3.0])
+    assert (found.value, found.high - 2, 2 - found.low) == pytest.approx((2, 1.96 / 3**0.5, 1.96 / 3**0.5))
+    assert metrics.mean([2.0]) == metrics.Interval(2.0, None, None)
+    assert metrics.mean([]) is None
+
+
+def test_correlations_have_the_interval_of_fishers_z():
+    rng = np.random.default_rng(0)
+    within = {"pearson": 0, "spearman": 0}
+    for _ in range(400):
+        first = rng.normal(size=60)
+        second = 0.6 * first + 0.8 * rng.normal(size=60)
+        own, ranks = metrics.correlation(first, second), metrics.rank_correlation(first, second)
+        within["pearson"] += own.low <= 0.6 <= own.high
+        within["spearman"] += ranks.low <= 6 / np.pi * np.arcsin(0.6 / 2) <= ranks.high
+    assert all(0.92 < count / 400 < 0.98 for count in within.values())
+    assert metrics.correlation([1, 2, 3], [1, 2, 4]).low is None
+    assert metrics.correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None

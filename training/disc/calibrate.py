@@ -1,4 +1,4 @@
-"""Calibration of the second look on the validation split: as of the multi-task network, with the first look's own score."""
+"""Calibration of the second look on the validation split: as of the multi-task network, of the mean of both looks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validation of the second look where the first one that ships has shown it to, with that one's own score of glaucoma."""
+"""Validation of the second look where the first one that ships has shown it to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def crops(settings: Config, samples: Iterable[Sample]) -> list[Crop]:
 
 
 def predict(network: MultiTaskUNet, squares: Sequence[Crop], first_share: float, device: torch.device) -> list[Maps]:
-    """The mean of both looks for each square, in fp32, with the first look's score of glaucoma."""
+    """The mean of both looks' maps for each square, in fp32, with this look's score of glaucoma."""
     images = [own.case.prepared.image for own in squares]
     outputs = validation.predict(Deployed(network), images, device)
     return [

@@ -322,6 +322,11 @@ def test_without_heat_maps_there_is_no_such_figure(fake, model, tmp_path):
     assert found["disc_dice"]["n"] == 1
 
 
+def told(figure):
+    """It without its interval."""
+    return {key: value for key, value in figure.items() if key not in ("low", "high")}
+
+
 def test_measures_are_beside_what_was_drawn(fake, painter, tmp_path):
     """Four pictures alike, of which one is black: two with the masks, fovea and eye that are found, one with others."""
     folder = tmp_path / "clinic"
@@ -345,15 +350,32 @@ def test_measures_are_beside_what_was_drawn(fake, painter, tmp_path):
     beside = 2 * (disc & moved).sum() / (disc.sum() + moved.sum())
     within = 2 * (cup & moved).sum() / (cup.sum() + moved.sum())
     assert 0.1 < within < beside < 0.9
-    assert figures["disc_dice"] == {"n": 4, "n_not_measurable": 1, "mean": pytest.approx((1 + 1 + beside + 0) / 4)}
-    assert figures["cup_dice"] == {"n": 3, "n_not_measurable": 1, "mean": pytest.approx((1 + within + 0) / 3, abs=0.01)}
+    assert told(figures["disc_dice"]) == {
+        "n": 4,
+        "n_not_measurable": 1,
+        "mean": pytest.approx((1 + 1 + beside + 0) / 4),
+    }
+    assert told(figures["cup_dice"]) == {
+        "n": 3,
+        "n_not_measurable": 1,
+        "mean": pytest.approx((1 + within + 0) / 3, abs=0.01),
+    }
     error = ((1 - found.vcdr) + found.vcdr) / 3  # of the moved one, whose cup is its disc, and of the black one
-    assert figures["vcdr_error"] == {"n": 3, "n_not_measurable": 1, "mean": pytest.approx(error, abs=0.02)}
+    assert told(figures["vcdr_error"]) == {"n": 3, "n_not_measurable": 1, "mean": pytest.approx(error, abs=0.02)}
     counts = {"n": 4, "n_not_measurable": 1}
-    assert figures["fovea_error_px"] == counts | {"mean": pytest.approx(10 / 3), "median": pytest.approx(0, abs=1e-6)}
+    assert told(figures["fovea_error_px"]) == counts | {
+        "mean": pytest.approx(10 / 3),
+        "median": pytest.approx(0, abs=1e-6),
+    }
     percent = pytest.approx(100 * 5 / 240 / 3)
-    assert figures["fovea_error_percent"] == counts | {"mean": percent, "median": pytest.approx(0, abs=1e-6)}
+    assert told(figures["fovea_error_percent"]) == counts | {"mean": percent, "median": pytest.approx(0, abs=1e-6)}
+    assert figures["disc_dice"]["low"] < figures["disc_dice"]["mean"] < figures["disc_dice"]["high"]
     assert figures["laterality"] == {"right": 2, "wrong": 1, "unknown": 1}
+
+
+def test_a_disc_that_is_not_found_is_not_measurable_where_retinopathy_is_decided(both, painter, tmp_path):
+    found = evaluated(both(lambda image: painter.maps(disc=None)), drawn_disc(tmp_path / "clinic", 255))
+    assert (found["n_rejected"], found["disc_dice"]["n_not_measurable"], found["disc_dice"]["mean"]) == (0, 1, 0)
 
 
 def test_what_was_drawn_is_read_once_for_all_figures(both, painter, tmp_path, monkeypatch):

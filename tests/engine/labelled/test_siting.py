@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from funduscope.engine import models, site
-from funduscope.engine.errors import DataError
+from funduscope.engine.errors import DataError, SettingsError
 from funduscope.engine.labelled import dataset, siting
 from funduscope.engine.readers.point import OperatingPoint
 from funduscope.engine.screener import ScreenerSettings
@@ -160,3 +160,9 @@ def test_fifty_pictures_that_happen_to_separate_do_not_make_the_model_sure_of_it
     logits = np.repeat([-1.0, 1.0], 25)
     found = siting.decision(logits, (logits > 0).astype(float), POINTS)
     assert 0.35 < found.temperature < 0.45
+
+
+def test_a_name_that_is_none_is_refused_before_the_work(monkeypatch, table):
+    monkeypatch.setattr(siting, "_opinions", None)
+    with pytest.raises(SettingsError, match="a name has 1 to 60 characters"):
+        siting.fit(ScreenerSettings(["multitask"]), dataset.load(table, unsplit="val"), "n" * 61)
