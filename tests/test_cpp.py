@@ -153,6 +153,15 @@ def with_a_large_disc(whole: np.ndarray) -> np.ndarray:
     return around[margin:-margin, margin:-margin]
 
 
+def on_a_screen(whole: np.ndarray, table: tuple[int, int, int], noise: float) -> np.ndarray:
+    """The same on a screen with a grey frame, photographed on a table of that colour, BGR."""
+    shown = cv2.copyMakeBorder(whole, 60, 60, 400, 400, cv2.BORDER_CONSTANT)
+    framed = cv2.copyMakeBorder(cv2.add(shown, (18, 18, 18, 0)), *[50] * 4, cv2.BORDER_CONSTANT, value=(80, 80, 80))
+    around = cv2.copyMakeBorder(framed, *[150] * 4, cv2.BORDER_CONSTANT, value=table).astype(np.float32)
+    noises = np.random.default_rng(0).normal(0, noise, around.shape)
+    return np.clip(around + noises, 0, 255).astype(np.uint8)
+
+
 @pytest.fixture(scope="module")
 def pictures(cc0, tmp_path_factory) -> list[Path]:
     """The sample photograph as it is, and as other files and cameras would have it."""
@@ -171,6 +180,8 @@ def pictures(cc0, tmp_path_factory) -> list[Path]:
         "flat.jpg": cv2.resize(whole, (1411, 900), interpolation=cv2.INTER_AREA),
         "white.png": bordered,
         "green.png": np.where(whole.max(axis=2, keepdims=True) < 24, np.array([64, 177, 0], np.uint8), whole),
+        "screen.png": on_a_screen(whole, (230, 230, 230), 0),
+        "dim_screen.jpg": on_a_screen(whole, (100, 110, 120), 6),
         "turned.jpg": np.rot90(whole),
         "turned_back.jpg": np.rot90(whole, -1),
         "black.jpg": np.zeros_like(whole),

@@ -75,6 +75,18 @@ def test_what_is_no_retina_is_refused(screener, kind):
     assert {own.code for own in found} <= OTHERS | {fault.code for fault in FAULTS.values()}
 
 
+def test_whole_photographs_are_none(screener):
+    pytest.importorskip("skimage")
+    assert all(screener(picture).status != "ok" for picture in foreign.photographs())
+
+
+@pytest.mark.parametrize("light", [0.02, 0.05, 0.1])
+def test_a_nearly_black_picture_has_no_opinion(screener, eye, light):
+    found = screener((eye * light).astype(np.uint8))
+    assert found.code in (Code.DARK, Code.NO_FIELD_OF_VIEW)
+    assert found.status == "ungradable"
+
+
 def test_drawings_made_of_a_fundus_picture_are_none(screener, eye):
     rng = np.random.default_rng(99)
     found = [screener(spoil(eye, rng)) for spoil in foreign.OF_FUNDUS.values() for _ in range(5)]

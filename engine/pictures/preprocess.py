@@ -20,6 +20,9 @@ _LINE_SHARE = 0.02  # of a row or column must be bright, so that a date or a spe
 # channels and corners may differ
 _CORNER, _EVEN, _HUELESS, _ALIKE = 0.02, 6.0, 16.0, 14
 _ALL = 0.97  # of the picture
+# of what lies around a screen: the most hue, as a share of the brightest channel; the side on which the retina is looked for; how
+# much of the ellipse in its box that fills, a cut one more; its shorter side over the longer one
+_PALE, _SMALL, _ROUND, _LEAST = 0.3, 256, (0.9, 1.2), 0.7
 _MIN_SHARE = 0.1  # of the picture's width and height must remain
 
 
@@ -149,10 +152,11 @@ def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, 
 
 
 def without_border(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint8]:
-    """The picture with a white, grey, green or blue border made black, as cameras have it; most come back as they are.
+    """The picture with a border, or what lies around a screen, made black, as cameras have it; most come back as they are.
 
     A border is what joins the corners, where all four have the same colour, even, without hue or less red than green or blue, and
-    more than a speck of each is brighter than `threshold`: a retina in the corners is orange.
+    more than a speck of each is brighter than `threshold`: a retina in the corners is orange. Where the corners are lit and pale
+    otherwise, a retina is the largest round part with a hue.
     """
     height, width = pixels.shape[:2]
     side = max(2, round(_CORNER * min(height, width)))
@@ -162,8 +166,11 @@ def without_border(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint
     even = max(float(corner.std(axis=(0, 1)).max()) for corner in corners) <= _EVEN
     hue, cold = np.ptp(colours, axis=1), colours[:, 1:].max(axis=1) - colours[:, 0]
     foreign = bool(np.all((hue <= _HUELESS) | (cold > _HUELESS)))
-    if not (even and foreign and float(np.ptp(colours, axis=0).max()) <= _ALIKE and lit > _LINE_SHARE):
+    if lit <= _LINE_SHARE:
         return pixels
+    if not (even and foreign and float(np.ptp(colours, axis=0).max()) <= _ALIKE):
+        pale = bool(np.all(hue <= _PALE * colours.max(axis=1)))
+        return _without_surroundings(pixels, threshold) if pale else pixels
     flags = 4 | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY
     around = np.ascontiguousarray(
         cv2.copyMakeBorder(pixels, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=colours.mean(axis=0).tolist())
@@ -173,7 +180,30 @@ def without_border(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint
     border = cv2.dilate(mask[2:-2, 2:-2], np.ones((5, 5), np.uint8))  # with the edge, which is neither
     if np.count_nonzero(border) > _ALL * border.size:  # it would leave nothing
         return pixels
-    return np.asarray(np.where(border[..., None] > 0, 0, pixels), np.uint8)
+    rest = np.asarray(np.where(border[..., None] > 0, 0, pixels), np.uint8)
+    left, top, right, bottom = field_of_view(rest, threshold)
+    part = rest[top:bottom, left:right]
+    part[:] = without_border(part, threshold)  # one within the other: a screen's frame
+    return rest
+
+
+def _without_surroundings(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint8]:
+    """The picture with all made black but its largest part with a hue, where that is round: a retina on a screen."""
+    height, width = pixels.shape[:2]
+    zoom = _SMALL / max(height, width)
+    small = _resized(pixels, max(1, round(zoom * width)), max(1, round(zoom * height)), cv2.INTER_AREA)
+    red, blue = small[..., 0].astype(int), small[..., 2].astype(int)
+    hued = ((red > threshold) & (red - blue > _PALE * red)).astype(np.uint8)
+    found, _ = cv2.findContours(hued, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros_like(hued)
+    if found:
+        cv2.drawContours(filled, found, int(np.argmax([cv2.contourArea(own) for own in found])), 255, cv2.FILLED)
+    _, _, across, down = cv2.boundingRect(filled)
+    share = np.count_nonzero(filled) / max(1.0, np.pi / 4 * across * down)
+    if not (_ROUND[0] <= share <= _ROUND[1] and min(across, down) >= _LEAST * max(across, down, _SMALL * _MIN_SHARE)):
+        return pixels
+    inside = _resized(filled, width, height, cv2.INTER_LINEAR) > 127
+    return np.asarray(np.where(inside[..., None], pixels, 0), np.uint8)
 
 
 def dark(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint8]:

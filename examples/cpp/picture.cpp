@@ -14,6 +14,10 @@ constexpr int side_least =
 constexpr int pixels_most = 80'000'000, side_min = 128;
 constexpr double line_share = 0.02, share_min = 0.1;  // of a line must be lit; of the lines must remain
 constexpr double corner = 0.02, even_most = 6, hue_most = 16, all = 0.97;
+// of what lies around a screen: the most hue, as a share of the brightest channel; the side on which the retina is
+// looked for, px; how much of the ellipse in its box that fills; its shorter side over the longer one
+constexpr double pale_most = 0.3, round_least = 0.9, round_most = 1.2, slim_most = 0.7;
+constexpr int small_side = 256;
 constexpr int alike = 14;           // of 255, how far the colours of a border may differ
 constexpr double excess_most = 20;  // of 255, by which green or blue may be brighter than red
 
@@ -72,10 +76,40 @@ cv::Rect field_of_view(const cv::Mat& pixels, int threshold) {
     return {cv::Point(columns.front(), rows.front()), cv::Point(columns.back() + 1, rows.back() + 1)};
 }
 
-// The picture with a white or grey border made black; most pictures come back as they are.
+// The picture with all made black but its largest part with a hue, where that is round: a retina on a screen.
+cv::Mat without_surroundings(const cv::Mat& pixels, int threshold) {
+    const double zoom = static_cast<double>(small_side) / std::max(pixels.rows, pixels.cols);
+    const cv::Size size(std::max(1, cvRound(zoom * pixels.cols)), std::max(1, cvRound(zoom * pixels.rows)));
+    cv::Mat small, hued(size, CV_8U, cv::Scalar(0)), filled(size, CV_8U, cv::Scalar(0)), inside;
+    cv::resize(pixels, small, size, 0, 0, cv::INTER_AREA);
+    for (int y = 0; y < size.height; ++y)
+        for (int x = 0; x < size.width; ++x) {
+            const auto& own = small.at<cv::Vec3b>(y, x);
+            if (own[2] > threshold && own[2] - own[0] > pale_most * own[2]) hued.at<unsigned char>(y, x) = 255;
+        }
+    std::vector<std::vector<cv::Point>> found;
+    cv::findContours(hued, found, cv::RETR_EXTERNAL, cv::CHAIN_APPROX_NONE);
+    if (found.empty()) return pixels;
+    const auto largest = std::max_element(found.begin(), found.end(), [](const auto& one, const auto& other) {
+        return cv::contourArea(one) < cv::contourArea(other);
+    });
+    cv::drawContours(filled, found, static_cast<int>(largest - found.begin()), 255, cv::FILLED);
+    const cv::Rect box = cv::boundingRect(filled);
+    const double share = cv::countNonZero(filled) / std::max(1.0, CV_PI / 4 * box.width * box.height);
+    const auto [shorter, longer] = std::minmax(box.width, box.height);
+    if (share < round_least || share > round_most) return pixels;
+    if (shorter < slim_most * std::max<double>(longer, small_side * share_min)) return pixels;
+    cv::resize(filled, inside, pixels.size(), 0, 0, cv::INTER_LINEAR);
+    cv::Mat black = pixels.clone();
+    black.setTo(0, inside <= 127);
+    return black;
+}
+
+// The picture with a border, or what lies around a screen, made black; most pictures come back as they are.
 cv::Mat without_border(const cv::Mat& pixels, int threshold) {
     const int side = std::max(2, cvRound(corner * std::min(pixels.rows, pixels.cols)));
     double low[3] = {255, 255, 255}, high[3] = {0, 0, 0}, lit = 1;
+    bool border_like = true, pale = true;
     cv::Scalar sum;
     for (int k = 0; k < 4; ++k) {
         const cv::Point at(k % 2 ? pixels.cols - side : 0, k / 2 ? pixels.rows - side : 0);
@@ -85,19 +119,20 @@ cv::Mat without_border(const cv::Mat& pixels, int threshold) {
         for (int c = 0; c < 3; ++c) {
             low[c] = std::min(low[c], mean[c]);
             high[c] = std::max(high[c], mean[c]);
-            if (deviation[c] > even_most) return pixels;
+            border_like = border_like && deviation[c] <= even_most;
         }
         const auto [least, most] = std::minmax({mean[0], mean[1], mean[2]});
         const double cold = std::max(mean[0], mean[1]) - mean[2];  // more blue or green than red, as no retina
-        if (most - least > hue_most && cold <= hue_most) return pixels;
+        border_like = border_like && (most - least <= hue_most || cold > hue_most);
+        pale = pale && most - least <= pale_most * most;
         lit = std::min(lit, cv::countNonZero(brightest(part) > threshold) / static_cast<double>(side * side));
         sum += mean;
     }
     if (lit <= line_share) return pixels;
-    for (int c = 0; c < 3; ++c)
-        if (high[c] - low[c] > alike) return pixels;
+    for (int c = 0; c < 3; ++c) border_like = border_like && high[c] - low[c] <= alike;
+    if (!border_like) return pale ? without_surroundings(pixels, threshold) : pixels;
     cv::Mat around, mask(pixels.rows + 4, pixels.cols + 4, CV_8U, cv::Scalar(0)), border;
-    cv::copyMakeBorder(pixels, around, 1, 1, 1, 1, cv::BORDER_CONSTANT, sum / 4);
+    cv::copyMakeBorder(pixels, around, 1, 1, 1, 1, cv::BORDER_CONSTANT | cv::BORDER_ISOLATED, sum / 4);
     const cv::Scalar near = cv::Scalar::all(alike);
     cv::floodFill(around, mask, {0, 0}, 0, nullptr, near, near,
                   4 | cv::FLOODFILL_FIXED_RANGE | cv::FLOODFILL_MASK_ONLY);
@@ -105,6 +140,8 @@ cv::Mat without_border(const cv::Mat& pixels, int threshold) {
     if (cv::countNonZero(border) > all * static_cast<double>(border.total())) return pixels;  // it would leave nothing
     cv::Mat black = pixels.clone();
     black.setTo(0, border);
+    cv::Mat part = black(field_of_view(black, threshold));
+    without_border(part, threshold).copyTo(part);  // one within the other: a screen's frame
     return black;
 }
 

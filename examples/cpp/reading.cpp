@@ -127,7 +127,9 @@ Decision read_multitask(const ordered_json& contract, const Look& look, ordered_
     const Anatomy seen = measured(contract, look.outputs);
     const Placement& placement = look.square.placement;
     if (!seen.region)
-        throw Ungradable("DISC_NOT_FOUND", "no optic disc was found; take it again with the disc in the picture, and send it the right way up");
+        throw Ungradable(
+            "DISC_NOT_FOUND",
+            "no optic disc was found; take it again with the disc in the picture, and send it the right way up");
     const auto disc = outline(seen.region->disc, *seen.region, placement);
     const auto cup = outline(seen.region->cup, *seen.region, placement);
     const bool plausible = is_disc(seen, look.square.field()), sideways = is_sideways(seen, look.turned);

@@ -243,6 +243,28 @@ def test_what_has_the_colour_of_a_retina_or_is_dark_is_no_border(colour):
     assert preprocess.without_border(pixels, 24) is pixels
 
 
+@pytest.mark.parametrize("table", [(230, 230, 230), (120, 110, 100)], ids=["white", "grey"])
+@pytest.mark.parametrize("noise", [0, 6])
+def test_of_a_screen_that_was_photographed_the_retina_is_left(cc0, table, noise):
+    eye = cv2.resize(photo.load(cc0).pixels, (600, 600), interpolation=cv2.INTER_AREA)
+    screen = cv2.copyMakeBorder(np.clip(eye, 18, 255), 40, 40, 200, 200, cv2.BORDER_CONSTANT, value=(18,) * 3)
+    frame = cv2.copyMakeBorder(screen, *[30] * 4, cv2.BORDER_CONSTANT, value=(70,) * 3)
+    shot = cv2.copyMakeBorder(frame, *[90] * 4, cv2.BORDER_CONSTANT, value=table).astype(float)
+    shot += np.random.default_rng(0).normal(0, noise, shot.shape)
+    geometry = preprocess.Geometry(256, 24)
+    found = preprocess.prepare(photo.load(np.clip(shot, 0, 255).astype(np.uint8)), geometry).image.astype(int)
+    expected = preprocess.prepare(photo.load(eye), geometry).image.astype(int)
+    assert np.abs(found - expected)[64:192, 64:192].mean() < 8  # moved by a pixel at the most
+    assert np.abs(found - expected).mean() < 8
+
+
+def test_what_is_no_round_part_with_a_hue_stays_as_it_is():
+    pixels = np.random.default_rng(0).normal(150, 20, (300, 400, 3)).clip(0, 255).astype(np.uint8)
+    assert preprocess.without_border(pixels, 24) is pixels
+    pixels[100:200, 50:350] = (200, 100, 40)  # a box
+    assert preprocess.without_border(pixels, 24) is pixels
+
+
 def test_a_dark_border_whose_noise_is_light_is_a_border():
     grey = np.random.default_rng(0).normal(21, 4, (600, 720, 1)).clip(0, 255).astype(np.uint8)
     pixels = np.repeat(grey, 3, axis=2)
