@@ -14,7 +14,7 @@ constexpr double narrow = 0.45, wide = 1.35;        // width over height
 constexpr double hollow = 0.8, full = 1.15;         // area over that of the ellipse in its box
 constexpr double solid = 0.85;                      // area over that of the convex hull
 constexpr double far = 5, near = 0.7;               // disc diameters from the fovea
-constexpr double steep = 1.7;                       // of that, the height over the distance across
+constexpr double sure = 1.4, steep = 1.7;           // the same; of that, the height over the distance across
 
 // From the fovea to the disc, in disc diameters; NaN where one is not known.
 cv::Point2d away(const Anatomy& seen) {
@@ -56,5 +56,5 @@ bool is_fovea(const Anatomy& seen) { return !(apart(seen) < near); }
 
 bool is_sideways(const Anatomy& seen, bool otherwise) {
     const cv::Point2d way = away(seen);
-    return apart(seen) >= near ? std::abs(way.y) > steep * std::abs(way.x) : otherwise;
+    return apart(seen) >= sure ? std::abs(way.y) > steep * std::abs(way.x) : otherwise;
 }

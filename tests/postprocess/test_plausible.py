@@ -72,8 +72,9 @@ def test_without_a_fovea_nothing_is_said_of_it():
         ((150, 30), True),
         ((170, 220), True),
         ((152, 110), None),
+        ((152, 80), None),
     ],
-    ids=["level", "slanting", "slanting up", "above", "below", "within the disc"],
+    ids=["level", "slanting", "slanting up", "above", "below", "within the disc", "too near"],
 )
 def test_a_picture_on_its_side(fovea, told):
     assert plausible.is_sideways(seen(fovea=fovea)) is told
