@@ -147,7 +147,11 @@ def field_of_view(pixels: NDArray[np.uint8], threshold: int) -> tuple[int, int, 
     in_columns = height - cv2.reduce(outside, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() // 255
     rows, columns = np.flatnonzero(in_rows > _LINE_SHARE * width), np.flatnonzero(in_columns > _LINE_SHARE * height)
     if rows.size < _MIN_SHARE * height or columns.size < _MIN_SHARE * width:
-        raise PhotoError(Code.NO_FIELD_OF_VIEW, "next to nothing in the picture is bright enough to be a retina")
+        raise PhotoError(
+            Code.NO_FIELD_OF_VIEW,
+            "next to nothing in the picture is bright enough to be a retina; "
+            "see that light reaches it and nothing covers the lens",
+        )
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 

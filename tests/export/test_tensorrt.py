@@ -33,15 +33,16 @@ trt = pytest.importorskip("tensorrt_rtx")
 # torch.onnx meets its own deprecation
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
 RTX = "tensorrt-rtx"
+NAMES = ("multitask", "disc", "classifier")
 SIZES = Profile(min=1, opt=8, max=32)
 TARGETS = ("sm_86", "sm_89", "sm_120")
 
 
 @pytest.fixture(scope="module")
 def bundled(cc0, tmp_path_factory):
-    """The models that come with the package, both in half precision, and both in signed int8."""
+    """The models that come with the package, and each in half precision and in signed int8."""
     folder = tmp_path_factory.mktemp("bundled")
-    plain = {name: models.load(name) for name in ("multitask", "classifier")}
+    plain = {name: models.load(name) for name in NAMES}
     halves = {f"{name}-fp16": in_half(model, folder / f"{name}-fp16.onnx") for name, model in plain.items()}
     eighths = {f"{name}-int8": in_int8(model, cc0, folder / f"{name}-int8.onnx") for name, model in plain.items()}
     return plain | halves | eighths
@@ -72,7 +73,7 @@ def names(folder):
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("name", ["multitask", "classifier"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_bundled_model_builds_for_other_gpus_with_any_batch_to_32(bundled, tmp_path, name, precision, target):
     model = bundled[name if precision == "fp32" else f"{name}-{precision}"]
     engine, is_new = build(model, tmp_path, target=target)
@@ -98,7 +99,7 @@ def test_a_bundled_model_builds_for_other_gpus_with_any_batch_to_32(bundled, tmp
 
 
 def test_half_precision_makes_smaller_engines(bundled, tmp_path):
-    for name in ("multitask", "classifier"):
+    for name in NAMES:
         sizes = [len(engines.plan_of(build(bundled[own], tmp_path)[0])) for own in (name, f"{name}-fp16")]
         assert sizes[1] < 0.7 * sizes[0]
 

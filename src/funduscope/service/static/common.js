@@ -223,10 +223,6 @@ const ADVICE = {
   ungradable: "No result: take the photograph again, or have a person look at it.",
   error: "No result: the file cannot be screened. Send it as the camera has it.",
 };
-const RETAKE = {  // what may help, by the code of a picture whose reason does not say it
-  NO_FIELD_OF_VIEW: "See that the light reaches the retina and that nothing covers the lens.",
-  DISC_NOT_FOUND: "Have the optic disc in the picture.",
-};
 const WARNINGS = {
   DISC_NOT_FOUND: "no optic disc was found, so glaucoma is open",
   CUP_NOT_FOUND: "no cup was found within the disc",
@@ -260,7 +256,7 @@ function pointed(verdicts, open, row) {
 
 /** What the verdicts come to. The second opinion counts where there is no first. */
 function advice(row, verdicts) {
-  if (row.status !== "ok") return [ADVICE[row.status], RETAKE[row.code]].filter(Boolean).join(" ");
+  if (row.status !== "ok") return ADVICE[row.status];
   const first = verdicts.filter((own, k) => verdicts.findIndex(other => other.disease === own.disease) === k);
   const calls = first.map(own => row[own.name]);
   if (calls.includes(true)) return ADVICE.refer;
