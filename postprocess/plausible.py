@@ -22,7 +22,7 @@ _FILLS: Final = (0.8, 1.15)  # area over that of the ellipse in its box
 _SOLID: Final = 0.85  # area over that of the convex hull
 _FAR: Final = 5.0  # disc diameters from the fovea
 _NEAR: Final = 0.7
-_SURE: Final = 1.4  # no drawn fovea is nearer
+_SURE: Final = 1.4  # disc diameters, from which on a fovea tells how the picture lies
 _STEEP: Final = 1.7  # from the disc to the fovea, down over across; no upright photograph of 291 has more
 
 

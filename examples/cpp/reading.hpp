@@ -26,7 +26,8 @@ struct Look {
 Ungradable too_dark();
 
 // The multi-task model at work: once, and where that shows no disc of a usual size, ever closer at the middle, as a
-// wide field shows the disc small; then turned, as it may lie on its side. finer: the whole field of view, twice as fine as the square.
+// wide field shows the disc small; then turned, as it may lie on its side. finer: the whole field of view, twice as
+// fine as the square.
 Look look_for_disc(Model& model, const Prepared& square, const Prepared& finer);
 
 // Where a model of the kind disc is to look closer; nothing where what was taken for a disc cannot be one
