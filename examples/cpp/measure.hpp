@@ -43,7 +43,7 @@ std::optional<Outline> outline(const cv::Mat& mask, const Region& region, const 
 // Whether what was found, with a region, can be a disc; field_px: side of the field of view, in map pixels.
 bool is_disc(const Anatomy& seen, double field_px);
 bool is_fovea(const Anatomy& seen);  // whether the fovea, where one was found, lies outside the disc
-// Whether the picture lies on its side, as the fovea is above or below the disc; otherwise: where none was found for sure.
+// Whether the picture lies on its side: the fovea is above or below the disc; otherwise: where none was found for sure.
 bool is_sideways(const Anatomy& seen, bool otherwise);
 
 double logistic(double z);

@@ -73,8 +73,8 @@ cv::Rect field_of_view(const cv::Mat& pixels, int threshold) {
     const auto rows = above(in_rows, line_share * pixels.cols), columns = above(in_columns, line_share * pixels.rows);
     if (rows.size() < share_min * pixels.rows || columns.size() < share_min * pixels.cols)
         throw Ungradable("NO_FIELD_OF_VIEW",
-                         "next to nothing in the picture is bright enough to be a retina; see that light reaches it and "
-                         "nothing covers the lens");
+                         "next to nothing in the picture is bright enough to be a retina; see that light reaches it "
+                         "and nothing covers the lens");
     return {cv::Point(columns.front(), rows.front()), cv::Point(columns.back() + 1, rows.back() + 1)};
 }
 
