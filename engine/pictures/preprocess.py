@@ -169,7 +169,8 @@ def without_border(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint
     lit = min(float(np.mean(corner.max(axis=2) > threshold)) for corner in corners)
     even = max(float(corner.std(axis=(0, 1)).max()) for corner in corners) <= _EVEN
     hue, cold = np.ptp(colours, axis=1), colours[:, 1:].max(axis=1) - colours[:, 0]
-    foreign = bool(np.all((hue <= _HUELESS) | (cold > _HUELESS)))
+    teal = abs(colours[:, 1] - colours[:, 2]) <= _HUELESS  # black in YCbCr that is called RGB, which is to be told
+    foreign = bool(np.all((hue <= _HUELESS) | (cold > _HUELESS) & ~teal))
     if lit <= _LINE_SHARE:
         return pixels
     if not (even and foreign and float(np.ptp(colours, axis=0).max()) <= _ALIKE):

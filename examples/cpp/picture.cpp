@@ -125,7 +125,8 @@ cv::Mat without_border(const cv::Mat& pixels, int threshold) {
         }
         const auto [least, most] = std::minmax({mean[0], mean[1], mean[2]});
         const double cold = std::max(mean[0], mean[1]) - mean[2];  // more blue or green than red, as no retina
-        border_like = border_like && (most - least <= hue_most || cold > hue_most);
+        const bool teal = std::abs(mean[0] - mean[1]) <= hue_most;  // black in YCbCr that is called RGB
+        border_like = border_like && (most - least <= hue_most || (cold > hue_most && !teal));
         pale = pale && most - least <= pale_most * most;
         lit = std::min(lit, cv::countNonZero(brightest(part) > threshold) / static_cast<double>(side * side));
         sum += mean;
