@@ -161,6 +161,9 @@ def without_border(pixels: NDArray[np.uint8], threshold: int) -> NDArray[np.uint
     A border is what joins the corners, where all four have the same colour, even, without hue or less red than green or blue, and
     more than a speck of each is brighter than `threshold`: a retina in the corners is orange. Where the corners are lit and pale
     otherwise, a retina is the largest round part with a hue.
+
+    Raises:
+        PhotoError: NO_FIELD_OF_VIEW where next to nothing is lit within the border.
     """
     height, width = pixels.shape[:2]
     side = max(2, round(_CORNER * min(height, width)))
