@@ -3,10 +3,10 @@
     python benchmarks/quality.py idrid odir5k ... --data FOLDER [--foreign FOLDER_OF_OTHER_PICTURES]
 
 Of each set it screens pictures of the test split, on which nothing was learned or chosen, with the embedded models.
-For each fault: the share of the good pictures that are refused, and of those at the strength where decisions are lost; and the
-area under the curve of the fault's score between the two. More light does not burn out a picture that was dim, so those that
-it does stand in a line of their own. For each kind of picture that is no retina: the share that is refused; photographs and
-textures are other parts of the same few images that are learned from.
+For each fault: the share of the good pictures that are refused, and of those at the strength where decisions are lost; the area
+under the curve of the fault's score between the two; and how good the pictures are said to be, on average (`image_quality`). More
+light does not burn out a picture that was dim, so those that it does stand in a line of their own. For each kind of picture that
+is no retina: the share that is refused; photographs and textures are other parts of the same few images that are learned from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from funduscope import Rejected, Screener
 from funduscope.engine.labelled import dataset
 from funduscope.engine.pictures import photo
-from funduscope.engine.readers.quality import FaultName
+from funduscope.engine.readers.quality import IMAGE_QUALITY, FaultName
 from funduscope.engine.results import Result
 from funduscope.postprocess import metrics
 from funduscope.training.classifier import foreign
@@ -36,11 +36,13 @@ BURNT = 0.05  # of the field of view, from which on a picture counts as burnt ou
 
 
 def told(results: Iterable[Result]) -> str:
-    """The share refused, and by which codes."""
+    """How good they are on average, the share refused, and by which codes."""
     found = list(results)
+    good = [own.scores[IMAGE_QUALITY] or 0 for own in found if IMAGE_QUALITY in own.scores]
+    average = f"{np.mean(good):.2f}" if good else "   -"
     codes = Counter(str(own.code) for own in found if isinstance(own, Rejected))
     listed = ", ".join(f"{code} {count}" for code, count in codes.most_common())
-    return f"{sum(codes.values()) / len(found):6.1%} of {len(found)} refused   {listed}"
+    return f"quality {average}   {sum(codes.values()) / len(found):6.1%} of {len(found)} refused   {listed}"
 
 
 def area(clean: list[Result], spoilt: list[Result], fault: FaultName) -> float:

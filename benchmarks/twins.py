@@ -40,7 +40,7 @@ def twin(model: contract.Model) -> nn.Module:
         network = networks.Classifier(settings)
         quality = None
         if document.quality is not None and isinstance(network.network, Pooled):
-            quality = Quality(network.network.width)
+            quality = Quality(network.network.width, graded=document.quality.image_quality)
         return networks.Deployed(network, temperatures, quality).folded()
 
     # the file does not say which network it is: the one that has these weights

@@ -23,7 +23,7 @@ import funduscope
 from funduscope.engine import models
 from funduscope.engine.contract import METADATA_KEY, ZEROS, Model
 from funduscope.engine.readers.classifier import Classifier
-from funduscope.engine.readers.quality import FAULTS
+from funduscope.engine.readers.quality import FAULTS, SCORES
 from funduscope.export.stamp import stamp
 
 Row = dict[str, Any]
@@ -53,7 +53,7 @@ def differences(row: Row, expected: Row) -> list[str]:
     ]
     for key, value in expected.items():
         if isinstance(value, float) or isinstance(row.get(key), float):
-            ratio = key in (*RATIOS, *FAULTS) or key.endswith(("_probability", "_threshold"))
+            ratio = key in (*RATIOS, *SCORES) or key.endswith(("_probability", "_threshold"))
             most = MOVES if ratio else max(MOVES_PX, 0.01 * (value or 0))
             if value is None or row.get(key) is None or abs(row[key] - value) > most:
                 found.append(f"{key} {row.get(key)} for {value}")
@@ -365,7 +365,7 @@ def judging(model: Model, to: Path, quality: Row) -> Model:
     graph = onnx.load_model_from_string(model.data)
     document = model.contract.model_dump(exclude_defaults=True) | {"quality": quality}
     diseases = sorted(document["decisions"])
-    for k, name in enumerate(FAULTS):
+    for k, name in enumerate(SCORES):
         if name not in (own["name"] for own in document["outputs"]):
             graph.graph.node.append(onnx.helper.make_node("Identity", [diseases[k % len(diseases)]], [name]))
             graph.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch"]))
@@ -389,14 +389,16 @@ def test_a_classifier_that_judges_pictures(
     program, classifier, cc0, tmp_path, beside, wrong, least_px, status, code, called
 ):
     thresholds = dict.fromkeys(wrong, 0.0) | {name: 1.0 for name in FAULTS if name not in wrong}
-    model = judging(classifier, tmp_path / "judging.onnx", {"thresholds": thresholds, "least_px": least_px})
+    model = judging(
+        classifier, tmp_path / "judging.onnx", {"thresholds": thresholds, "least_px": least_px, "image_quality": True}
+    )
     (row,) = screened(program, *beside, model.path, cc0)
     with funduscope.Screener.open(*map(str, beside), str(model.path), backend="onnxruntime", threads=1) as screener:
         expected = screener(cc0).to_dict()
     assert differences(row, expected) == []
     assert row["reason"] == expected["reason"]
     assert (row["status"], row["code"], row["glaucoma_second"]) == (status, code, called)
-    assert all(row[name] > 0 for name in FAULTS)
+    assert all(row[name] > 0 for name in SCORES)
     assert ("LOW_RESOLUTION" in row["warnings"]) == (status == "ok" and called is None)
 
 

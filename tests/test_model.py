@@ -120,6 +120,12 @@ def test_the_classifiers_figures_hold(classified, name: str, verdict: str, floor
     assert classified[name]["decisions"][verdict]["auc"]["value"] >= floor
 
 
+@pytest.mark.slow
+@pytest.mark.data
+def test_how_good_a_picture_is_goes_with_what_people_judged(classified) -> None:
+    assert classified["hygd"]["quality"]["image_quality"]["mean"] >= 0.75
+
+
 @pytest.fixture(scope="module")
 def classified(data_root: Path) -> dict[str, Any]:
     samples = [

@@ -8,7 +8,7 @@ import pytest
 
 from funduscope import Code, Screener
 from funduscope.engine.pictures import photo
-from funduscope.engine.readers.quality import FAULTS
+from funduscope.engine.readers.quality import FAULTS, IMAGE_QUALITY, SCORES
 from funduscope.training.classifier import foreign
 from funduscope.training.classifier.degrade import DEGRADATIONS
 
@@ -32,7 +32,7 @@ def test_a_good_photograph_has_no_fault(screener, eye):
     assert found.status == "ok"
     assert all(found.scores[name] < 0.3 for name in FAULTS)
     row = found.to_dict()
-    assert [row[name] for name in FAULTS] == pytest.approx([found.scores[name] for name in FAULTS], abs=1e-6)
+    assert [row[name] for name in SCORES] == pytest.approx([found.scores[name] for name in SCORES], abs=1e-6)
 
 
 @pytest.mark.parametrize("side", [1000, 700, 400])
@@ -53,6 +53,13 @@ def test_a_photograph_from_which_nothing_can_be_decided_is_refused_and_says_what
     assert screener(how.spoil(eye, 0.2 * how.lost)).status == "ok"
 
 
+@pytest.mark.parametrize("name", DEGRADATIONS)
+def test_a_photograph_made_worse_is_less_good(screener, eye, name):
+    how = DEGRADATIONS[name]
+    good, bad = (screener(own).scores[IMAGE_QUALITY] for own in (eye, how.spoil(eye, 2 * how.lost)))
+    assert bad < good - 0.05
+
+
 @pytest.mark.parametrize("sigma", [8, 20, 40])
 def test_a_blurred_photograph_has_no_opinion(screener, eye, sigma):
     assert screener(np.asarray(cv2.GaussianBlur(eye, (0, 0), sigma), np.uint8)).code is Code.BLURRED
@@ -62,7 +69,7 @@ def test_a_thumbnail_is_too_coarse_for_any_decision(screener, eye):
     small = cv2.resize(eye, (128, 128), interpolation=cv2.INTER_AREA)
     found = screener(np.asarray(small, np.uint8))
     assert found.code in (Code.LOW_RESOLUTION, Code.BLURRED)
-    assert found.scores.keys() >= set(FAULTS)
+    assert found.scores.keys() >= set(SCORES)
 
 
 @pytest.mark.parametrize("kind", foreign.DRAWN)

@@ -19,7 +19,7 @@ from ..diseases import DISEASES
 from ..errors import DataError
 from ..findings import Decision, Structure
 from ..readers import READERS
-from ..readers.quality import FAULTS
+from ..readers.quality import SCORES
 from ..readers.reader import Reader
 from ..results import Result, Screening
 from ..screener import Screener
@@ -68,7 +68,7 @@ def evaluate(
         (`expert_vcdr_error`, `expert_vcdr_bias`, both where it was measured) with Pearson's `expert_vcdr_correlation`,
         `fovea_error_percent` (of the picture's width) and `fovea_error_px` (original pixels), each as mean (and median);
         `laterality`: how often the eye was told rightly, wrongly, not at all; `quality`: Spearman's rank correlation of each
-        fault's score with the set's own judgement; `scores`: AUC of each.
+        score of quality with the set's own judgement; `scores`: AUC of each.
 
         `decisions`, by verdict: `auc`; `called`: how many of all the sick and of all the healthy it calls, of which it calls
         none that is refused or left open; rates `at_threshold` with their intervals (pictures on which the model abstains
@@ -100,8 +100,8 @@ def evaluate(
             _add_measures(tally, sample, drawn, screening)
         _add_opinions(tally, sample, screening, readers)
         if sample.quality is not None:
-            for fault in FAULTS:
-                tally.quality[fault].append((sample.quality, result.scores.get(fault)))
+            for name in SCORES:
+                tally.quality[name].append((sample.quality, result.scores.get(name)))
         if screening is not None and any(own.heat is not None for own in screening.decisions.values()):
             _add_heat(tally, sample, drawn, screening, readers)
     return {name: _figures(tally) for name, tally in tallies.items()}

@@ -17,7 +17,7 @@ from typing import Any, Final
 from ...version import __version__
 from ..readers import READERS
 from ..readers.column import readable
-from ..readers.quality import FAULTS
+from ..readers.quality import SCORES
 from ..results import ModelName, Result, Screening
 
 Resource = dict[str, Any]
@@ -130,7 +130,7 @@ def _outcome(result: Result, software: Resource) -> Resource:
     """Whether the picture could be screened, why not, and what is to be known of it all the same."""
     told = [("code", result.code), ("reason", result.reason), *(("warnings", own) for own in result.warnings)]
     parts = [_part(name, name, {"valueString": str(value)}) for name, value in told if value]
-    graded = ((name, result.scores.get(name)) for name in FAULTS)
+    graded = ((name, result.scores.get(name)) for name in SCORES)
     parts += [_part(name, name.replace("_", " "), _share(score)) for name, score in graded if score is not None]
     return _observation(
         "status", "Whether the picture could be screened", {"valueString": result.status}, software, parts

@@ -110,9 +110,9 @@ class Classifier(Contract):
         return self.model_copy(update={"decisions": {**self.decisions, **moved}})
 
     def needed(self) -> list[str]:
-        """See Contract; with a map for each disease where there is a grid for them, and a score for each fault of pictures."""
-        faults = [] if self.quality is None else self.quality.thresholds
-        return [*self.decisions, *(f"{name}_map" for name in self.decisions if self.map_grid is not None), *faults]
+        """See Contract; with a map for each disease where there is a grid for them, and what it says of a picture's quality."""
+        judged = [] if self.quality is None else self.quality.outputs()
+        return [*self.decisions, *(f"{name}_map" for name in self.decisions if self.map_grid is not None), *judged]
 
 
 class ClassifierReader(Reader):
@@ -227,7 +227,7 @@ class ClassifierReader(Reader):
     def differences(self, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:
         """See Reader."""
         probability = heat = 0.0
-        flips = 0
+        flips, judging = 0, self._document.quality
         for a, b in pairs:
             for disease, part in self._document.decisions.items():
                 one, other = float(a[disease]), float(b[disease])
@@ -242,4 +242,5 @@ class ClassifierReader(Reader):
             Difference("max |d probability|", probability, bounds.probability),
             Difference("max |d heat| (1: full)", heat, bounds.heat),
             Difference("decision flips", flips, 0),
+            *([] if judging is None else quality.differences(judging, pairs, bounds)),
         ]

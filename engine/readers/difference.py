@@ -12,6 +12,7 @@ class Bounds:
 
     Attributes:
         probability: Of any probability.
+        quality: Of a score of the picture's quality, where a pixel more or less may count.
         vcdr_mean: Of the vCDR, mean over pictures.
         height_px: Of disc or cup, in map pixels, for any picture.
         dice: Of masks, the least for any picture.
@@ -24,6 +25,7 @@ class Bounds:
     """
 
     probability: float
+    quality: float
     vcdr_mean: float
     height_px: float
     dice: float
@@ -37,6 +39,7 @@ class Bounds:
 
 FP32 = Bounds(
     probability=1e-5,
+    quality=1e-3,
     vcdr_mean=0.002,
     height_px=1.0,
     dice=0.9999,
@@ -49,6 +52,7 @@ FP32 = Bounds(
 )
 FP16 = Bounds(
     probability=5e-3,
+    quality=2e-2,
     vcdr_mean=0.005,
     height_px=1.0,
     dice=0.99,
@@ -61,6 +65,7 @@ FP16 = Bounds(
 )
 INT8 = Bounds(  # judged on vCDR and decisions: how far pixels and probabilities move is shown, not bounded
     probability=1.0,
+    quality=1.0,
     vcdr_mean=0.01,
     height_px=2.0,
     dice=0.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, NamedTuple, Self
 
@@ -13,9 +13,12 @@ from ..diseases import DISEASES
 from ..errors import Code
 from ..pictures.preprocess import Prepared
 from .column import Column
+from .difference import Bounds, Difference
 from .outputs import F, Outputs
 
 FaultName = Literal["not_a_fundus", "dark", "overexposed", "blurred"]
+ScoreName = Literal[FaultName, "image_quality"]
+IMAGE_QUALITY: Final = "image_quality"  # how good a picture is as a whole; refuses nothing
 
 
 class Fault(NamedTuple):
@@ -47,6 +50,7 @@ FAULTS: Final[dict[FaultName, Fault]] = {  # by output of the network, the grave
         "too blurred or hazy; clean the lens, focus, hold still, and take it again",
     ),
 }
+SCORES: Final[tuple[ScoreName, ...]] = (*FAULTS, IMAGE_QUALITY)  # the outputs on quality that a network can have
 
 
 class QualityPart(Strict):
@@ -55,10 +59,12 @@ class QualityPart(Strict):
     Attributes:
         thresholds: By fault, the score from which on a picture has it, and is refused.
         least_px: By disease, how many pixels of the photo the side of the field of view must have; of less, it is left open.
+        image_quality: Whether the network also says how good the picture is as a whole.
     """
 
     thresholds: Annotated[dict[FaultName, Probability], Field(min_length=1)]
     least_px: dict[str, Annotated[float, Field(gt=0)]]
+    image_quality: bool = False
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -66,30 +72,34 @@ class QualityPart(Strict):
             raise ValueError(f"least_px of {', '.join(sorted(unknown))}; known are {', '.join(DISEASES)}")
         return self
 
+    def outputs(self) -> list[str]:
+        """What the network says of a picture's quality."""
+        return [*self.thresholds, *([IMAGE_QUALITY] if self.image_quality else [])]
+
 
 @dataclass(frozen=True)
 class Grade:
     """What a model says of a picture's quality.
 
     Attributes:
-        scores: In [0, 1], by fault.
+        scores: In [0, 1], by the name of their output.
         refusal: Why it is not to be read, and the same as a sentence; None where it is.
         coarse: Diseases that it is too coarse for.
     """
 
-    scores: Mapping[FaultName, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
     refusal: tuple[Code, str] | None = None
     coarse: frozenset[str] = frozenset()
 
 
 def grade(part: QualityPart, outputs: Outputs, prepared: Prepared) -> Grade:
-    """Judge a picture. Args: outputs: of the network, with a score for each fault; prepared: what they are of."""
-    scores: dict[FaultName, float] = {name: float(outputs[name]) for name in part.thresholds}
+    """Judge a picture. Args: outputs: of the network, with those of `part`; prepared: what they are of."""
+    scores = {name: float(outputs[name]) for name in part.outputs()}
     side = prepared.field / max(prepared.placement.scale_x, prepared.placement.scale_y)
     coarse = frozenset(disease for disease, least in part.least_px.items() if side < least)
     refusal = None
     found = next(
-        (fault for name, fault in FAULTS.items() if name in scores and scores[name] >= part.thresholds[name]), None
+        (own for name, own in FAULTS.items() if name in part.thresholds and scores[name] >= part.thresholds[name]), None
     )
     if found is not None:
         refusal = found.code, found.advice
@@ -103,12 +113,27 @@ def grade(part: QualityPart, outputs: Outputs, prepared: Prepared) -> Grade:
     return Grade(scores, refusal, coarse)
 
 
-def _column(name: FaultName, fault: Fault) -> Column:
+def differences(part: QualityPart, pairs: Sequence[tuple[Outputs, Outputs]], bounds: Bounds) -> list[Difference]:
+    """See `Reader.differences`: of the scores, and of what is refused for them."""
+    score, flips = 0.0, 0
+    for a, b in pairs:
+        score = max(score, *(abs(float(a[name]) - float(b[name])) for name in part.outputs()))
+        for name, threshold in part.thresholds.items():
+            one, other = float(a[name]), float(b[name])
+            clear = abs(one - threshold) > bounds.flip_margin
+            flips += clear and (one >= threshold) != (other >= threshold)
+    return [Difference("max |d quality|", score, bounds.quality), Difference("refusal flips", flips, 0)]
+
+
+def _column(name: ScoreName) -> Column:
     def value(found: F) -> float | None:
         return found.scores.get(name)
 
-    meaning = f"how likely it is {fault.meaning}, 0 to 1; `ungradable` from the model's threshold on"
+    if name == IMAGE_QUALITY:
+        meaning = "how good the picture is as a whole, 0 to 1, the higher the better; refuses nothing"
+    else:
+        meaning = f"how likely it is {FAULTS[name].meaning}, 0 to 1; `ungradable` from the model's threshold on"
     return Column(name, meaning, value, digits=6, of_rejected=True)
 
 
-COLUMNS: Final = tuple(_column(name, fault) for name, fault in FAULTS.items())
+COLUMNS: Final = tuple(map(_column, SCORES))

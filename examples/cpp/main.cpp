@@ -62,13 +62,15 @@ const std::vector<std::string> keys = {"name",
                                        "dark",
                                        "overexposed",
                                        "blurred",
+                                       "image_quality",
                                        "model",
                                        "model_version",
                                        "model_sha256",
                                        "backend",
                                        "precision"};
 
-const std::set<std::string> kept = {"sha256", "warnings", "not_a_fundus", "dark", "overexposed", "blurred"};
+const std::set<std::string> kept = {"sha256", "warnings", "not_a_fundus", "dark", "overexposed", "blurred",
+                                    "image_quality"};
 
 struct Screener {
     std::unique_ptr<Model> multitask, disc, classifier;  // disc goes with multitask, else any may be missing

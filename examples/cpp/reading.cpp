@@ -207,6 +207,7 @@ std::vector<std::string> grade(const ordered_json& contract, const Look& look, o
         row[fault.name] = rounded(score, 6);
         if (!found && score >= part.at("thresholds").at(fault.name).get<double>()) found = &fault;
     }
+    if (part.value("image_quality", false)) row["image_quality"] = rounded(value(look.outputs, "image_quality"), 6);
     if (found) throw Ungradable(found->code, found->advice);
     const Placement& placement = look.square.placement;
     const double side = look.square.field() / std::max(placement.scale_x, placement.scale_y);  // px of the photo

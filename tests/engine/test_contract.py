@@ -269,3 +269,14 @@ def test_retinopathy_and_its_referable_part_need_the_same_pixels(classifier):
     score = {"name": "blurred", "dtype": "float32", "shape": ["batch"]}
     with pytest.raises(ValidationError, match="least_px of referable_dr and any_dr must be the same"):
         Classifier.model_validate(document | {"quality": quality, "outputs": [*document["outputs"], score]})
+
+
+def test_a_model_that_says_how_good_a_picture_is_has_an_output_for_it(classifier):
+    document = classifier.contract.model_dump()
+    names = ("blurred", "image_quality")
+    scores = [{"name": name, "dtype": "float32", "shape": ["batch"]} for name in names]
+    quality = {"thresholds": {"blurred": 0.5}, "least_px": {}, "image_quality": True}
+    made = Classifier.model_validate(document | {"quality": quality, "outputs": [*document["outputs"], *scores]})
+    assert made.needed()[-2:] == [*names]
+    with pytest.raises(ValidationError, match="outputs are"):
+        Classifier.model_validate(document | {"quality": quality, "outputs": [*document["outputs"], scores[0]]})

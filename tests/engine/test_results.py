@@ -16,7 +16,7 @@ from funduscope.engine.eyes import Eyes
 from funduscope.engine.findings import Decision, HeatMap
 from funduscope.engine.pictures import photo
 from funduscope.engine.readers import READERS, verdicts
-from funduscope.engine.readers.quality import FAULTS
+from funduscope.engine.readers.quality import SCORES
 from funduscope.engine.results import UNGRADABLE, ModelName, Rejected, Screening, columns, in_words
 
 COLUMNS = tuple(column.name for column in columns())
@@ -77,7 +77,7 @@ def test_each_columns_values_are_of_its_kind(seen):
         second_look=True,
         models=tuple(dataclasses.replace(own, site="Clinic 7 0123") for own in seen.models),
         decisions={own.name: Decision(own.disease, 0.25, 0.5, False) for own in verdicts()},
-        scores={**seen.scores, **dict.fromkeys((*FAULTS, "vcdr_first"), 0.1)},
+        scores={**seen.scores, **dict.fromkeys((*SCORES, "vcdr_first"), 0.1)},
     )
     row = filled.to_dict()
     for column in columns():

@@ -12,7 +12,7 @@ import pytest
 from funduscope.engine.contract import Model
 from funduscope.engine.errors import Code, SettingsError
 from funduscope.engine.pictures import photo
-from funduscope.engine.readers.quality import FAULTS
+from funduscope.engine.readers.quality import SCORES
 from funduscope.engine.results import Rejected, Screening, columns
 from funduscope.engine.runners import FakeRunner
 from funduscope.engine.screener import Screener
@@ -129,7 +129,7 @@ def test_the_columns_name_what_only_the_classifier_fills(fake, fundus):  # the l
         row = opened(fundus()).to_dict()
     assert {name for name in COLUMNS if row[name] is None} == {
         *OPINIONS,
-        *FAULTS,
+        *SCORES,
         "code",
         "reason",
         "patient",

@@ -69,7 +69,7 @@ def disc(**tensors: Any) -> tuple[dict[str, Any], Tensors]:
 
 def classifier(glaucoma: float, referable_dr: float, any_dr: float, **faults: float) -> tuple[dict[str, Any], Tensors]:
     """A classifier's contract and outputs, without heat maps. faults: scores of the picture's, each wrong from .6 on; with
-    them, retinopathy asks for 600 px, and the picture here has 512."""
+    them it says how good the picture is, and retinopathy asks for 600 px, where the picture here has 512."""
     rate = {"value": 0.9, "low": 0.8, "high": 0.95}
 
     def decision(*thresholds: float) -> dict[str, Any]:
@@ -81,6 +81,8 @@ def classifier(glaucoma: float, referable_dr: float, any_dr: float, **faults: fl
         return {"temperature": 1.0, "points": points, "map_scale": None}
 
     tensors: Any = {"glaucoma": glaucoma, "referable_dr": referable_dr, "any_dr": any_dr, **faults}
+    if faults:
+        tensors["image_quality"] = 0.7
     outputs = [{"name": name, "dtype": "float32", "shape": ["batch"]} for name in tensors]
     decisions = {
         "glaucoma": decision(0.2, 0.4, 0.6),
@@ -90,7 +92,11 @@ def classifier(glaucoma: float, referable_dr: float, any_dr: float, **faults: fl
     document = _common("classifier", outputs)
     if faults:
         least = {"glaucoma": 500.0, "referable_dr": 600.0, "any_dr": 600.0}
-        document["quality"] = {"thresholds": dict.fromkeys(faults, 0.6), "least_px": least}
+        document["quality"] = {
+            "thresholds": dict.fromkeys(faults, 0.6),
+            "least_px": least,
+            "image_quality": True,
+        }
     return document | {"decisions": decisions, "point": "balanced", "disagreement": 0.3, "map_grid": None}, tensors
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from funduscope import Screener
 from funduscope.engine import models
-from funduscope.engine.readers.quality import FAULTS
+from funduscope.engine.readers.quality import SCORES
 from funduscope.engine.runners import FakeRunner
 from funduscope.service import ServiceSettings
 
@@ -26,7 +26,7 @@ def outputs() -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     def made(images: np.ndarray) -> dict[str, np.ndarray]:
         red = images[..., 0].mean(axis=(1, 2), dtype=np.float64) / 255
         painted = {name: np.stack([np.full(size, value, np.float32) for value in red]) for name, size in sizes.items()}
-        return painted | {name: np.zeros(len(images), np.float32) for name in FAULTS}
+        return painted | {name: np.zeros(len(images), np.float32) for name in SCORES}
 
     return made
 

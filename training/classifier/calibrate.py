@@ -66,7 +66,7 @@ def calibrate(settings: Config, state: Mapping[str, Any], root: Path, fit_on: st
     quality = (
         None
         if settings.quality is None
-        else faults.fit(network, pairs, [picture.image for picture in held], geometry, settings.quality, settings.seed)
+        else faults.fit(network, pairs, pictures, geometry, settings.quality, settings.seed)
     )
     return {
         "decisions": decisions,

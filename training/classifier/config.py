@@ -91,7 +91,8 @@ class Quality(Strict):
 
     pictures: of each set and split; foreign: of each kind that is no retina; seen: of the pictures that have a fault, the share
     that its threshold is to see; refused: of all photographs as they are, the share that it may refuse at the most, which goes
-    before; regularisation: inverse strength of the penalty on the weights; least_px: see the contract's QualityPart.
+    before; regularisation: inverse strength of the penalty on the weights; least_px: see the contract's QualityPart; best: what
+    the best picture has where pictures were judged (`quality` of an index), None where no judgement is to be learned.
     """
 
     pictures: Positive
@@ -100,6 +101,7 @@ class Quality(Strict):
     refused: Open
     regularisation: Weight
     least_px: dict[str, Weight]
+    best: Weight | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Quality:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ...engine.readers.classifier import DecisionPart, MapGridPart
-from ...engine.readers.quality import FAULTS, QualityPart
+from ...engine.readers.quality import IMAGE_QUALITY, QualityPart
 from ..system import Deployment, output
 from . import job
 from .config import Config
@@ -31,10 +31,11 @@ def deploy(settings: Config, state: Mapping[str, Any], calibration: Mapping[str,
         outputs += [output(name, side, side) for name in MAPS]
         stride, offset = network.network.map_grid()
         grid = MapGridPart(stride_px=stride, offset_px=offset)
-    seen, part = calibration.get("quality"), None
+    seen, quality, part = calibration.get("quality"), None, None
     if seen is not None:
-        outputs += [output(name) for name in FAULTS]
-        part = QualityPart(thresholds=seen["thresholds"], least_px=seen["least_px"])
+        quality, graded = Quality.of(seen["weights"]), IMAGE_QUALITY in seen["weights"]
+        part = QualityPart(thresholds=seen["thresholds"], least_px=seen["least_px"], image_quality=graded)
+        outputs += map(output, part.outputs())
     fields = {
         "outputs": outputs,
         "decisions": decisions,
@@ -44,5 +45,4 @@ def deploy(settings: Config, state: Mapping[str, Any], calibration: Mapping[str,
         "quality": part,
     }
     temperatures = {name: own.temperature for name, own in decisions.items()}
-    quality = None if seen is None else Quality.of(seen["weights"])
     return Deployment(Deployed(network, temperatures, quality).eval(), fields)

@@ -1,8 +1,9 @@
 """How a network learns what is wrong with pictures: `quality`'s linear layer, fitted when a run is calibrated.
 
-It learns from photographs of the training split, as they are and made worse (`degrade`), and from pictures that are no retina
-(`foreign`). Each threshold is as high as still sees most pictures that have the fault, and so high that of the validation split's
-photographs, as they are, hardly any is refused.
+Faults are learned from photographs of the training split, as they are and made worse (`degrade`), and from pictures that are no
+retina (`foreign`). Each threshold is as high as still sees most pictures that have the fault, and so high that of the validation
+split's photographs, as they are, hardly any is refused. How good a picture is as a whole is learned from those photographs of the
+training split whose quality someone has judged, and refuses nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...engine.errors import PhotoError
+from ...engine.errors import DataError, PhotoError
 from ...engine.labelled.sample import Sample, Split
 from ...engine.pictures import photo, preprocess
-from ...engine.readers.quality import FAULTS, FaultName
+from ...engine.readers.quality import FAULTS, IMAGE_QUALITY, FaultName, ScoreName
 from ...postprocess import metrics
 from . import config, foreign
+from .batches import Picture
 from .degrade import DEGRADATIONS
 from .job import Pair
 from .networks import Classifier
@@ -125,7 +127,7 @@ def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def fit(
     network: Classifier,
     pairs: Sequence[Pair],
-    held: Sequence[NDArray[np.uint8]],
+    pictures: Sequence[Picture],
     geometry: preprocess.Geometry,
     own: config.Quality,
     seed: int,
@@ -135,14 +137,18 @@ def fit(
     Args:
         network: With a trained trunk, which stays as it is.
         pairs: Samples of all splits, with their sets' settings.
-        held: All photographs of the validation split, prepared: uint8 (S, S, 3).
+        pictures: All photographs of the training and the validation split, prepared.
         geometry: How pictures are prepared.
         own: How much of what.
         seed: Of what is drawn.
 
     Returns:
         `weights` as `quality.Quality.of` takes them, `thresholds` and `least_px` as the contract does, and a `report` on the
-        validation split: by fault, the AUC between photographs as they are and those that have it.
+        validation split: by fault, the AUC between photographs as they are and those that have it; of the whole, the rank
+        correlation with what was judged.
+
+    Raises:
+        DataError: Judgements are to be learned, and no training picture has one, or one is not within the scale.
     """
     from sklearn.linear_model import LogisticRegression  # which export has no need of
     from sklearn.preprocessing import StandardScaler
@@ -152,9 +158,12 @@ def fit(
         for k, split in enumerate(_SPLITS)
     )
     scaler = StandardScaler().fit(train.features)
+    held = [picture.image for picture in pictures if picture.sample.split == "val"]
     inputs, seen, as_they_are = map(scaler.transform, (train.features, val.features, _features(network, held)))
     good = np.array([kind == AS_IT_IS for kind in val.kinds])
-    weights, thresholds, report = {}, {}, {}
+    weights: dict[ScoreName, dict[str, Any]] = {}
+    report: dict[ScoreName, dict[str, float | None]] = {}
+    thresholds: dict[FaultName, float] = {}
     for name in FAULTS:
         known = train.faults[name] >= 0
         model = LogisticRegression(C=own.regularisation, class_weight="balanced", max_iter=2000)
@@ -165,12 +174,51 @@ def fit(
             float(np.quantile(logits[has], 1 - own.seen[name])),
         )
         thresholds[name] = round(float(1 / (1 + np.exp(-cut))), 4)
-        weight = model.coef_[0] / scaler.scale_
-        bias = float(model.intercept_[0] - weight @ scaler.mean_)
-        weights[name] = {"weight": [float(f"{w:.5g}") for w in weight], "bias": bias}
+        weights[name] = _row(model.coef_[0], model.intercept_[0], scaler)
         area = metrics.auc(logits[good | has], has[good | has])
-        report[name] = {"auc": area and area.value, "seen": float(np.mean(logits[has] >= cut))}
+        report[name] = {"auc": None if area is None else area.value, "seen": float(np.mean(logits[has] >= cut))}
+    if own.best is not None:
+        weights[IMAGE_QUALITY], report[IMAGE_QUALITY] = _judged(network, pictures, own.best, own.regularisation)
     return {"weights": weights, "thresholds": thresholds, "least_px": own.least_px, "report": report}
+
+
+def _judged(
+    network: Classifier, pictures: Sequence[Picture], best: float, regularisation: float
+) -> tuple[dict[str, Any], dict[str, float | None]]:
+    """The row of weights that says how good a picture is, and how well it ranks the validation split's."""
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import StandardScaler
+
+    images: dict[Split, list[NDArray[np.uint8]]] = {"train": [], "val": []}
+    quality: dict[Split, list[float]] = {"train": [], "val": []}
+    for picture in pictures:
+        sample = picture.sample
+        if sample.quality is not None:
+            if not 0 < sample.quality < best:
+                raise DataError(
+                    f"{sample.image}: its quality is {sample.quality:g}, not between 0 and {best:g} (quality.best)"
+                )
+            images[sample.split].append(picture.image)
+            quality[sample.split].append(sample.quality / best)
+    if not images["train"]:
+        raise DataError(
+            "no training picture has a quality; leave out quality.best, or add a set whose index has this column"
+        )
+    features = _features(network, images["train"])
+    scaler = StandardScaler().fit(features)
+    share = np.array(quality["train"])
+    model = Ridge(alpha=1 / regularisation).fit(scaler.transform(features), np.log(share / (1 - share)))
+    ranked = None
+    if images["val"]:
+        seen = model.predict(scaler.transform(_features(network, images["val"])))
+        ranked = metrics.rank_correlation(seen, quality["val"])
+    return _row(model.coef_, model.intercept_, scaler), {"rank_correlation": None if ranked is None else ranked.value}
+
+
+def _row(coefficients: NDArray[np.float64], intercept: float, scaler: Any) -> dict[str, Any]:
+    """A row of the layer, which takes features as they are. scaler: by which those were scaled that it was fitted to."""
+    weight = coefficients / scaler.scale_
+    return {"weight": [float(f"{w:.5g}") for w in weight], "bias": float(intercept - weight @ scaler.mean_)}
 
 
 def _drawn(pairs: Sequence[Pair], split: Split, count: int, seed: int) -> list[Sample]:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from ...engine.diseases import DISEASES
 from ...engine.errors import SettingsError
 from ...engine.labelled.sample import LESIONS
-from ...engine.readers.quality import FAULTS
 from .. import pretrained, system
 from . import config
 from .efficientnet import SCALING as EFFICIENTNET_SCALING
@@ -389,13 +388,13 @@ class Deployed(system.Deployed):
         self.temperatures: Tensor
         self.register_buffer("temperatures", torch.tensor([temperatures[n] for n in OUTPUTS]), persistent=False)
         maps = MAPS if isinstance(network.network, Pooled) else ()
-        self.outputs = OUTPUTS + maps + (() if quality is None else tuple(FAULTS))
+        self.outputs = OUTPUTS + maps + (() if quality is None else quality.outputs)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """images: uint8 (N, S, S, 3) RGB.
 
-        Returns: `outputs`: probabilities (N,) in [0, 1], then maps (N, h, w) in calibrated logits, then how likely each fault of
-        the picture is (N,) in [0, 1], float32.
+        Returns: `outputs`: probabilities (N,) in [0, 1], then maps (N, h, w) in calibrated logits, then what `quality` says of
+        the picture (N,) in [0, 1], float32.
         """
         count = len(OUTPUTS)
         if not isinstance(self.network.network, Pooled):
@@ -403,8 +402,8 @@ class Deployed(system.Deployed):
             return tuple(torch.sigmoid(logits[:, :count] / self.temperatures).unbind(1))
         logits, maps, features = self.network.heat(images)
         maps = maps[:, :count] / self.temperatures[:, None, None]
-        faults = () if self.quality is None else torch.sigmoid(self.quality(images, features)).unbind(1)
-        return (*torch.sigmoid(logits[:, :count] / self.temperatures).unbind(1), *maps.unbind(1), *faults)
+        seen = () if self.quality is None else torch.sigmoid(self.quality(images, features)).unbind(1)
+        return (*torch.sigmoid(logits[:, :count] / self.temperatures).unbind(1), *maps.unbind(1), *seen)
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         return [(f"network.{conv}", f"network.{norm}") for conv, norm in self.network.conv_norm_pairs()]

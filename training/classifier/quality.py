@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ...engine.readers.quality import FAULTS
+from ...engine.readers.quality import FAULTS, IMAGE_QUALITY, SCORES
 
 _INSIDE = 0.1  # brightest channel of a pixel inside the field of view
 _DIM, _BURNT = 0.2, 0.98
@@ -30,11 +30,12 @@ def brightness(images: Tensor) -> Tensor:
 
 
 class Quality(nn.Module):
-    """Logits (N, faults), in the order of `FAULTS`. width: of the network's features."""
+    """Logits (N, outputs). width: of the network's features; graded: whether it also says how good a picture is as a whole."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, graded: bool) -> None:
         super().__init__()
-        self.linear = nn.Linear(width + MEASURES, len(FAULTS))
+        self.outputs = SCORES if graded else tuple(FAULTS)
+        self.linear = nn.Linear(width + MEASURES, len(self.outputs))
 
     def forward(self, images: Tensor, features: Tensor) -> Tensor:
         """images: uint8 (N, S, S, 3) RGB; features: (N, width), pooled."""
@@ -44,7 +45,8 @@ class Quality(nn.Module):
     @classmethod
     def of(cls, weights: Mapping[str, Any]) -> Self:
         """With weights as `faults.fit` gives them."""
-        weight = torch.tensor([weights[name]["weight"] for name in FAULTS])
-        made = cls(weight.shape[1] - MEASURES)
-        made.linear.load_state_dict({"weight": weight, "bias": torch.tensor([weights[n]["bias"] for n in FAULTS])})
+        own = [weights[name] for name in SCORES if name in weights]
+        weight, bias = (torch.tensor([row[part] for row in own]) for part in ("weight", "bias"))
+        made = cls(weight.shape[1] - MEASURES, graded=IMAGE_QUALITY in weights)
+        made.linear.load_state_dict({"weight": weight, "bias": bias})
         return made

@@ -27,6 +27,7 @@ RULES = Rules(0.5, 0.5, "robust", 0.2, 10.0, -5.0)
 THRESHOLD = 0.5
 LOOSE = Bounds(
     probability=1,
+    quality=1,
     vcdr_mean=1,
     height_px=SIZE,
     dice=0,

@@ -85,22 +85,27 @@ def test_the_classifiers_figures_are_those_by_hand(fake, classifier, clinic):
     assert (at["tp"], at["fn"], at["fp"], at["tn"]) == (1, 3, 1, 1)
 
 
-def test_scores_of_faults_are_held_against_the_sets_own_judgement(fake, classifier, clinic, opinions):
+def test_scores_of_quality_are_held_against_the_sets_own_judgement(fake, classifier, clinic, opinions):
     lines = (clinic / "index.csv").read_text().splitlines()
     judged = [
         f"{lines[0]},quality",
         *(f"{line},{quality}" for line, quality in zip(lines[1:4], (9, 5, 7), strict=True)),
     ]
     (clinic / "index.csv").write_text("\n".join(judged) + "\n")
-    part = QualityPart(thresholds={"blurred": 0.99, "dark": 0.99}, least_px={})
+    part = QualityPart(thresholds={"blurred": 0.99, "dark": 0.99}, least_px={}, image_quality=True)
     knowing = dataclasses.replace(classifier, contract=classifier.contract.model_copy(update={"quality": part}))
 
     def classify(image):
-        return opinions() | {"blurred": np.float32(image[0, 0, 1] / 255), "dark": np.float32(0.5)}
+        return opinions() | {
+            "blurred": np.float32(image[0, 0, 1] / 255),
+            "dark": np.float32(0.5),
+            "image_quality": np.float32(image[0, 0, 1] / 255),
+        }
 
     found = evaluated(fake(models=[knowing], classify=classify), clinic)["quality"]
     assert found["blurred"]["n"] == 3
     assert found["blurred"]["mean"] == pytest.approx(np.corrcoef([3, 2, 1], [3, 1, 2])[0, 1])
+    assert found["image_quality"]["mean"] == found["blurred"]["mean"]
     assert found["dark"]["mean"] is None
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from funduscope.engine.readers.quality import FAULTS
-from funduscope.training.classifier import config, faults, foreign
+from funduscope.engine.errors import DataError
+from funduscope.engine.readers.quality import FAULTS, IMAGE_QUALITY, SCORES
+from funduscope.training.classifier import batches, config, faults, foreign
 from funduscope.training.classifier.networks import Classifier as Network
 from funduscope.training.classifier.networks import Deployed
 from funduscope.training.classifier.quality import MEASURES, Quality, brightness
@@ -19,6 +22,7 @@ OWN = {
     "refused": 0.05,
     "regularisation": 0.1,
     "least_px": {"glaucoma": 40.0},
+    "best": 10.0,
 }
 
 
@@ -62,27 +66,55 @@ def test_what_is_gathered_names_each_fault_where_it_is_known(seen):
     assert set(found.faults["not_a_fundus"][kinds == "defocused"]) == {0}
 
 
-def test_the_fitted_layer_goes_through_to_the_outputs(seen):
-    settings, network, pairs = seen
+@pytest.fixture
+def judged(seen):
+    """The photographs of `seen` that are not tested on, prepared, each with a quality that goes by its brightness."""
+    settings, _, pairs = seen
     geometry = settings.preparation(settings.geometry.size).build()
-    held = [np.full((settings.geometry.size,) * 2 + (3,), level, np.uint8) for level in (60, 90)]
-    fitted = faults.fit(network, pairs, held, geometry, settings.quality, seed=0)
-    assert set(fitted["thresholds"]) == set(fitted["weights"]) == set(FAULTS)
-    assert all(0 < value < 1 for value in fitted["thresholds"].values())
-    assert all(own["seen"] <= 0.95 for own in fitted["report"].values())  # no lower than was asked
-    assert fitted["least_px"] == OWN["least_px"]
-    assert fitted["report"]["not_a_fundus"]["auc"] > 0.8  # even an untrained network tells letters from a retina
-    deployed = Deployed(
-        network, dict.fromkeys(("glaucoma", "referable_dr", "any_dr"), 1.0), Quality.of(fitted["weights"])
-    ).eval()
+    pictures = batches.prepare_all([pair for pair in pairs if pair[0].split != "test"], geometry, 1)
+    return [replace(own, sample=replace(own.sample, quality=1 + 8 * float(own.image.mean()) / 255)) for own in pictures]
+
+
+def fitted(seen, pictures, **changes):
+    settings, network, pairs = seen
+    own = settings.quality.model_copy(update=changes)
+    return faults.fit(network, pairs, pictures, settings.preparation(settings.geometry.size).build(), own, seed=0)
+
+
+def test_the_fitted_layer_goes_through_to_the_outputs(seen, judged):
+    settings, network, _ = seen
+    found = fitted(seen, judged)
+    assert set(found["thresholds"]) == set(FAULTS)
+    assert set(found["weights"]) == set(found["report"]) == set(SCORES)
+    assert all(0 < value < 1 for value in found["thresholds"].values())
+    assert all(found["report"][name]["seen"] <= 0.95 for name in FAULTS)  # no lower than was asked
+    assert found["least_px"] == OWN["least_px"]
+    assert found["report"]["not_a_fundus"]["auc"] > 0.8  # even an untrained network tells letters from a retina
+    assert found["report"][IMAGE_QUALITY]["rank_correlation"] > 0.7  # and how bright a picture is
+    diseases = dict.fromkeys(("glaucoma", "referable_dr", "any_dr"), 1.0)
+    deployed = Deployed(network, diseases, Quality.of(found["weights"])).eval()
     size = settings.geometry.size
     images = torch.randint(0, 255, (2, size, size, 3), dtype=torch.uint8)
     with torch.inference_mode():
         outputs = dict(zip(deployed.outputs, deployed(images), strict=True))
-        logits = Quality.of(fitted["weights"])(images, network.heat(images).features)
-    assert tuple(outputs)[-len(FAULTS) :] == tuple(FAULTS)
-    for k, name in enumerate(FAULTS):
+        logits = Quality.of(found["weights"])(images, network.heat(images).features)
+    assert tuple(outputs)[-len(SCORES) :] == SCORES
+    for k, name in enumerate(SCORES):
         assert outputs[name].tolist() == pytest.approx(torch.sigmoid(logits[:, k]).tolist())
+
+
+def test_without_judgements_faults_alone_are_told(seen, judged):
+    found = fitted(seen, judged, best=None)
+    assert set(found["weights"]) == set(FAULTS)
+    assert Quality.of(found["weights"]).outputs == tuple(FAULTS)
+
+
+def test_a_judgement_off_the_scale_or_none_at_all_is_refused(seen, judged):
+    with pytest.raises(DataError, match=r"not between 0 and 0\.5 \(quality\.best\)"):
+        fitted(seen, judged, best=0.5)
+    unknown = [replace(own, sample=replace(own.sample, quality=None)) for own in judged]
+    with pytest.raises(DataError, match=r"no training picture has a quality; leave out quality\.best"):
+        fitted(seen, unknown)
 
 
 def test_dense_layers_have_no_quality(plan, build):

@@ -239,7 +239,7 @@ const WARNINGS = {
   END_MISSING: "the JPEG lacks its end marker",
   RANGE_ASSUMED: "the range of brightness was assumed",
 };
-const QUALITY = {not_a_fundus: "not a retina", dark: "dark", overexposed: "overexposed", blurred: "blurred"};
+const QUALITY = {not_a_fundus: "not a retina", dark: "dark", overexposed: "overexposed", blurred: "blurred", image_quality: "good as a whole"};
 const SHOWN = ["contours", "fovea"];  // the layers that are there at first
 const WORDS = new Map([[true, "refer"], [false, "no"], [null, "open"]]);
 
