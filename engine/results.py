@@ -278,7 +278,7 @@ _CODES = (
 )
 _WARNINGS = (
     "what an `ok` result lacks (`DISC_NOT_FOUND`, `DISC_IMPLAUSIBLE` and `SIDEWAYS`, which leave glaucoma open, `CUP_NOT_FOUND`, "
-    "`FOVEA_NOT_FOUND`), is too coarse for (`LOW_RESOLUTION`), is unsure of (`DR_UNCERTAIN`, "
+    "`FOVEA_NOT_FOUND`), is too coarse for (`LOW_RESOLUTION`), is unsure of (`DISC_OVEREXPOSED`, `DR_UNCERTAIN`, "
     "`ANY_DR_UNCERTAIN`, `GLAUCOMA_UNCERTAIN`), or contradicts (`GLAUCOMA_DISAGREEMENT` of the two models, "
     "`LATERALITY_CONFLICT`, of a rejected picture too); a field of view that is not quite round (`NOT_ROUND`); and what was "
     "assumed of the file (`END_MISSING`, `RANGE_ASSUMED`)"

@@ -1,4 +1,5 @@
-"""Whether what was taken for a disc can be one, by its size, its shape and where the fovea lies.
+"""Whether what was taken for a disc can be one, by its size, its shape and where the fovea lies; and whether light has left its
+cup to be seen.
 
 The bounds lie outside what the drawn discs of nine sets and those found on 4,000 photographs of seven have, but for pictures on
 which something else was taken for the disc.
@@ -23,6 +24,8 @@ _SOLID: Final = 0.85  # area over that of the convex hull
 _FAR: Final = 5.0  # disc diameters from the fovea
 _NEAR: Final = 0.7
 _SURE: Final = 1.4  # disc diameters, from which on a fovea tells how the picture lies
+_BURNT: Final = 245  # of the green channel, in which the cup is told from the rim
+_TOO_MUCH: Final = 0.05  # of the disc's area
 _STEEP: Final = 1.7  # from the disc to the fovea, down over across; no upright photograph of 291 has more
 
 
@@ -42,6 +45,17 @@ def is_sideways(seen: Anatomy) -> bool | None:
     """Whether the picture lies on its side, as the fovea is above or below the disc; None where none was found for sure."""
     across, down = _away(seen)
     return bool(down > _STEEP * across) if np.hypot(across, down) >= _SURE else None
+
+
+def is_burnt_out(seen: Anatomy, image: NDArray[np.uint8]) -> bool:
+    """Whether too much of a disc is burnt out for its cup to be seen well. Args: seen: with a region; image: uint8 (S, S, 3) RGB,
+    what the maps are of."""
+    region = seen.region
+    assert region is not None
+    height, width = (side // region.zoom for side in region.disc.shape)
+    green = np.ascontiguousarray(image[region.y : region.y + height, region.x : region.x + width, 1])
+    fine = np.asarray(cv2.resize(green, region.disc.shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    return bool(np.mean(fine[region.disc] >= _BURNT) >= _TOO_MUCH)
 
 
 def _apart(seen: Anatomy) -> float:

@@ -277,11 +277,19 @@ def painted(tmp_path_factory) -> Model:
 
 
 def paint(
-    path: Path, disc=(350, 250, 80, 84), cup=40, fovea=(180, 260), line=None, bite=0, vessel=None, shape="ellipse"
+    path: Path,
+    disc=(350, 250, 80, 84),
+    cup=40,
+    fovea=(180, 260),
+    line=None,
+    bite=0,
+    vessel=None,
+    shape="ellipse",
+    glare=0,
 ) -> Path:
     """A picture, 512 px wide, of a field of 500 px. disc: x, y, width, height; cup: its diameter; line: smears the disc to
     there; bite: diameter of what is missing at the disc's left side; vessel: something else that is taken for a disc;
-    shape: of the disc."""
+    shape: of the disc; glare: diameter of what is burnt out in it."""
     red, green, blue = (np.full((512, 512), value, np.uint8) for value in (100, 60, 15))
     if disc:
         x, y, width, height = disc
@@ -296,6 +304,8 @@ def paint(
             cv2.circle(red, (x - width // 2, y), bite // 2, 100, -1)
         if cup:
             cv2.circle(green, (x, y), cup // 2, 170, -1)
+        if glare:
+            cv2.circle(green, (x, y), glare // 2, 255, -1)
         if vessel:
             cv2.ellipse(red, vessel[:2], (vessel[2] // 2, vessel[3] // 2), 0, 0, 360, 230, -1)
         if line:
@@ -314,6 +324,13 @@ PAINTED = {  # what is painted, and what is to be said of it
     "nearer": ({"disc": (310, 250, 20, 20), "cup": 8, "fovea": (256, 260), "vessel": (256, 424, 72, 7)}, []),
     "nearest": ({"disc": (310, 250, 20, 20), "cup": 8, "fovea": (256, 260), "vessel": (256, 396, 72, 7)}, []),
     "bright_edge": ({"vessel": (256, 442, 220, 112)}, []),
+    "burnt_out": ({"glare": 28}, ["DISC_OVEREXPOSED"]),
+    "burnt_out_closer": (
+        {"disc": (330, 250, 26, 26), "cup": 12, "fovea": (256, 260), "glare": 10},
+        ["DISC_OVEREXPOSED"],
+    ),
+    "glinting": ({"glare": 12}, []),
+    "burnt_out_sideways": ({"disc": (256, 330, 70, 64), "fovea": (240, 190), "glare": 28}, ["SIDEWAYS"]),
     "tiny": ({"disc": (330, 250, 14, 14), "cup": 6, "fovea": (280, 255)}, ["DISC_IMPLAUSIBLE"]),
     "beside": ({"disc": (460, 250, 26, 26), "cup": 12, "fovea": (400, 250)}, []),  # beyond what closer looks show
     "large": ({"disc": (330, 250, 190, 190)}, ["DISC_IMPLAUSIBLE"]),

@@ -169,8 +169,10 @@ class MultiTaskReader(Reader):
         elif _is_sideways(seen, prepared):
             warnings.insert(0, Code.SIDEWAYS)
             seen = replace(seen, vcdr=None, glaucoma_vcdr=None, glaucoma=None)
-        elif fovea:
-            eye = measures.eye_of((disc.x, disc.y), fovea, disc.vertical_diameter_px)
+        else:
+            if plausible.is_burnt_out(seen, np.rot90(prepared.image, -prepared.turns)):
+                warnings.insert(0, Code.DISC_OVEREXPOSED)
+            eye = measures.eye_of((disc.x, disc.y), fovea, disc.vertical_diameter_px) if fovea else None
         if eye and eyes.eye is None:
             eyes = replace(eyes, eye=eye, source="picture")
         elif eye and eye != eyes.eye and Code.LATERALITY_CONFLICT not in found.warnings:

@@ -1,4 +1,4 @@
-// Whether what was taken for a disc can be one, as postprocess/plausible.py judges it.
+// Whether what was taken for a disc can be one, and whether its cup is to be seen, as postprocess/plausible.py judges it.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -14,6 +14,7 @@ constexpr double narrow = 0.45, wide = 1.35;        // width over height
 constexpr double hollow = 0.8, full = 1.15;         // area over that of the ellipse in its box
 constexpr double solid = 0.85;                      // area over that of the convex hull
 constexpr double far = 5, near = 0.7;               // disc diameters from the fovea
+constexpr double burnt = 245, too_much = 0.05;      // of the green channel; of the disc's area
 constexpr double sure = 1.4, steep = 1.7;           // the same; of that, the height over the distance across
 
 // From the fovea to the disc, in disc diameters; NaN where one is not known.
@@ -50,6 +51,16 @@ bool is_round(const cv::Mat& mask) {
 bool is_disc(const Anatomy& seen, double field_px) {
     const double share = static_cast<double>(seen.disc_px) / zoom / field_px;
     return smallest <= share && share <= largest && is_round(seen.region->disc) && !(apart(seen) > far);
+}
+
+bool is_burnt_out(const Anatomy& seen, const cv::Mat& image) {
+    const Region& region = *seen.region;
+    const cv::Rect around(region.x, region.y, region.disc.cols / zoom, region.disc.rows / zoom);
+    cv::Mat green, fine;
+    cv::extractChannel(image(around), green, 1);
+    cv::resize(green, fine, region.disc.size(), 0, 0, cv::INTER_NEAREST);
+    const int bright = cv::countNonZero((fine >= burnt) & (region.disc > 0));
+    return bright >= too_much * cv::countNonZero(region.disc);
 }
 
 bool is_fovea(const Anatomy& seen) { return !(apart(seen) < near); }

@@ -137,6 +137,7 @@ Decision read_multitask(const ordered_json& contract, const Look& look, ordered_
     if (cup) put(row, "cup", *cup);
     if (!plausible) warn(row, "DISC_IMPLAUSIBLE");
     if (plausible && sideways) warn(row, "SIDEWAYS");
+    if (plausible && !sideways && is_burnt_out(seen, look.square.image)) warn(row, "DISC_OVEREXPOSED");
     if (!cup) warn(row, "CUP_NOT_FOUND");
 
     Decision glaucoma{{}, contract.at("glaucoma_threshold").get<double>(), {}};

@@ -50,3 +50,15 @@ def test_a_turned_picture_is_found_out(cc0, turns):
     else:
         assert "SIDEWAYS" in result.warnings
         assert (result.vcdr, result.decisions["glaucoma"].called, result.eyes.eye, spot) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("turns", [0, 2])
+def test_a_burnt_out_disc_is_told_and_decided_all_the_same(cc0, turns):
+    eye = photo.load(cc0).pixels.copy()
+    with Screener.open("multitask", "disc", backend="onnxruntime", threads=1) as screener:
+        plain = screener(eye)
+        assert "DISC_OVEREXPOSED" not in plain.warnings
+        eye[plain.mask("cup")] = 255
+        found = screener(np.ascontiguousarray(np.rot90(eye, turns)))
+    assert "DISC_OVEREXPOSED" in found.warnings
+    assert found.decisions["glaucoma"].called is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -82,3 +84,16 @@ def test_a_picture_on_its_side(fovea, told):
 
 def test_without_a_fovea_no_side_is_known():
     assert plausible.is_sideways(seen(fovea=None)) is None
+
+
+@pytest.mark.parametrize(("side", "level", "told"), [(10, 250, True), (10, 244, False), (6, 250, False)])
+def test_a_burnt_out_disc(side, level, told):
+    image = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    image[..., 0] = 255  # red burns out on many cameras
+    image[128 - side // 2 : 128 + side // 2, 150 - side // 2 : 150 + side // 2, 1] = level  # of an area of 1,194 px
+    assert plausible.is_burnt_out(seen(), image) is told
+    around = seen().region  # as it is measured: on the part of the map around the disc
+    top, left, bottom, right = 100, 120, 156, 180
+    part = around.disc[ZOOM * top : ZOOM * bottom, ZOOM * left : ZOOM * right]
+    cut = replace(seen(), region=DiscRegion(part, part, left, top, ZOOM))
+    assert plausible.is_burnt_out(cut, image) is told

@@ -233,6 +233,7 @@ const WARNINGS = {
   DR_UNCERTAIN: "referable retinopathy is open",
   ANY_DR_UNCERTAIN: "any retinopathy is open",
   DISC_IMPLAUSIBLE: "what was found is no disc by size or shape, so glaucoma is open",
+  DISC_OVEREXPOSED: "part of the disc is burnt out, so glaucoma is less sure; take it again with less flash",
   SIDEWAYS: "the picture lies on its side, so glaucoma is open; turn it",
   LOW_RESOLUTION: "too few pixels for some decisions, which are open",
   NOT_ROUND: "the field of view is not quite round",

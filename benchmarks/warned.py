@@ -1,0 +1,59 @@
+"""What a warning is worth: each verdict on the test pictures that have it, and on those that do not.
+
+    python benchmarks/warned.py DISC_OVEREXPOSED origa odir5k ... --data FOLDER
+
+By set, and of all together, with the embedded models: how many pictures, the area under the curve, and how many of the healthy
+and of the sick are called. Pictures without the verdict's label or its probability do not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+from funduscope import Code, Screener, Screening
+from funduscope.engine.labelled import dataset
+from funduscope.postprocess import metrics
+
+Said = tuple[float, bool, int]  # probability, whether it was called, and the truth
+
+
+def told(said: list[Said]) -> str:
+    """The figures of one verdict on some pictures."""
+    found = metrics.auc([own[0] for own in said], [own[2] for own in said]) if said else None
+    area = "-" if found is None else f"{found.value:.3f}"
+    shares = []
+    for label, name in enumerate(("healthy", "sick")):
+        called = [own[1] for own in said if own[2] == label]
+        shares.append(f"{sum(called):3} of {len(called):3} {name}")
+    return f"{len(said):4}   auc {area:5}   called {', '.join(shares)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("warning", type=Code)
+    parser.add_argument("sets", nargs="+")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--split", default="test")
+    asked = parser.parse_args()
+    seen: dict[tuple[str, str, bool], list[Said]] = defaultdict(list)
+    with Screener.open(backend="onnxruntime") as screener:
+        for name in asked.sets:
+            samples = [sample for sample in dataset.load(asked.data / name) if sample.split == asked.split]
+            for sample, result in zip(samples, screener.stream([s.image for s in samples]), strict=True):
+                for verdict, own in result.decisions.items() if isinstance(result, Screening) else ():
+                    truth = sample.diseased(own.disease)
+                    if truth is not None and own.probability is not None:
+                        said = own.probability, own.called is True, truth
+                        for row in (name, "all"):
+                            seen[row, verdict, asked.warning in result.warnings].append(said)
+    for name in (*asked.sets, "all"):
+        for verdict in sorted({own[1] for own in seen if own[0] == name}):
+            for warned in (True, False):
+                words = f"with {asked.warning}" if warned else "without"
+                print(f"{name:14}{verdict:17}{words:24}{told(seen[name, verdict, warned])}")
+
+
+if __name__ == "__main__":
+    main()
