@@ -38,7 +38,7 @@ BURNT = 0.05  # of the field of view, from which on a picture counts as burnt ou
 def told(results: Iterable[Result]) -> str:
     """How good they are on average, the share refused, and by which codes."""
     found = list(results)
-    good = [own.scores[IMAGE_QUALITY] or 0 for own in found if IMAGE_QUALITY in own.scores]
+    good = [score for own in found if (score := own.scores.get(IMAGE_QUALITY)) is not None]
     average = f"{np.mean(good):.2f}" if good else "   -"
     codes = Counter(str(own.code) for own in found if isinstance(own, Rejected))
     listed = ", ".join(f"{code} {count}" for code, count in codes.most_common())

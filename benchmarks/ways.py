@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from funduscope.engine import contract, models, runners
 from funduscope.engine.errors import BackendError, FunduscopeError, require
-from funduscope.engine.readers.quality import FAULTS
+from funduscope.engine.readers.quality import SCORES
 from funduscope.engine.results import Screening
 from funduscope.engine.screener import Screener, ScreenerSettings, tuned
 
@@ -180,7 +180,7 @@ def _way(screener: Screener) -> Way:
     def told(result: Any) -> dict[str, float]:
         assert isinstance(result, Screening), str(result)
         seen = {name: own.probability for name, own in result.decisions.items()}
-        seen |= {name: result.scores.get(name) for name in FAULTS}
+        seen |= {name: result.scores.get(name) for name in SCORES}
         seen.pop("glaucoma", None)  # of a closer look at the disc, which a loop without post-processing does not find
         return {name: value for name, value in seen.items() if value is not None}
 

@@ -46,7 +46,7 @@ class Code(StrEnum):
         LOW_RESOLUTION: The retina is too few pixels wide for any decision. A warning where it is for some; these are left open.
         DISC_NOT_FOUND: No optic disc. A warning where another model decides all the same; glaucoma is left open.
         DISC_IMPLAUSIBLE: Warning: what was found is no disc by its size, shape or distance from the fovea; no vCDR is told.
-        DISC_OVEREXPOSED: Warning: part of the disc is burnt out, so that its cup is not seen well; glaucoma is less sure.
+        DISC_OVEREXPOSED: Warning: part of the disc is burnt out; glaucoma is told less surely, take it again with less flash.
         SIDEWAYS: Warning: the picture lies on its side, so no vCDR is told; turn it by a quarter.
         CUP_NOT_FOUND: Warning: a disc without a measurable cup.
         FOVEA_NOT_FOUND: Warning: no fovea in the picture.

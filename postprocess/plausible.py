@@ -1,8 +1,8 @@
-"""Whether what was taken for a disc can be one, by its size, its shape and where the fovea lies; and whether light has left its
-cup to be seen.
+"""Whether what was taken for a disc can be one, by its size, its shape and where the fovea lies; and whether too much
+of it is burnt out.
 
-The bounds lie outside what the drawn discs of nine sets and those found on 4,000 photographs of seven have, but for pictures on
-which something else was taken for the disc.
+The bounds of size, shape and place lie outside what the drawn discs of nine sets and those found on 4,000 photographs of seven
+have, but for pictures on which something else was taken for the disc.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _SOLID: Final = 0.85  # area over that of the convex hull
 _FAR: Final = 5.0  # disc diameters from the fovea
 _NEAR: Final = 0.7
 _SURE: Final = 1.4  # disc diameters, from which on a fovea tells how the picture lies
-_BURNT: Final = 245  # of the green channel, in which the cup is told from the rim
-_TOO_MUCH: Final = 0.05  # of the disc's area
 _STEEP: Final = 1.7  # from the disc to the fovea, down over across; no upright photograph of 291 has more
+_BURNT: Final = 245  # of the green channel, in which the cup is told from the rim
+_TOO_MUCH: Final = 0.05  # of the disc's area; from there on more of the healthy are called
 
 
 def is_disc(seen: Anatomy, field_px: float) -> bool:
@@ -48,8 +48,8 @@ def is_sideways(seen: Anatomy) -> bool | None:
 
 
 def is_burnt_out(seen: Anatomy, image: NDArray[np.uint8]) -> bool:
-    """Whether too much of a disc is burnt out for its cup to be seen well. Args: seen: with a region; image: uint8 (S, S, 3) RGB,
-    what the maps are of."""
+    """Whether so much of a disc is burnt out that glaucoma is told less surely. Args: seen: with a region; image: uint8 (S, S, 3)
+    RGB, what the maps are of."""
     region = seen.region
     assert region is not None
     height, width = (side // region.zoom for side in region.disc.shape)

@@ -212,6 +212,8 @@ class ClassifierReader(Reader):
             rows["disagreement"] = (
                 f"more than {self._document.disagreement:g} from the multi-task model's glaucoma, each seen from its threshold"
             )
+        if self._document.quality is not None:
+            rows["refused"] = quality.describe(self._document.quality)
         return rows
 
     def points(self) -> Mapping[str, Sequence[OperatingPoint]]:

@@ -12,7 +12,7 @@ class Bounds:
 
     Attributes:
         probability: Of any probability.
-        quality: Of a score of the picture's quality, where a pixel more or less may count.
+        quality: Of a score of the picture's quality; shares of dim and burnt pixels move by whole pixels.
         vcdr_mean: Of the vCDR, mean over pictures.
         height_px: Of disc or cup, in map pixels, for any picture.
         dice: Of masks, the least for any picture.

@@ -72,9 +72,9 @@ class QualityPart(Strict):
             raise ValueError(f"least_px of {', '.join(sorted(unknown))}; known are {', '.join(DISEASES)}")
         return self
 
-    def outputs(self) -> list[str]:
+    def outputs(self) -> list[ScoreName]:
         """What the network says of a picture's quality."""
-        return [*self.thresholds, *([IMAGE_QUALITY] if self.image_quality else [])]
+        return [name for name in SCORES if name in self.thresholds or (name == IMAGE_QUALITY and self.image_quality)]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Grade:
         coarse: Diseases that it is too coarse for.
     """
 
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[ScoreName, float] = field(default_factory=dict)
     refusal: tuple[Code, str] | None = None
     coarse: frozenset[str] = frozenset()
 
@@ -125,12 +125,20 @@ def differences(part: QualityPart, pairs: Sequence[tuple[Outputs, Outputs]], bou
     return [Difference("max |d quality|", score, bounds.quality), Difference("refusal flips", flips, 0)]
 
 
+def describe(part: QualityPart) -> str:
+    """For people: from which scores on a picture is refused, and how wide the retina must be."""
+    refused = [f"{name} from {threshold:.4f}" for name, threshold in part.thresholds.items()]
+    return "\n".join([*refused, *(f"{disease}: {least:g} px and more" for disease, least in part.least_px.items())])
+
+
 def _column(name: ScoreName) -> Column:
     def value(found: F) -> float | None:
         return found.scores.get(name)
 
     if name == IMAGE_QUALITY:
-        meaning = "how good the picture is as a whole, 0 to 1, the higher the better; refuses nothing"
+        meaning = (
+            "how good the picture is as a whole, 0 to 1, by whoever's judgement the model learned; refuses nothing"
+        )
     else:
         meaning = f"how likely it is {FAULTS[name].meaning}, 0 to 1; `ungradable` from the model's threshold on"
     return Column(name, meaning, value, digits=6, of_rejected=True)

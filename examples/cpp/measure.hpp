@@ -42,7 +42,7 @@ std::optional<Outline> outline(const cv::Mat& mask, const Region& region, const 
 
 // Whether what was found, with a region, can be a disc; field_px: side of the field of view, in map pixels.
 bool is_disc(const Anatomy& seen, double field_px);
-// Whether too much of the disc is burnt out for its cup to be seen well; image: what the maps are of.
+// Whether so much of the disc is burnt out that glaucoma is told less surely; image: what the maps are of.
 bool is_burnt_out(const Anatomy& seen, const cv::Mat& image);
 bool is_fovea(const Anatomy& seen);  // whether the fovea, where one was found, lies outside the disc
 // Whether the picture lies on its side: the fovea is above or below the disc; otherwise: where none was found for sure.

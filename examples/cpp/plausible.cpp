@@ -1,4 +1,4 @@
-// Whether what was taken for a disc can be one, and whether its cup is to be seen, as postprocess/plausible.py judges it.
+// Whether what was taken for a disc can be one, and whether it is burnt out, as postprocess/plausible.py judges it.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -14,8 +14,8 @@ constexpr double narrow = 0.45, wide = 1.35;        // width over height
 constexpr double hollow = 0.8, full = 1.15;         // area over that of the ellipse in its box
 constexpr double solid = 0.85;                      // area over that of the convex hull
 constexpr double far = 5, near = 0.7;               // disc diameters from the fovea
-constexpr double burnt = 245, too_much = 0.05;      // of the green channel; of the disc's area
 constexpr double sure = 1.4, steep = 1.7;           // the same; of that, the height over the distance across
+constexpr double burnt = 245, too_much = 0.05;      // of the green channel; of the disc's area
 
 // From the fovea to the disc, in disc diameters; NaN where one is not known.
 cv::Point2d away(const Anatomy& seen) {

@@ -272,6 +272,19 @@ def test_both_eyes_of_a_patient_are_side_by_side(opened, address, pictures):
     assert page.locator("h2").all_inner_texts() == ["Patient not named", "P-17"]
 
 
+def test_a_warning_where_nothing_is_open_is_told_as_one(opened, address, cc0, screener, tmp_path):
+    seen = cv2.imread(str(cc0))
+    seen[screener(cc0).mask("cup"), 1] = 255
+    cv2.imwrite(str(tmp_path / "burnt.png"), seen)
+    row = screener(tmp_path / "burnt.png").to_dict()
+    assert row["warnings"] == ["DISC_OVEREXPOSED"]
+    assert (row["glaucoma"], row["any_dr"]) == (False, False)
+    card = choose(opened(address), tmp_path / "burnt.png")
+    assert "Nothing is called, but see the warnings" in card.locator(".advice").inner_text()
+    assert "part of the disc is burnt out" in card.inner_text()
+    assert f"Quality as a whole, 1 is best: {row['image_quality']:.3f}" in card.inner_text()
+
+
 @pytest.mark.parametrize(
     ("name", "status", "code"),
     [("black.png", "Ungradable", "NO_FIELD_OF_VIEW"), ("damaged.jpg", "Error", "DAMAGED")],

@@ -91,8 +91,9 @@ class Quality(Strict):
 
     pictures: of each set and split; foreign: of each kind that is no retina; seen: of the pictures that have a fault, the share
     that its threshold is to see; refused: of all photographs as they are, the share that it may refuse at the most, which goes
-    before; regularisation: inverse strength of the penalty on the weights; least_px: see the contract's QualityPart; best: what
-    the best picture has where pictures were judged (`quality` of an index), None where no judgement is to be learned.
+    before; regularisation: inverse strength of the penalty on the weights; least_px: see the contract's QualityPart; best: the
+    highest quality that a picture can have where pictures were judged (`quality` of an index; all sets on one scale, from 0),
+    None where no judgement is to be learned.
     """
 
     pictures: Positive
@@ -101,7 +102,7 @@ class Quality(Strict):
     refused: Open
     regularisation: Weight
     least_px: dict[str, Weight]
-    best: Weight | None = None
+    best: Weight | None = None  # absent from older checkpoints
 
     @model_validator(mode="after")
     def _whole(self) -> Quality:

@@ -36,6 +36,7 @@ _BATCH: Final = 8
 _KEPT: Final = 100  # photographs of which some kinds that are no retina are made
 _SIDE: Final = 700  # px of the shorter side of a photograph that is made worse, where it has so many
 _STRENGTHS: Final = (-2.0, 1.4)  # logs, over the strength at which decisions are lost
+_SHARES: Final = 0.02, 0.98  # between which a judged quality has a logit
 _DOUBTFUL: Final = 0.5  # of that strength: between the two a picture is neither good nor bad
 
 
@@ -148,11 +149,13 @@ def fit(
         correlation with what was judged.
 
     Raises:
-        DataError: Judgements are to be learned, and no training picture has one, or one is not within the scale.
+        DataError: Judgements are to be learned, and no training picture has one, or one is higher than the best; before anything
+            is looked at.
     """
     from sklearn.linear_model import LogisticRegression  # which export has no need of
     from sklearn.preprocessing import StandardScaler
 
+    judged = None if own.best is None else _judged(pictures, own.best)
     train, val = (
         gather(network, _drawn(pairs, split, own.pictures, seed), geometry, own, seed + k)
         for k, split in enumerate(_SPLITS)
@@ -177,41 +180,47 @@ def fit(
         weights[name] = _row(model.coef_[0], model.intercept_[0], scaler)
         area = metrics.auc(logits[good | has], has[good | has])
         report[name] = {"auc": None if area is None else area.value, "seen": float(np.mean(logits[has] >= cut))}
-    if own.best is not None:
-        weights[IMAGE_QUALITY], report[IMAGE_QUALITY] = _judged(network, pictures, own.best, own.regularisation)
+    if judged is not None:
+        weights[IMAGE_QUALITY], report[IMAGE_QUALITY] = _fit_judged(network, judged, own.regularisation)
     return {"weights": weights, "thresholds": thresholds, "least_px": own.least_px, "report": report}
 
 
-def _judged(
-    network: Classifier, pictures: Sequence[Picture], best: float, regularisation: float
+_Judged = dict[Split, list[tuple[NDArray[np.uint8], float]]]
+
+
+def _judged(pictures: Sequence[Picture], best: float) -> _Judged:
+    """The photographs whose quality someone has judged, with that as a share of the best."""
+    found: _Judged = {"train": [], "val": []}
+    for picture in pictures:
+        sample = picture.sample
+        if sample.quality is not None:
+            if not 0 <= sample.quality <= best:
+                raise DataError(
+                    f"{sample.image}: its quality is {sample.quality:g}, not 0 to {best:g}; set quality.best to the best there is"
+                )
+            found[sample.split].append((picture.image, sample.quality / best))
+    if not found["train"]:
+        raise DataError(
+            "no training picture has a quality; leave out quality.best, or add a set whose index has this column"
+        )
+    return found
+
+
+def _fit_judged(
+    network: Classifier, judged: _Judged, regularisation: float
 ) -> tuple[dict[str, Any], dict[str, float | None]]:
     """The row of weights that says how good a picture is, and how well it ranks the validation split's."""
     from sklearn.linear_model import Ridge
     from sklearn.preprocessing import StandardScaler
 
-    images: dict[Split, list[NDArray[np.uint8]]] = {"train": [], "val": []}
-    quality: dict[Split, list[float]] = {"train": [], "val": []}
-    for picture in pictures:
-        sample = picture.sample
-        if sample.quality is not None:
-            if not 0 < sample.quality < best:
-                raise DataError(
-                    f"{sample.image}: its quality is {sample.quality:g}, not between 0 and {best:g} (quality.best)"
-                )
-            images[sample.split].append(picture.image)
-            quality[sample.split].append(sample.quality / best)
-    if not images["train"]:
-        raise DataError(
-            "no training picture has a quality; leave out quality.best, or add a set whose index has this column"
-        )
-    features = _features(network, images["train"])
+    images, quality = zip(*judged["train"], strict=True)
+    features, share = _features(network, images), np.clip(quality, *_SHARES)
     scaler = StandardScaler().fit(features)
-    share = np.array(quality["train"])
     model = Ridge(alpha=1 / regularisation).fit(scaler.transform(features), np.log(share / (1 - share)))
     ranked = None
-    if images["val"]:
-        seen = model.predict(scaler.transform(_features(network, images["val"])))
-        ranked = metrics.rank_correlation(seen, quality["val"])
+    if judged["val"]:
+        images, quality = zip(*judged["val"], strict=True)
+        ranked = metrics.rank_correlation(model.predict(scaler.transform(_features(network, images))), quality)
     return _row(model.coef_, model.intercept_, scaler), {"rank_correlation": None if ranked is None else ranked.value}
 
 

@@ -15,6 +15,8 @@ from funduscope.engine.findings import Decision, Findings
 from funduscope.engine.pictures import photo
 from funduscope.engine.pictures.preprocess import Placement, Prepared
 from funduscope.engine.readers.classifier import Classifier, ClassifierReader
+from funduscope.engine.readers.difference import INT8
+from funduscope.engine.readers.quality import QualityPart
 from funduscope.postprocess import scores
 
 VERDICTS = {"glaucoma": "glaucoma_second", "referable_dr": "referable_dr", "any_dr": "any_dr"}
@@ -287,3 +289,13 @@ def test_it_describes_every_decision_at_every_point(classifier):
         "high_specificity from 0.7000",
     ]
     assert "sensitivity 0.900 (0.80 to 0.95), specificity 0.900 (0.80 to 0.95)" in lines[1]
+
+
+def test_it_says_what_it_refuses_and_is_compared_in_it(classifier, opinions):
+    part = QualityPart(thresholds={"blurred": 0.5}, least_px={"glaucoma": 150.0}, image_quality=True)
+    reader = ClassifierReader(classifier.contract.model_copy(update={"quality": part}), None)
+    assert reader.describe()["refused"] == "blurred from 0.5000\nglaucoma: 150 px and more"
+    one = opinions() | {"blurred": np.float32(0.4), "image_quality": np.float32(0.7)}
+    seen = reader.differences([(one, one | {"blurred": np.float32(0.6)})], INT8)
+    assert {own.name: own.holds for own in seen}["refusal flips"] is False
+    assert all(own.holds for own in reader.differences([(one, one)], INT8))

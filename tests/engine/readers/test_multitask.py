@@ -12,7 +12,7 @@ import pytest
 from funduscope.engine.errors import Code, PhotoError
 from funduscope.engine.eyes import Eyes
 from funduscope.engine.findings import Decision, Findings
-from funduscope.engine.pictures import photo
+from funduscope.engine.pictures import photo, preprocess
 from funduscope.engine.readers.multitask import MultiTaskReader
 from funduscope.postprocess import scores
 
@@ -207,6 +207,19 @@ def test_the_field_of_view_is_looked_for_in_the_brightest_channel(reader):
         reader.prepare(photo.load(np.full((192, 192, 3), 20, np.uint8)))
     assert caught.value.code is Code.NO_FIELD_OF_VIEW
     assert reader.point is None
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+@pytest.mark.parametrize(("beside", "told"), [(0, True), (60, False)])
+def test_a_burnt_out_disc_is_looked_for_where_it_lies_in_the_upright_picture(reader, painter, turns, beside, told):
+    picture = photo.load(np.full((400, 400, 3), 90, np.uint8))
+    upright = reader.prepare(picture)
+    image = upright.image.copy()
+    image[108:132, 138 - beside : 162 - beside] = 255
+    square = preprocess.turned(dataclasses.replace(upright, image=image), turns)
+    found = reader.read(Findings(width=400, height=400), painter.maps(**RIGHT | {"fovea": (60, 130)}), square)
+    assert (Code.DISC_OVEREXPOSED in found.warnings) is told
+    assert found.vcdr is not None
 
 
 def test_it_describes_its_rules_and_its_threshold(reader, model):

@@ -11,8 +11,9 @@ import torch
 from funduscope.engine.errors import DataError
 from funduscope.engine.readers.quality import FAULTS, IMAGE_QUALITY, SCORES
 from funduscope.training.classifier import batches, config, faults, foreign
+from funduscope.training.classifier.deploy import deploy
+from funduscope.training.classifier.networks import OUTPUTS, Deployed
 from funduscope.training.classifier.networks import Classifier as Network
-from funduscope.training.classifier.networks import Deployed
 from funduscope.training.classifier.quality import MEASURES, Quality, brightness
 
 OWN = {
@@ -103,14 +104,33 @@ def test_the_fitted_layer_goes_through_to_the_outputs(seen, judged):
         assert outputs[name].tolist() == pytest.approx(torch.sigmoid(logits[:, k]).tolist())
 
 
-def test_without_judgements_faults_alone_are_told(seen, judged):
-    found = fitted(seen, judged, best=None)
-    assert set(found["weights"]) == set(FAULTS)
-    assert Quality.of(found["weights"]).outputs == tuple(FAULTS)
+@pytest.mark.parametrize("best", [10.0, None])
+def test_it_goes_through_to_what_the_contract_states(seen, judged, best):
+    settings, network, _ = seen
+    found = fitted(seen, judged, best=best)
+    rate = {"value": 0.9, "low": 0.8, "high": 0.95}
+    point = {"threshold": 0.5, "uncertain_logit": 0.1, "sensitivity": rate, "specificity": rate}
+    points = dict.fromkeys(("high_sensitivity", "balanced", "high_specificity"), point)
+    decisions = {name: {"temperature": 1.0, "points": points, "map_scale": None} for name in OUTPUTS}
+    calibration = {"decisions": decisions, "point": "balanced", "disagreement": 0.5, "quality": found}
+    deployed = deploy(settings, {"network": network.state_dict()}, calibration)
+    names = SCORES if best else tuple(FAULTS)
+    assert set(found["weights"]) == {*names}
+    assert deployed.fields["quality"].image_quality is (best is not None)
+    assert deployed.fields["quality"].outputs() == [*names]
+    assert [own.name for own in deployed.fields["outputs"]] == list(deployed.network.outputs)
+    assert deployed.network.outputs[-len(names) :] == names
 
 
-def test_a_judgement_off_the_scale_or_none_at_all_is_refused(seen, judged):
-    with pytest.raises(DataError, match=r"not between 0 and 0\.5 \(quality\.best\)"):
+def test_the_best_and_the_worst_there_is_are_learned(seen, judged):
+    ends = [replace(own, sample=replace(own.sample, quality=5.0 * (k % 2))) for k, own in enumerate(judged)]
+    found = fitted(seen, ends, best=5.0)
+    assert np.isfinite(found["weights"][IMAGE_QUALITY]["weight"]).all()
+
+
+def test_a_judgement_off_the_scale_or_none_at_all_is_refused_before_anything_is_looked_at(seen, judged, monkeypatch):
+    monkeypatch.setattr(faults, "gather", None)
+    with pytest.raises(DataError, match=r"not 0 to 0\.5; set quality\.best to the best there is"):
         fitted(seen, judged, best=0.5)
     unknown = [replace(own, sample=replace(own.sample, quality=None)) for own in judged]
     with pytest.raises(DataError, match=r"no training picture has a quality; leave out quality\.best"):

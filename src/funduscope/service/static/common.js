@@ -219,6 +219,7 @@ function drawings(layers, width, height) {
 const ADVICE = {
   refer: "At least one disease is called: refer to an eye specialist.",
   open: "Something is open: too near to its threshold to say, or not measurable. It needs a person.",
+  warned: "Nothing is called, but see the warnings: it needs a person.",
   no: "Nothing is called. That does not rule out disease; symptoms need a person in any case.",
   ungradable: "No result: take the photograph again, or have a person look at it.",
   error: "No result: the file cannot be screened. Send it as the camera has it.",
@@ -240,7 +241,7 @@ const WARNINGS = {
   END_MISSING: "the JPEG lacks its end marker",
   RANGE_ASSUMED: "the range of brightness was assumed",
 };
-const QUALITY = {not_a_fundus: "not a retina", dark: "dark", overexposed: "overexposed", blurred: "blurred", image_quality: "good as a whole"};
+const FAULTS = {not_a_fundus: "not a retina", dark: "dark", overexposed: "overexposed", blurred: "blurred"};
 const SHOWN = ["contours", "fovea"];  // the layers that are there at first
 const WORDS = new Map([[true, "refer"], [false, "no"], [null, "open"]]);
 
@@ -261,7 +262,8 @@ function advice(row, verdicts) {
   const first = verdicts.filter((own, k) => verdicts.findIndex(other => other.disease === own.disease) === k);
   const calls = first.map(own => row[own.name]);
   if (calls.includes(true)) return ADVICE.refer;
-  return calls.some(value => value == null) || row.warnings.length ? ADVICE.open : ADVICE.no;
+  if (calls.some(value => value == null)) return ADVICE.open;
+  return row.warnings.length ? ADVICE.warned : ADVICE.no;
 }
 
 function rate(name, estimate) { return `${name} ${estimate.value.toFixed(2)} (${estimate.low.toFixed(2)} to ${estimate.high.toFixed(2)})`; }
@@ -347,9 +349,10 @@ function show({row, layers, verdicts, name, photos}) {
   }
   if (row.warnings.length)
     text.append(make("p", {className: "hint"}, `Warnings: ${row.warnings.map(code => WARNINGS[code] ?? code).join("; ")}.`));
-  const quality = Object.entries(QUALITY).filter(([key]) => row[key] != null);
-  if (quality.length)
-    text.append(make("p", {className: "hint"}, `Quality, 0 to 1: ${quality.map(([key, text]) => `${text} ${number(row[key])}`).join(", ")}`));
+  const faults = Object.entries(FAULTS).filter(([key]) => row[key] != null);
+  if (faults.length)
+    text.append(make("p", {className: "hint"}, `Faults, 0 to 1: ${faults.map(([key, text]) => `${text} ${number(row[key])}`).join(", ")}`));
+  if (row.image_quality != null) text.append(make("p", {className: "hint"}, `Quality as a whole, 1 is best: ${number(row.image_quality)}`));
   const models = row.model.map((model, k) =>
     `${model} ${row.model_version[k]} (${row.precision[k]}, ${row.backend[k]}, SHA-256 ${row.model_sha256[k].slice(0, 16)}…)`);
   if (models.length) text.append(make("p", {className: "hint"}, `Computed by ${models.join(" and ")}.`));
