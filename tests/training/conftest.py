@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +15,8 @@ from funduscope.training.classifier.config import Config as ClassifierConfig
 from funduscope.training.multitask.config import Config
 
 SIDE = 160
+ROOT = Path(__file__).parents[2]
+ROOMS = ("Makefile", "src", "engine", "postprocess", "export", "training", "examples")
 SET = "eyes"
 COLUMNS = ("image", "split", "mask", "mask_has", "fovea_x", "fovea_y", "glaucoma", "patient", "dr_grade")
 
@@ -278,3 +284,26 @@ def pictures(drawn_root, edit_rows):
 
     edit_rows(change)
     return drawn_root
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Calls a script of a checkout of its own, so that the links of this one stay."""
+    for room in ROOMS:
+        (tmp_path / "checkout" / room).parent.mkdir(exist_ok=True)
+        (tmp_path / "checkout" / room).symlink_to(ROOT / room)
+
+    def call(name, **settings):
+        path = tmp_path / "checkout/training/sliced" / name
+        environment = os.environ | {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(
+            ["bash", path],
+            env=environment | {key: str(value) for key, value in settings.items()},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return call
