@@ -53,14 +53,13 @@ def main() -> None:
                         said = own.probability, own.called is True, truth
                         for row in (name, "all"):
                             seen[row, verdict, warned].append(said)
+    words = {True: f"with {asked.warning}", False: "without"}
     for name in (*asked.sets, "all"):
         for verdict in sorted({own[1] for own in seen if own[0] == name}):
-            for warned in (True, False):
-                words = f"with {asked.warning}" if warned else "without"
-                print(f"{name:14}{verdict:17}{words:24}{told(seen[name, verdict, warned])}")
-    for (name, warned), own_errors in sorted(errors.items()):
-        words = f"with {asked.warning}" if warned else "without"
-        print(f"{name:14}{'vcdr':17}{words:24}{len(own_errors):4}   mean error {sum(own_errors) / len(own_errors):.3f}")
+            for warned, told_so in words.items():
+                print(f"{name:14}{verdict:17}{told_so:24}{told(seen[name, verdict, warned])}")
+    for (name, warned), found in sorted(errors.items()):
+        print(f"{name:14}{'vcdr':17}{words[warned]:24}{len(found):4}   mean error {sum(found) / len(found):.3f}")
 
 
 if __name__ == "__main__":

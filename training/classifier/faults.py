@@ -36,8 +36,8 @@ _BATCH: Final = 8
 _KEPT: Final = 100  # photographs of which some kinds that are no retina are made
 _SIDE: Final = 700  # px of the shorter side of a photograph that is made worse, where it has so many
 _STRENGTHS: Final = (-2.0, 1.4)  # logs, over the strength at which decisions are lost
-_SHARES: Final = 0.02, 0.98  # between which a judged quality has a logit
 _DOUBTFUL: Final = 0.5  # of that strength: between the two a picture is neither good nor bad
+_SHARES: Final = 0.02, 0.98  # between which a judged quality has a logit
 
 
 @dataclass(frozen=True, eq=False)
